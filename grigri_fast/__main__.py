@@ -1,0 +1,8 @@
+"""``python -m grigri_fast`` is the ``grigri-fast`` command."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

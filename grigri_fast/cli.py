@@ -1,0 +1,391 @@
+"""The command line: parse, call, show. Nothing heavy is imported before a command runs."""
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from . import __version__
+from .config import TrainConfig, read_toml
+from .errors import GrigriError
+
+app = typer.Typer(
+    name="grigri-fast",
+    help="Fine-tune a multi-label image classifier fast, and learn how good it honestly is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug shows its plain traceback
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(
+    help="Look at a data set, split it, or make the demo set.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder or a CSV file.")]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Folder that a CSV's image names are relative to."
+    ),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train.")]
+CheckpointOption = Annotated[
+    Literal["last", "best"],
+    typer.Option(
+        "--checkpoint",
+        help="last: the final epoch. best: the epoch with the best validation micro-F1, whose "
+        "score there flatters.",
+    ),
+]
+DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")]
+AmpOption = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"],
+    typer.Option("--amp", help="Number format; auto: what the device is fast at."),
+]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: the one place where errors become text.
+
+    0 done; 1 something the user can fix, in one line on stderr; 2 wrong usage; 130 Ctrl-C. Bugs
+    keep their traceback.
+    """
+    try:
+        code = app(args, standalone_mode=False)
+    except GrigriError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except typer.TyperException as e:
+        print(f"error: {' '.join(e.format_message().split())} (see --help)", file=sys.stderr)
+        return e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"grigri-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Fine-tune a multi-label image classifier fast, and learn how good it honestly is."""
+
+
+# ------------------------------------------------------------------------------------- train
+
+
+def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every field of TrainConfig, with the field's documentation.
+
+    ``None`` stands for "not given", so that a config file can be told from the command line.
+    """
+    parameters = list(inspect.signature(command).parameters.values())
+    kept = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    for field in dataclasses.fields(TrainConfig):
+        if field.name == "data":
+            continue
+        text = field.metadata["help"]
+        if field.default is not None and field.type is not bool:
+            text += f" [default: {field.default}]"
+        flag = "--" + field.name.replace("_", "-")
+        if field.type is bool:
+            text += f" [default: {'on' if field.default else 'off'}]"
+            flag = f"{flag}/--no-{flag[2:]}"
+        text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
+        info = typer.Option(
+            flag, help=text, rich_help_panel=field.metadata["group"], show_default=False
+        )
+        kept.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[field.type | None, info],
+            )
+        )
+    command.__signature__ = inspect.Signature(kept)
+    command.__annotations__ = {p.name: p.annotation for p in kept}
+    return command
+
+
+@app.command()
+@_with_config_options
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Photographs and labels: a folder or a CSV. Without it: a generated demo set.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Read options from a file; those on the command line win.",
+            show_default=False,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Train a multi-label classifier and leave a run folder.
+
+    DATA is one of: images/ + annotations/<class>.txt (each line N means im<N>.jpg); a CSV with
+    image,<class>,<class>... in 0/1 or with image,labels; a folder with metadata.csv or
+    metadata.jsonl; a folder per class.
+
+    Example:  grigri-fast train my-photos --arch resnet18 --size 128 --epochs 10
+    """
+    given = {k: v for k, v in options.items() if v is not None}
+    if data is not None:
+        given["data"] = data
+    chosen = (read_toml(config) if config else {}) | given
+    if "data" not in chosen:
+        from . import demo
+
+        chosen = demo.RECIPE | chosen | {"data": str(demo.cached_folder())}
+    settings = TrainConfig(**chosen)
+
+    from . import screens
+    from .train import train as run_training
+
+    with screens.TrainScreen() as screen:
+        result = run_training(settings, screen)
+    screens.show_result(result)
+
+
+# ---------------------------------------------------------------------------- eval, predict
+
+
+def _threshold(text: str) -> str:
+    if text in ("auto", "per-class"):
+        return text
+    try:
+        if 0 <= float(text) <= 1:
+            return text
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r} is not auto, per-class or a number from 0 to 1")
+
+
+@app.command("eval")
+def evaluate(
+    folder: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="Score these images instead of the run's."),
+    ] = None,
+    images: ImagesOption = None,
+    part: Annotated[
+        Literal["train", "val", "test"] | None,
+        typer.Option("--part", help="Part of the run's own data. [default: val]"),
+    ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold",
+            metavar="auto|per-class|NUMBER",
+            callback=_threshold,
+            help="How a label is decided on: auto, one threshold for the best micro-F1; per-class, "
+            "one for each class's best F1; or a number.",
+        ),
+    ] = "auto",
+    checkpoint: CheckpointOption = "last",
+    save: Annotated[
+        bool, typer.Option("--save", help="Store the threshold in the checkpoint, for predict.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Say how good a trained model is, with 95 % intervals.
+
+    Scores at 0.5, with a threshold tuned on the same images (flatters), and cross-fitted: tuned
+    on four fifths, applied to the rest (honest). Then a table per class.
+
+    Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
+    """
+    if data is not None and part is not None:
+        raise GrigriError("--part is of the run's own data; with --data all images are scored")
+    if images is not None and data is None:
+        raise GrigriError("--images goes with --data")
+
+    from . import checkpoint as checkpoints
+    from . import devices, pipeline, screens
+    from . import evaluate as evaluation
+
+    place = devices.pick_device(device)
+    path = evaluation.checkpoint_path(folder, checkpoint)
+    with screens.progress("scoring", quiet=as_json) as on_progress:
+        scored = evaluation.evaluate_run(
+            folder,
+            which=checkpoint,
+            data=data,
+            images=images,
+            part=part or "val",
+            threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
+            device=place,
+            amp=devices.pick_amp(amp, place),
+            threads=threads or pipeline.usable_threads(),
+            on_progress=on_progress,
+        )
+    if save:
+        done = scored.evaluation
+        source = f"{done.threshold_source} on the {scored.images}"
+        checkpoints.set_thresholds(path, done.thresholds, source)
+    if as_json:
+        sys.stdout.write(screens.evaluation_json(scored, path))
+    else:
+        screens.show_evaluation(scored, path, saved=save)
+
+
+@app.command()
+def predict(
+    folder: RunArgument,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file."),
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Label new photographs with the stored threshold.
+
+    Without --out it prints a table, or CSV in a pipe. A file that cannot be used gets its reason
+    in the column error, and the exit code is 1.
+
+    Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
+    """
+    from . import predict as predicting
+    from .dataset import find_images
+
+    if out is not None:
+        predicting.check_out(out)
+    files = find_images(paths)
+
+    from . import devices, pipeline, run, screens
+    from .evaluate import checkpoint_path
+
+    place = devices.pick_device(device)
+    path = checkpoint_path(folder, checkpoint)
+    with screens.progress("predicting") as on_progress:
+        predictions, info = predicting.predict(
+            path,
+            files,
+            device=place,
+            amp=devices.pick_amp(amp, place),
+            threads=threads or pipeline.usable_threads(),
+            on_progress=lambda done: on_progress(done, len(files)),
+        )
+    if out is not None:
+        text = predicting.to_text(predictions, info.class_names, out.suffix.lower())
+        run.write_atomic(out, text)
+        screens.say(f"{len(predictions):,} images -> {out}")
+    elif sys.stdout.isatty():
+        screens.show_predictions(predictions, info)
+    else:
+        sys.stdout.write(predicting.to_text(predictions, info.class_names, ".csv"))
+    bad = [p for p in predictions if p.error]
+    if bad:
+        more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""
+        raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
+
+
+# -------------------------------------------------------------------------------------- data
+
+
+@data_app.command()
+def check(
+    data: DataArgument,
+    images: ImagesOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Show what a data set holds, and every file that cannot be used with its reason.
+
+    Every image is decoded once. The exit code is 1 if a file cannot be used.
+
+    Example:  grigri-fast data check my-photos
+    """
+    from . import dataset, pipeline, screens, survey
+
+    labelled = dataset.load(data, images)
+    with screens.progress("checking") as on_progress:
+        found = survey.survey(
+            labelled, threads=threads or pipeline.usable_threads(), on_progress=on_progress
+        )
+    screens.show_survey(labelled, found)
+    if found.bad:
+        raise GrigriError(f"{len(found.bad):,} of {len(labelled):,} files cannot be used")
+
+
+@data_app.command()
+def split(
+    data: DataArgument,
+    val: Annotated[float, typer.Option(help="Share for validation.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share held back as a test part.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Write the split.")
+    ] = None,
+    images: ImagesOption = None,
+) -> None:
+    """Split by iterative stratification, and show the class frequencies of the parts.
+
+    Works on labels alone: the images need not be there. train --split takes the file.
+
+    Example:  grigri-fast data split labels.csv --val 0.2 --test 0.1 --out split.json
+    """
+    settings = TrainConfig(data=data, val=val, test=test, seed=seed)  # checks the values
+
+    from . import dataset, run, screens
+    from . import split as splitting
+
+    labelled = dataset.load(data, images)
+    parts = splitting.stratify(labelled, settings.val, settings.test, settings.seed)
+    if out is not None:
+        run.write_atomic(out, splitting.to_json(parts, labelled))
+    screens.show_split(labelled, parts, out)
+
+
+@data_app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to be made.")],
+    num_images: Annotated[int | None, typer.Option("--num-images", min=20, max=1_000_000)] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write the demo set: small drawn photographs with several labels each.
+
+    Example:  grigri-fast data demo demo-photos
+    """
+    from . import demo as demo_set
+    from . import screens
+
+    num_images = num_images or demo_set.NUM_IMAGES
+    demo_set.write_demo(folder, num_images, seed)
+    screens.say(f"{num_images:,} images -> {folder}")
+    screens.say(f"next: grigri-fast data check {folder}")

@@ -1,0 +1,189 @@
+"""The options of a training run: one frozen dataclass that documents and validates itself.
+
+The command line builds its options from :class:`TrainConfig`, so a field is written down once.
+Precedence: command line over ``--config`` file over the default. ``None`` means "not said"; the
+rules in :func:`resolve` fill it in where a rule exists.
+"""
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from .errors import GrigriError
+
+
+def option(default: Any, help: str, group: str) -> Any:
+    """Return a dataclass field with its default, its one-line documentation and its help panel."""
+    return field(default=default, metadata={"help": help, "group": group})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training run. The defaults are the report's final recipe."""
+
+    data: str | None = field(default=None, metadata={"help": "Photographs and labels."})
+    images: str | None = option(None, "Folder that a CSV's image names are relative to.", "Data")
+    val: float | None = option(None, "Share of the images for validation. [default: 0.2]", "Data")
+    test: float | None = option(None, "Share held back as a test part. [default: 0]", "Data")
+    split: str | None = option(None, "Split file written by `data split --out`.", "Data")
+    limit: int | None = option(None, "Use only N images, drawn at random, to try things.", "Data")
+
+    arch: str = option("resnet34", "A torchvision classification model, or simple.", "Model")
+    weights: str = option("imagenet", "imagenet, none, or a .pth/.safetensors file.", "Model")
+    freeze_backbone: bool = option(False, "Train the head only.", "Model")
+    size: int = option(224, "Side of the square that images are resized to, in pixels.", "Model")
+
+    epochs: int = option(20, "Passes over the training images.", "Training")
+    batch_size: int = option(32, "Images per step.", "Training")
+    loss: Literal["bce", "mse"] = option("bce", "Loss on the labels.", "Training")
+    optimizer: Literal["sgd", "adam", "amsgrad", "rmsprop"] = option(
+        "sgd", "Optimizer.", "Training"
+    )
+    schedule: Literal["onecycle", "constant"] = option(
+        "onecycle", "Course of the learning rate.", "Training"
+    )
+    lr: float | None = option(
+        None, "(Highest) learning rate. [default: 0.01 for sgd, else 0.001]", "Training"
+    )
+    momentum: float | None = option(
+        None,
+        "Momentum, or Adam's beta1; with onecycle its highest value. "
+        "[default: 0.95 with onecycle, else 0.9; 0 for rmsprop]",
+        "Training",
+    )
+    momentum_min: float | None = option(
+        None, "Momentum while the one-cycle rate is at its peak. [default: 0.85]", "Training"
+    )
+    weight_decay: float = option(1e-4, "L2 penalty on the weights.", "Training")
+    augment: bool = option(True, "Random resized crop, flip and rotation.", "Training")
+    seed: int = option(0, "Seed of everything random.", "Training")
+
+    device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to train.", "Machine")
+    amp: Literal["auto", "fp32", "fp16", "bf16"] = option(
+        "auto", "Number format of the forward pass; auto: what the device is fast at.", "Machine"
+    )
+    threads: int | None = option(None, "CPU threads. [default: all that are usable]", "Machine")
+
+    out: str = option("runs", "Folder that run folders are made in.", "Output")
+    name: str | None = option(None, "Name of the run folder. [default: DATA-ARCH]", "Output")
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            value = _checked_type(f.name, getattr(self, f.name), f.type)
+            object.__setattr__(self, f.name, value)
+        _in_range("val", self.val, 0, 1, open_low=True)
+        _in_range("test", self.test, 0, 1)
+        _in_range("lr", self.lr, 0, float("inf"), open_low=True)
+        _in_range("momentum", self.momentum, 0, 1)
+        _in_range("momentum_min", self.momentum_min, 0, 1)
+        _in_range("weight_decay", self.weight_decay, 0, float("inf"))
+        for name in ("epochs", "batch_size", "size", "limit", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise GrigriError(f"{_flag(name)} must be at least 1, not {value}")
+        if self.batch_size < 2:
+            raise GrigriError("--batch-size must be at least 2: BatchNorm has no variance of one")
+        if not 0 <= self.seed < 2**32:
+            raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
+        if self.name is not None and (not self.name or "/" in self.name or self.name[0] == "."):
+            raise GrigriError(f"--name {self.name!r} is not a folder name; use --out for the place")
+        if self.split is not None and (self.val is not None or self.test is not None):
+            raise GrigriError("--split says which images are in which part; leave --val/--test out")
+        if (self.val or 0) + (self.test or 0) >= 1:
+            raise GrigriError("--val and --test together leave nothing to train on")
+        if self.schedule == "constant" and self.momentum_min is not None:
+            raise GrigriError("--momentum-min only works with --schedule onecycle")
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill in what was left open, by the rules that the options' help states.
+
+    Raises:
+        GrigriError: if an option would contradict another.
+    """
+    new: dict[str, Any] = {}
+    if config.split is None:
+        new["val"] = 0.2 if config.val is None else config.val
+        new["test"] = 0.0 if config.test is None else config.test
+    new["lr"] = config.lr or (0.01 if config.optimizer == "sgd" else 0.001)
+    onecycle = config.schedule == "onecycle"
+    new["momentum"] = config.momentum
+    if config.momentum is None:
+        new["momentum"] = 0.0 if config.optimizer == "rmsprop" else 0.95 if onecycle else 0.9
+    if onecycle:
+        new["momentum_min"] = config.momentum_min
+        if config.momentum_min is None:
+            new["momentum_min"] = min(0.85, new["momentum"])
+        if new["momentum_min"] > new["momentum"]:
+            raise GrigriError(
+                f"--momentum-min {new['momentum_min']} is above --momentum {new['momentum']}"
+            )
+    return dataclasses.replace(config, **new)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the options in a TOML file; an unknown key is an error."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        options = tomllib.loads(text)
+    except OSError as e:
+        raise GrigriError(f"--config {path}: {e.strerror or e}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise GrigriError(f"--config {path}: not valid TOML: {e}") from e
+    names = [f.name for f in dataclasses.fields(TrainConfig)]
+    for key in options:
+        if key not in names:
+            raise GrigriError(
+                f"--config {path}: unknown key {key!r}; the keys are {', '.join(names)}"
+            )
+    return options
+
+
+def write_toml(config: TrainConfig) -> str:
+    """Return the TOML text of a config: every field under its documentation.
+
+    A field that does not apply (``None``) stands as a comment, since TOML has no null.
+    """
+    lines = ["# Written by grigri-fast. `grigri-fast train --config` on this file repeats the run."]
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        lines.append(f"\n# {f.metadata['help']}")
+        # A JSON string, number or boolean is a TOML one too (DEL alone has to be escaped).
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"# {f.name} is not set" if value is None else f"{f.name} = {text}")
+    return "\n".join(lines) + "\n"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _checked_type(name: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` if it fits ``hint`` (an int counts as a float), else raise GrigriError."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            choices = ", ".join(get_args(hint))
+            raise GrigriError(f"{_flag(name)} must be one of {choices}, not {value!r}")
+        return value
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        return float(value)
+    if type(value) not in kinds:
+        wanted = next(k for k in kinds if k is not type(None)).__name__
+        raise GrigriError(f"{_flag(name)} takes a value of type {wanted}, not {value!r}")
+    return value
+
+
+def _in_range(
+    name: str, value: float | None, low: float, high: float, open_low: bool = False
+) -> None:
+    """Raise GrigriError unless ``low <= value < high`` (``low < value`` if ``open_low``)."""
+    if value is None:
+        return
+    if not (low < value if open_low else low <= value) or not value < high:
+        least = "more than" if open_low else "at least"
+        most = "" if high == float("inf") else f" and less than {high}"
+        raise GrigriError(f"{_flag(name)} must be {least} {low}{most}, not {value}")

@@ -1,0 +1,120 @@
+"""Labels for new images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import checkpoint, evaluate, pipeline, run
+from .checkpoint import ModelInfo
+from .errors import GrigriError
+
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's labels and probabilities, or the reason why it has none.
+
+    Attributes:
+        path: the file as it was named.
+        labels: classes whose probability reaches their threshold.
+        probabilities: by class name; empty with an error.
+        error: why the file cannot be used, or "".
+    """
+
+    path: Path
+    labels: list[str]
+    probabilities: dict[str, float]
+    error: str = ""
+
+
+def predict(
+    checkpoint_path: Path,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    amp: str,
+    threads: int,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[Prediction], ModelInfo]:
+    """Return a prediction per path, in order, and what the model is.
+
+    A file that cannot be used gets a prediction with its reason; the others are unharmed.
+    """
+    torch.set_num_threads(threads)
+    model, info = checkpoint.load(checkpoint_path, device)
+    found = pipeline.inspect(paths, threads=threads)
+    good = np.array([i for i in range(len(paths)) if i not in found.bad], dtype=np.intp)
+    probabilities_NC = np.zeros((len(paths), len(info.class_names)))
+    if len(good):
+        loader = pipeline.ImageLoader(
+            paths,
+            np.maximum(found.sizes_HW, 1),
+            size_px=info.size_px,
+            batch_size=_BATCH_SIZE,
+            device=device,
+            threads=threads,
+        )
+        logits_NC = evaluate.predict_logits(
+            model,
+            loader,
+            good,
+            device=device,
+            amp=amp,
+            mean=info.mean,
+            std=info.std,
+            on_progress=on_progress,
+        )
+        loader.close()
+        probabilities_NC[good] = evaluate.probabilities(logits_NC)
+    predictions = []
+    for i, path in enumerate(paths):
+        if i in found.bad:
+            predictions.append(Prediction(path, [], {}, found.bad[i]))
+            continue
+        given = probabilities_NC[i] >= info.thresholds_C
+        labels = [name for name, yes in zip(info.class_names, given, strict=True) if yes]
+        by_name = dict(zip(info.class_names, probabilities_NC[i].tolist(), strict=True))
+        predictions.append(Prediction(path, labels, by_name))
+    return predictions, info
+
+
+def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffix: str) -> str:
+    """Return predictions as CSV (``.csv``) or JSON (``.json``).
+
+    CSV: ``image,labels,error`` and a column of probabilities per class; labels are separated by
+    ``|``. JSON: a list of objects with the same.
+    """
+    if suffix == ".json":
+        return run.to_json(
+            [
+                {
+                    "image": str(p.path),
+                    "labels": p.labels,
+                    "error": p.error or None,
+                    "probabilities": p.probabilities,
+                }
+                for p in predictions
+            ]
+        )
+    rows: list[dict[str, Any]] = []
+    for p in predictions:
+        row = {"image": str(p.path), "labels": "|".join(p.labels), "error": p.error}
+        rows.append(row | {f"p({name})": _rounded(p, name) for name in class_names})
+    return run.to_csv(rows)
+
+
+def check_out(out: Path) -> None:
+    """Raise GrigriError, before the work, if predictions could not be written to ``out``."""
+    if out.suffix.lower() not in (".csv", ".json"):
+        raise GrigriError(f"--out {out}: expected a name that ends in .csv or .json")
+    if not out.parent.is_dir():
+        raise GrigriError(f"--out {out}: there is no folder {out.parent}")
+
+
+def _rounded(prediction: Prediction, name: str) -> str:
+    return f"{prediction.probabilities[name]:.6f}" if prediction.probabilities else ""

@@ -1,0 +1,312 @@
+"""What the command line shows: progress and tables, plain lines in a pipe. Uses rich."""
+
+import contextlib
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from . import run
+from .checkpoint import ModelInfo
+from .dataset import Dataset
+from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
+from .metrics import Interval
+from .predict import Prediction
+from .split import Split, frequencies
+from .survey import Survey
+from .train import Result
+
+_PIPE_STEP_EVERY_S = 30  # a step line in a pipe, where an epoch takes longer than that
+_SHOWN_PATHS = 20  # of a list of files; the rest is counted
+_SHOWN_PREDICTIONS = 200
+_HEADS = {TUNED: "tuned here (flatters)", CROSS_FITTED: "cross-fitted (honest)"}
+
+# A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
+_out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 240)
+
+
+def say(text: str) -> None:
+    """Print a line as it is."""
+    _out.print(text, markup=False, soft_wrap=True)
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """Return an empty table; the first ``left`` columns are text, the others numbers."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        pad_edge=False,
+        show_edge=False,
+    )
+    for i, name in enumerate(columns):
+        table.add_column(
+            name, justify="left" if i < left else "right", no_wrap=i >= left, overflow="fold"
+        )
+    return table
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------ progress
+
+
+@contextlib.contextmanager
+def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while work goes on; yield a function of (done, total)."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda done, total: None
+        return
+    bar = Progress(
+        TextColumn(verb),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(verb, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class TrainScreen:
+    """Shows a training run: a bar while it goes on, and a line per epoch that stays."""
+
+    def __init__(self) -> None:
+        self._live = _out.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=_out,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, text="", visible=False)
+        self._head_shown = False
+        self._said_s = time.monotonic()
+
+    def __enter__(self) -> "TrainScreen":
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        say(text)
+
+    def checking(self, done: int, total: int) -> None:
+        """Show how far the check of the files is."""
+        self._bar.update(
+            self._task,
+            description="checking images",
+            completed=done,
+            total=total,
+            text=f"{done:,}/{total:,}",
+            visible=True,
+        )
+
+    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
+        """Show where training is."""
+        text = f"loss {loss:.4f}  {images_per_s:,.0f} images/s"
+        if self._live:
+            self._bar.update(
+                self._task,
+                description=f"epoch {epoch}",
+                completed=step,
+                total=num_steps,
+                text=text,
+                visible=True,
+            )
+        elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
+            self._said_s = time.monotonic()
+            say(f"epoch {epoch}  step {step}/{num_steps}  {text}")
+
+    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+        """Print the line of an epoch."""
+        if not self._head_shown:
+            self._head_shown = True
+            _out.print(
+                f"[bold]{'':8}|{'train':^26}|{'validation':^36}|\n"
+                f"{'epoch':>7} |{'loss':>8}{'F1':>8}{'acc':>8}  "
+                f"|{'loss':>8}{'F1':>8}{'acc':>8}{'mAP':>8}    | images/s   s[/bold]"
+            )
+        train = "".join(
+            f"{row[f'train_{key}']:8.4f}" for key in ("loss", "micro_f1", "subset_accuracy")
+        )
+        val = "".join(
+            f"{_number(row[f'val_{key}']):>8}"
+            for key in ("loss", "micro_f1", "subset_accuracy", "mAP")
+        )
+        star = "[green]*[/green]" if is_best else " "
+        _out.print(
+            f"{row['epoch']:>3}/{num_epochs:<3} |{train}  |{val} {star}  "
+            f"|{row['images_per_s']:9,.0f}{row['seconds']:4.0f}"
+        )
+        self._said_s = time.monotonic()
+
+
+# ---------------------------------------------------------------------------- the results
+
+
+_SCORES = (("micro-F1", "micro_f1"), ("macro-F1", "macro_f1"))
+_SCORES += (("subset accuracy", "subset_accuracy"), ("mAP", "mAP"))
+
+
+def _interval(score: Interval) -> str:
+    """Return 0.7123 (.701-.724): the score and its 95 % interval."""
+    if math.isnan(score.value):
+        return "-"
+    low, high = (f"{x:.3f}".removeprefix("0") for x in (score.low, score.high))
+    return f"{score.value:.4f} [dim]({low}-{high})[/dim]"
+
+
+def _show_scores(scores: dict[str, Any]) -> None:
+    """Print the scores with a column per way of finding the threshold."""
+    table = _table("", *(_HEADS.get(name, name) for name in scores))
+    for title, key in _SCORES:
+        table.add_row(title, *(_interval(getattr(s, key)) for s in scores.values()))
+    _out.print(table)
+
+
+def show_result(result: Result) -> None:
+    """Print the scores of a finished run, where it is, and what to do next."""
+    evaluation = result.evaluation
+    say(f"\nlast epoch on {evaluation.num_images:,} validation images, with 95 % intervals\n")
+    _show_scores(evaluation.scores)
+    minutes, seconds = divmod(round(result.train_s), 60)
+    _out.print()
+    say(f"trained in {minutes} min {seconds} s; everything is in {result.folder}")
+    say(f"next: grigri-fast eval {result.folder} --save")
+    say(f"      grigri-fast predict {result.folder} PHOTOS")
+
+
+def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
+    """Print the scores and the table per class."""
+    evaluation = scored.evaluation
+    say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals\n")
+    _show_scores(evaluation.scores)
+    how = "cross-fitted" if CROSS_FITTED in evaluation.scores else "at the threshold given"
+    say(f"\nper class (precision, recall and F1 {how})\n")
+    table = _table("class", "support", "precision", "recall", "F1", "AP", "threshold")
+    for c in evaluation.per_class:
+        numbers = (c.precision, c.recall, c.f1, c.average_precision, c.threshold)
+        table.add_row(escape(c.name), f"{c.support:,}", *map(_number, numbers))
+    _out.print(table)
+    _out.print()
+    if isinstance(evaluation.thresholds, float):
+        say(f"threshold {evaluation.thresholds:.4f} ({evaluation.threshold_source})")
+    else:
+        say(f"a threshold per class ({evaluation.threshold_source})")
+    if saved:
+        say(f"stored in {path}: predict uses it from now on")
+    else:
+        say("not stored; --save stores it for predict")
+
+
+def evaluation_json(scored: RunEvaluation, path: Path) -> str:
+    """Return everything that :func:`show_evaluation` prints as one JSON object."""
+    return run.to_json(
+        {
+            "checkpoint": str(path),
+            "images": scored.images,
+            "arch": scored.info.arch,
+            "epoch": scored.info.epoch,
+            **dataclasses.asdict(scored.evaluation),
+        }
+    )
+
+
+def show_predictions(predictions: list[Prediction], info: ModelInfo) -> None:
+    """Print the labels of each image with their probabilities."""
+    table = _table("image", "labels", left=2)
+    for p in predictions[:_SHOWN_PREDICTIONS]:
+        words = [f"{escape(name)} [dim]{p.probabilities[name]:.2f}[/dim]" for name in p.labels]
+        cell = f"[red]{escape(p.error)}[/red]" if p.error else ", ".join(words) or "[dim]-[/dim]"
+        table.add_row(Text(str(p.path)), cell)
+    _out.print(table)
+    if len(predictions) > _SHOWN_PREDICTIONS:
+        say(f"... and {len(predictions) - _SHOWN_PREDICTIONS:,} more: --out FILE.csv has them all")
+    if isinstance(info.thresholds, float):
+        say(f"\nlabels from probability {info.thresholds:.4f} on ({info.threshold_source})")
+    else:
+        say(f"\nlabels from a threshold per class on ({info.threshold_source})")
+
+
+def show_split(data: Dataset, parts: Split, out: Path | None) -> None:
+    """Print each part's class frequencies side by side, in full precision."""
+    say(f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes\n")
+    table = _table("class", *parts.parts)
+    table.add_row("images", *(str(len(rows)) for rows in parts.parts.values()))
+    columns = frequencies(parts, data).values()
+    for name, *values in zip(data.class_names, *columns, strict=True):
+        table.add_row(escape(name), *(repr(float(v)) for v in values))
+    _out.print(table)
+    _out.print()
+    if out is not None:
+        say(f"written to {out}; next: grigri-fast train DATA --split {out}")
+
+
+def show_survey(data: Dataset, found: Survey) -> None:
+    """Print the tables of ``data check``."""
+    n = len(data)
+    say(f"{data.layout}\n")
+    facts = _table("", "")
+    facts.show_header = False
+    unlabelled = found.labels_per_image.get(0, 0)
+    sizes = ", ".join(f"{w}x{h} px ({count:,})" for (h, w), count in found.sizes[:3])
+    more_sizes = f" and {len(found.sizes) - 3:,} other sizes" if len(found.sizes) > 3 else ""
+    labels = sum(k * v for k, v in found.labels_per_image.items())
+    num_copies = sum(len(group) - 1 for group in found.duplicates)
+    for name, text in (
+        ("images", f"{n:,}"),
+        ("classes", f"{len(data.class_names):,}"),
+        ("images without label", f"{unlabelled:,} ({unlabelled / n:.2%})"),
+        ("labels per image", f"{labels / n:.3f} (at most {max(found.labels_per_image)})"),
+        ("sizes", f"{sizes}{more_sizes}"),
+        ("grayscale", f"{found.num_grayscale:,}"),
+        ("exact duplicates", f"{num_copies:,}"),
+        ("files that cannot be used", f"{len(found.bad):,}"),
+    ):
+        facts.add_row(name, text)
+    _out.print(facts)
+
+    table = _table("class", "images", "frequency")
+    for name, count in zip(data.class_names, found.count_C, strict=True):
+        table.add_row(escape(name), f"{count:,}", f"{count / n:.2%}")
+    _out.print()
+    _out.print(table)
+    if found.duplicates:
+        say("\nExact duplicates (the same pixels)")
+        for group in found.duplicates[:_SHOWN_PATHS]:
+            say("  " + " = ".join(str(p) for p in group))
+        if len(found.duplicates) > _SHOWN_PATHS:
+            say(f"  ... and {len(found.duplicates) - _SHOWN_PATHS:,} more groups")
+    if found.bad:
+        say("\nFiles that cannot be used")
+        for path, reason in found.bad.items():
+            say(f"  {path}: {reason}")

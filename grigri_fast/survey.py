@@ -1,0 +1,67 @@
+"""What a data set holds: the numbers behind ``data check``."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import pipeline
+from .dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What decoding every image of a data set showed.
+
+    Attributes:
+        count_C: images with each class's label.
+        labels_per_image: how many images have how many labels, by number of labels.
+        sizes: how many good images have each (height, width), the commonest first.
+        num_grayscale: good images with a single channel.
+        duplicates: groups of images whose decoded pixels are equal, as lists of paths.
+        bad: reason by path, for each file that cannot be used.
+    """
+
+    count_C: NDArray[np.int64]
+    labels_per_image: dict[int, int]
+    sizes: list[tuple[tuple[int, int], int]]
+    num_grayscale: int
+    duplicates: list[list[Path]]
+    bad: dict[Path, str]
+
+
+def survey(
+    data: Dataset,
+    *,
+    threads: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Survey:
+    """Decode every image once and return what was seen."""
+    same_pixels: dict[bytes, list[Path]] = defaultdict(list)
+
+    def remember(i: int, pixels: NDArray[np.uint8]) -> None:
+        digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+        digest.update(pixels)
+        same_pixels[digest.digest()].append(data.paths[i])
+
+    found = pipeline.inspect(
+        data.paths,
+        threads=threads,
+        on_progress=lambda done: on_progress(done, len(data)),
+        on_image=remember,
+    )
+    good = [i for i in range(len(data)) if i not in found.bad]
+    sizes = Counter(tuple(map(int, found.sizes_HW[i])) for i in good)
+    labels = Counter(data.targets_NC.sum(1).astype(int).tolist())
+    return Survey(
+        count_C=data.targets_NC.sum(0).astype(np.int64),
+        labels_per_image=dict(sorted(labels.items())),
+        sizes=sizes.most_common(),
+        num_grayscale=sum(found.headers[i].grayscale for i in good),
+        duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
+        bad={data.paths[i]: reason for i, reason in found.bad.items()},
+    )
