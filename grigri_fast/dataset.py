@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 from .errors import GrigriError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-_READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "MPO")  # MPO: JPEG of some cameras
+_READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # JPEG includes MPO
 _MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit for a "decompression bomb": 179 Mpx
 _NAME_COLUMNS = ("file_name", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("labels", "label", "tags", "classes")

@@ -78,12 +78,14 @@ def image_graph(device: Literal["gpu", "cpu"], size_px: int, shrink: bool, warp:
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
     if device == "gpu":
         # hw_decoder_load=0: the H100's JPEG hardware has returned corrupted pixels when buffers
-        # were reused (pytorch/vision 9606). Padding 0: no 16 MiB per thread in advance.
+        # were reused (pytorch/vision 9606). Padding 0: no 16 MiB per thread in advance. Fancy
+        # upsampling is what the CPU decoder does.
         images = fn.decoders.image(
             encoded,
             device="mixed",
             output_type=types.RGB,
             hw_decoder_load=0.0,
+            jpeg_fancy_upsampling=True,
             device_memory_padding=0,
             host_memory_padding=0,
         )

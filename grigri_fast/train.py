@@ -288,7 +288,7 @@ def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> Trai
     """Return the config with which this run can be repeated from any folder."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).resolve())
+        return None if path is None else str(Path(path).absolute())
 
     weights = config.weights
     if weights not in ("imagenet", "none"):

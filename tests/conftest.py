@@ -1,0 +1,70 @@
+"""Fixtures: image sets whose colours encode the row, so that a mix-up of images is caught."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grigri_fast.cli import main
+
+CLASSES = ("cat", "dog", "sky")
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run the real command in this process: returns (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main([str(a) for a in args])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def labels_of(row: int) -> list[str]:
+    """Return the labels of image ``row`` of the small set: half of them have none."""
+    return [name for c, name in enumerate(CLASSES) if row % 2 and (row // 2) % 4 in (c, 3)]
+
+
+def colour_of(row: int) -> tuple[int, int, int]:
+    """Return a colour that tells the row (up to 255) after JPEG, and shows the labels."""
+    labels = labels_of(row)
+    return (row, 220 if "cat" in labels else 30, 220 if "dog" in labels else 30)
+
+
+def write_image(path: Path, row: int, size: tuple[int, int] = (40, 32)) -> None:
+    """Write a JPEG (W x H) of one colour, with a bright stripe if it has the label sky."""
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    pixels[:] = colour_of(row)
+    if "sky" in labels_of(row):
+        pixels[: size[1] // 3] = (row, 128, 250)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a data set of 48 images in the MIRFLICKR layout, numbered from 1."""
+    folder = tmp_path / "photos"
+    (folder / "annotations").mkdir(parents=True)
+    for row in range(48):
+        write_image(folder / "images" / f"im{row + 1}.jpg", row)
+    for name in CLASSES:
+        numbers = [row + 1 for row in range(48) if name in labels_of(row)]
+        text = "".join(f"{n}\n" for n in numbers)
+        (folder / "annotations" / f"{name}.txt").write_text(text)
+    (folder / "annotations" / "README.txt").write_text("not a class\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grigri() -> Path:
+    """Return the real data set; skip where GRIGRI_DATA does not name it."""
+    folder = os.environ.get("GRIGRI_DATA")
+    if not folder:
+        pytest.skip("GRIGRI_DATA does not name the real data set")
+    return Path(folder)

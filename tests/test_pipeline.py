@@ -1,0 +1,282 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_image
+from PIL import Image, ImageOps
+
+from grigri_fast import geometry, pipeline
+from grigri_fast.errors import GrigriError
+from grigri_fast.pipeline import ImageLoader, inspect
+
+CPU = torch.device("cpu")
+
+
+def make_loader(paths: list[Path], size_px: int = 24, **options) -> ImageLoader:
+    settings = {"batch_size": 8, "device": CPU, "threads": 2} | options
+    sizes_HW = inspect(paths, threads=2).sizes_HW
+    return ImageLoader(paths, sizes_HW, size_px=size_px, **settings)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Return 37 images whose red channel is their row."""
+    paths = [tmp_path / f"{row}.jpg" for row in range(37)]
+    for row, path in enumerate(paths):
+        write_image(path, row, size=(32 + row % 5, 30))
+    return paths
+
+
+def red(batch: pipeline.Batch) -> np.ndarray:
+    """Return the median red value of each image: its row, up to JPEG's rounding."""
+    return np.median(batch.images_NHWC[..., 0].numpy().reshape(len(batch.rows_N), -1), axis=1)
+
+
+def collect(batches) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and rows of an epoch, sorted by row."""
+    batches = list(batches)
+    rows = np.concatenate([b.rows_N.numpy() for b in batches])
+    images = np.concatenate([b.images_NHWC.numpy() for b in batches])
+    order = np.argsort(rows, kind="stable")
+    return images[order], rows[order]
+
+
+def test_evaluation_sees_each_row_once_in_order_with_its_own_image(files) -> None:
+    rows = np.array([30, 2, 3, 5, 7, 11, 13, 17, 19, 23, 36])
+    batches = list(make_loader(files, batch_size=4).eval_epoch(rows))
+    assert [len(b.rows_N) for b in batches] == [4, 4, 3]
+    assert np.concatenate([b.rows_N for b in batches]).tolist() == rows.tolist()
+    for batch in batches:
+        assert batch.images_NHWC.dtype == torch.uint8
+        assert batch.images_NHWC.shape == (len(batch.rows_N), 24, 24, 3)
+        np.testing.assert_allclose(red(batch), batch.rows_N, atol=3)
+
+
+def test_training_sees_each_row_once_in_a_new_order_each_epoch(files) -> None:
+    loader, rows = make_loader(files), np.arange(1, 36)
+    orders = []
+    for epoch in (1, 2, 1):
+        batches = list(loader.train_epoch(rows, seed=0, epoch=epoch, augment=True))
+        orders.append(np.concatenate([b.rows_N for b in batches]).tolist())
+        assert sorted(orders[-1]) == rows.tolist()
+        for batch in batches:
+            np.testing.assert_allclose(red(batch), batch.rows_N, atol=3)
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[0] != sorted(orders[0])
+    other_seed = loader.train_epoch(rows, seed=1, epoch=1, augment=True)
+    assert np.concatenate([b.rows_N for b in other_seed]).tolist() != orders[0]
+
+
+def test_the_shuffle_is_global(files) -> None:
+    # Every row is as likely in the first batch as in the last: means of ranks over many epochs.
+    loader, rows = make_loader(files[:12], batch_size=12), np.arange(12)
+    ranks = np.zeros(12)
+    for epoch in range(200):
+        (batch,) = loader.train_epoch(rows, seed=0, epoch=epoch, augment=False)
+        ranks[batch.rows_N] += np.arange(12) / 200
+    assert np.abs(ranks - 5.5).max() < 1.0  # the standard error is 0.24
+
+
+def test_pixels_depend_on_seed_epoch_and_row_alone(files) -> None:
+    rows = np.arange(len(files))
+    one, _ = collect(make_loader(files).train_epoch(rows, seed=3, epoch=5, augment=True))
+    for options in ({"batch_size": 5}, {"threads": 1}, {"batch_size": 37, "threads": 3}):
+        loader = make_loader(files, **options)
+        again, _ = collect(loader.train_epoch(rows, seed=3, epoch=5, augment=True))
+        assert (again == one).all()
+    later, _ = collect(make_loader(files).train_epoch(rows, seed=3, epoch=6, augment=True))
+    assert (later != one).any()
+
+
+def test_without_augmentation_training_images_are_the_evaluation_images(files) -> None:
+    loader, rows = make_loader(files), np.arange(len(files))
+    plain, _ = collect(loader.train_epoch(rows, seed=0, epoch=1, augment=False))
+    shown, _ = collect(loader.eval_epoch(rows))
+    assert (plain == shown).all()
+
+
+@pytest.mark.parametrize(
+    "num_rows, batch_size, sizes",
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 8, [3])],
+)
+def test_no_batch_of_one_is_left_over(num_rows: int, batch_size: int, sizes: list[int]) -> None:
+    batches = pipeline.cut(np.arange(num_rows), batch_size)
+    assert [len(b) for b in batches] == sizes
+    assert np.concatenate(batches).tolist() == list(range(num_rows))
+
+
+# ---------------------------------------------------------------- the graph and the back-ends
+
+
+def both_back_ends(paths: list[Path], size_px: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return one training epoch as the CPU back-end makes it, and as the whole graph does."""
+    rows = np.arange(len(paths))
+    epochs = []
+    for host_warp in (True, False):
+        loader = make_loader(paths, size_px, host_warp=host_warp)
+        images, _ = collect(loader.train_epoch(rows, seed=0, epoch=epoch, augment=True))
+        epochs.append(images.astype(int))
+    return epochs[0], epochs[1]
+
+
+def write_noise(path: Path, height: int, width: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def test_the_gpu_graph_on_cpu_operators_equals_the_cpu_back_end(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(16)]
+    for i, path in enumerate(paths):
+        write_noise(path, 40 + 7 * i, 90 - 3 * i, seed=i)
+    for epoch in range(3):
+        ours, graph = both_back_ends(paths, size_px=64, epoch=epoch)
+        assert np.abs(ours - graph).max() <= 1
+
+
+def test_both_back_ends_are_equal_where_images_are_shrunk_first(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for i, path in enumerate(paths):
+        write_noise(path, 200 + 50 * i, 420 - 60 * i, seed=i)
+    assert geometry.needs_shrinking(inspect(paths, threads=1).sizes_HW, 48)
+    ours, graph = both_back_ends(paths, size_px=48, epoch=1)
+    assert np.abs(ours - graph).max() <= 1
+
+
+def test_both_back_ends_are_equal_on_real_photographs(grigri: Path) -> None:
+    paths = sorted((grigri / "images").iterdir())[:200]
+    ours, graph = both_back_ends(paths, size_px=128, epoch=1)
+    assert np.abs(ours - graph).max() <= 1
+
+
+def test_large_images_are_anti_aliased(tmp_path: Path) -> None:
+    # A one-pixel checkerboard seen from afar is gray. Bilinear sampling alone would pick black
+    # and white pixels: the standard deviation shows it.
+    checkers = np.indices((512, 512)).sum(0) % 2 * 255
+    path = tmp_path / "checkers.png"
+    Image.fromarray(checkers.astype(np.uint8)).save(path)
+    (batch,) = make_loader([path], size_px=60).eval_epoch(np.array([0]))
+    pixels = batch.images_NHWC.numpy().astype(float)
+    assert abs(pixels.mean() - 127.5) < 2 and pixels.std() < 5
+
+
+# ------------------------------------------------------------------------ kinds of files
+
+
+def exif_rotated(path: Path, image: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    image.save(path, exif=exif, quality=95)
+
+
+KINDS = {
+    "gray.jpg": lambda path, image: image.convert("L").save(path, quality=95),
+    "colour.jpg": lambda path, image: image.save(path, quality=95),
+    "progressive.jpg": lambda path, image: image.save(path, quality=90, progressive=True),
+    "turned.jpg": exif_rotated,
+    "plain.png": lambda path, image: image.save(path),
+    "palette.png": lambda path, image: image.convert("P").save(path),
+    "alpha.png": lambda path, image: image.convert("RGBA").save(path),
+    "lossless.webp": lambda path, image: image.save(path, lossless=True),
+    "plain.bmp": lambda path, image: image.save(path),
+    "plain.tiff": lambda path, image: image.save(path),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_is_seen_as_pillow_sees_it(tmp_path: Path, name: str) -> None:
+    y, x = np.mgrid[:48, :64]
+    pixels = np.stack([4 * x, 5 * y, 2 * (x + y)], axis=2).clip(0, 255).astype(np.uint8)
+    path = tmp_path / name
+    KINDS[name](path, Image.fromarray(pixels))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    found = inspect([path], threads=1)
+    assert not found.bad
+    assert tuple(found.sizes_HW[0]) == expected.shape[:2]
+    assert found.headers[0].grayscale == (name == "gray.jpg")
+    seen = []
+    inspect([path], threads=1, on_image=lambda i, decoded: seen.append(decoded.copy()))
+    assert np.abs(seen[0].astype(int) - expected.astype(int)).max() <= 1
+
+
+# ---------------------------------------------------------------------- checking and failing
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    if how == "truncated":
+        write_noise(path, 64, 64, seed=0)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("this is no picture")
+    elif how == "folder":
+        path.mkdir()
+    elif how == "dangling link":
+        path.symlink_to("nowhere.jpg")
+    elif how == "header cut":
+        path.write_bytes(content[:12])
+    else:
+        assert how == "missing"
+
+
+HOWS = ("truncated", "empty", "text", "folder", "dangling link", "header cut", "missing")
+
+
+def test_inspect_names_each_bad_file_and_decodes_each_good_one_once(files, capfd) -> None:
+    bad = dict(zip((0, 3, 4, 11, 12, 30, 36), HOWS, strict=True))
+    for row, how in bad.items():
+        damage(files[row], how)
+    seen: list[int] = []
+    progress: list[int] = []
+    found = inspect(
+        files,
+        threads=2,
+        on_image=lambda i, pixels: seen.append(i),
+        on_progress=progress.append,
+    )
+    assert list(found.bad) == list(bad)
+    assert all(found.bad.values())
+    assert "Premature end" in found.bad[0]  # the decoder's own words
+    assert found.bad[3] == "empty file"
+    assert sorted(seen) == [i for i in range(37) if i not in bad]
+    assert (found.sizes_HW[list(bad)] == 0).all()
+    assert found.sizes_HW[1].tolist() == [30, 33]
+    assert progress[-1] == 37
+    assert capfd.readouterr().err == ""  # the decoders' own messages are caught
+
+
+def test_groups_fit_the_memory_together() -> None:
+    header = pipeline.Header(8000, 4000, False)  # 32 Mpx: two of them fill 64 Mpx
+    small = pipeline.Header(100, 100, False)
+    groups = list(pipeline._groups([header, None, header, header, *[small] * 70]))
+    assert groups[0] == [0, 2]
+    assert max(map(len, groups)) <= 64
+    assert [i for group in groups for i in group] == [0, 2, 3, *range(4, 74)]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_file_that_turns_bad_is_named_and_the_loader_goes_on(files, how: str, capfd) -> None:
+    loader = make_loader(files)
+    damage(files[20], how)
+    with pytest.raises(GrigriError, match=r"20\.jpg: "):
+        list(loader.eval_epoch(np.arange(37)))
+    good = np.array([i for i in range(37) if i != 20])
+    _, rows = collect(loader.eval_epoch(good))
+    assert rows.tolist() == good.tolist()
+
+
+def test_leaving_an_epoch_early_ends_its_thread(files) -> None:
+    loader = make_loader(files, batch_size=2)
+    before = threading.active_count()
+    epoch = loader.eval_epoch(np.arange(37))
+    next(epoch)
+    epoch.close()
+    assert threading.active_count() <= before + 2  # the pool's own two threads may have started
+    assert not [t for t in threading.enumerate() if t.name == "grigri-loader"]
+    _, rows = collect(loader.eval_epoch(np.arange(37)))
+    assert rows.tolist() == list(range(37))
