@@ -55,6 +55,8 @@ def main(args: list[str] | None = None) -> int:
     0 done; 1 something the user can fix, in one line on stderr; 2 wrong usage; 130 Ctrl-C. Bugs
     keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
         code = app(args, standalone_mode=False)
     except GrigriError as e:

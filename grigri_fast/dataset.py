@@ -11,6 +11,7 @@ The formats (``DATA`` on the command line):
 
 import csv
 import filecmp
+import glob
 import itertools
 import json
 import stat
@@ -83,8 +84,14 @@ def load(data: str | Path, images: str | Path | None = None) -> Dataset:
         GrigriError: if the layout is none of the formats or could be two of them, or if a line
             of a label file is wrong; the message says where.
     """
-    data = Path(data)
-    images = None if images is None else Path(images)
+    try:
+        return _load(Path(data), None if images is None else Path(images))
+    except OSError as e:  # a folder that may not be read, a link that leads nowhere
+        raise GrigriError(f"{e.filename or data}: {e.strerror or e}") from e
+
+
+def _load(data: Path, images: Path | None) -> Dataset:
+    """Find out which layout it is, and read it."""
     if images is not None and not images.is_dir():
         raise GrigriError(f"--images {images}: no such folder")
     if data.is_file():
@@ -402,10 +409,9 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
             hits = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         elif path.exists() or path.is_symlink():
             hits = [path]
-        elif any(c in pattern for c in "*?["):
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            relative = path.relative_to(anchor)
-            hits = sorted(p for p in anchor.glob(str(relative)) if p.is_file())
+        elif glob.has_magic(pattern):
+            matches = (Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207
+            hits = sorted(p for p in matches if p.is_file())
         else:
             raise GrigriError(f"{pattern}: no such file or folder")
         if not hits:

@@ -24,7 +24,14 @@ NUM_IMAGES = 2000
 CLASSES = ("bird", "clouds", "flower", "house", "night", "people", "sea", "tree")
 
 # What `train` without DATA does: from scratch, at a size that two CPU cores manage in two minutes.
-RECIPE = {"arch": "resnet18", "weights": "none", "size": 64, "epochs": 8, "lr": 0.05}
+RECIPE = {
+    "name": "demo",
+    "arch": "resnet18",
+    "weights": "none",
+    "size": 64,
+    "epochs": 8,
+    "lr": 0.05,
+}
 
 _VERSION = 1  # part of the cache folder's name: a change of the drawings gets a new folder
 _UNLABELLED = 0.46  # on top of these come images whose only label was forgotten

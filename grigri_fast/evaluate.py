@@ -193,7 +193,7 @@ def evaluate_run(
     model, info = checkpoint.load(checkpoint_path(folder, which), device)
     if data is None:
         config = read_toml(folder / run.CONFIG)
-        labelled = dataset.load(config["data"], config.get("images"))
+        labelled = dataset.load(run.shown(config["data"]), config.get("images"))
         parts = split.read(folder / run.SPLIT, labelled).parts
         if part not in parts:
             raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts)}")

@@ -62,7 +62,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         GrigriError: if it cannot be written; what was at ``path`` before is intact.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A file name that is not UTF-8 comes from the system with escapes and goes back as its bytes.
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -113,6 +114,12 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def shown(path: str | Path) -> Path:
+    """Return a path as a person would name it: relative if it is below the current folder."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def require(folder: Path) -> None:

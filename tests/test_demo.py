@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from grigri_fast import dataset, demo
+from grigri_fast.errors import GrigriError
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "set"
+    demo.write_demo(folder, num_images=1000, seed=0)
+    return folder
+
+
+def test_it_behaves_like_the_real_set(drawn: Path) -> None:
+    data = dataset.load(drawn)
+    assert len(data) == 1000 and data.class_names == sorted(demo.CLASSES)
+    frequency = data.targets_NC.mean(0)
+    assert 0.01 < frequency.min() < 0.05 and 0.2 < frequency.max() < 0.4
+    unlabelled = (data.targets_NC.sum(1) == 0).mean()
+    assert 0.43 < unlabelled < 0.56
+    assert data.targets_NC.sum(1).max() >= 3
+    modes = [Image.open(path).mode for path in data.paths]
+    assert 0.04 < modes.count("L") / 1000 < 0.11
+    assert set(modes) == {"L", "RGB"}
+    sizes = {Image.open(path).size for path in data.paths}
+    assert len(sizes) > 100 and 84 <= min(map(min, sizes)) <= max(map(max, sizes)) <= 128
+
+
+def test_image_n_depends_on_seed_and_n_alone(drawn: Path, tmp_path: Path) -> None:
+    demo.write_demo(tmp_path / "few", num_images=25, seed=0)
+    demo.write_demo(tmp_path / "other", num_images=25, seed=1)
+    same, different = 0, 0
+    for n in range(1, 26):
+        name = Path("images") / f"im{n}.jpg"
+        content = (drawn / name).read_bytes()
+        same += (tmp_path / "few" / name).read_bytes() == content
+        different += (tmp_path / "other" / name).read_bytes() != content
+    assert (same, different) == (25, 25)
+
+
+def test_the_picture_shows_what_the_labels_say() -> None:
+    # The same scene with and without its label differs where the thing is drawn.
+    for name in ("bird", "clouds", "flower", "house", "people", "tree"):
+        with_it = demo.draw_image(np.random.default_rng(5), {"sea", name})
+        without = demo.draw_image(np.random.default_rng(5), {"sea"})
+        assert with_it.shape == without.shape
+        assert np.abs(with_it.astype(int) - without.astype(int)).mean() > 1
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(GrigriError, match="is there already"):
+        demo.write_demo(tmp_path / "mine", num_images=20)
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    calls = iter(range(100))
+
+    def draw(rng, labels):
+        if next(calls) == 10:
+            raise KeyboardInterrupt
+        return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    monkeypatch.setattr(demo, "draw_image", draw)
+    with pytest.raises(KeyboardInterrupt):
+        demo.write_demo(tmp_path / "set", num_images=20)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_it(cli, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    code, out, err = cli("data", "demo", folder, "--num-images", 30)
+    assert (code, err) == (0, "")
+    assert f"grigri-fast data check {folder}" in out
+    assert len(list((folder / "images").iterdir())) == 30
+    code, _, err = cli("data", "demo", folder)
+    assert code == 1 and err.count("\n") == 1 and "is there already" in err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, out, err = cli("train", "--out", tmp_path / "runs")
+    assert (code, err) == (0, "")
+    (folder,) = (tmp_path / "runs").iterdir()
+    score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
+    assert float(score) > 0.6
+    assert f"grigri-fast eval {folder}" in out
