@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from grigri_fast import checkpoint, models
+from grigri_fast.checkpoint import ModelInfo
+from grigri_fast.errors import GrigriError
+
+CPU = torch.device("cpu")
+INFO = ModelInfo("resnet18", 32, ["cat", "hot dog", "é"], epoch=3, scores={"micro_f1": 0.5})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    model = models.build("resnet18", 3, 32).to(memory_format=torch.channels_last)
+    path = tmp_path / "last.safetensors"
+    checkpoint.save(path, model, INFO)
+    return path, model
+
+
+def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_round_trip(saved) -> None:
+    path, model = saved
+    loaded, info = checkpoint.load(path, CPU)
+    assert equal(loaded, model) and not loaded.training
+    assert loaded.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert (info.arch, info.size_px, info.class_names) == ("resnet18", 32, INFO.class_names)
+    assert (info.epoch, info.scores) == (3, {"micro_f1": 0.5})
+    assert tuple(info.mean) == models.IMAGENET_MEAN and tuple(info.std) == models.IMAGENET_STD
+    assert info.thresholds_C.tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("thresholds", [0.37, [0.1, 0.2, 0.3]])
+def test_thresholds_are_stored_beside_the_same_weights(saved, thresholds) -> None:
+    path, model = saved
+    checkpoint.set_thresholds(path, thresholds, "best micro-F1")
+    loaded, info = checkpoint.load(path, CPU)
+    assert equal(loaded, model)
+    assert info.threshold_source == "best micro-F1" and info.epoch == 3
+    assert info.thresholds_C.tolist() == np.broadcast_to(thresholds, 3).tolist()
+
+
+def test_other_programs_can_read_it(saved) -> None:
+    path, model = saved
+    state = safetensors.torch.load_file(path)
+    assert state.keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        (lambda p: p.unlink(), "no such checkpoint"),
+        (lambda p: p.write_bytes(b""), "damaged checkpoint"),
+        (lambda p: p.write_text("hello"), "damaged checkpoint"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "damaged checkpoint"),
+        (lambda p: p.write_bytes(b"\xff" * 8 + p.read_bytes()[8:]), "damaged checkpoint"),
+        (lambda p: safetensors.torch.save_file({"a": torch.zeros(1)}, p), "not a checkpoint of"),
+        (
+            lambda p: safetensors.torch.save_file(
+                {"a": torch.zeros(1)}, p, metadata={"format": checkpoint._FORMAT}
+            ),
+            "damaged checkpoint header",
+        ),
+        (
+            lambda p: safetensors.torch.save_file(
+                {"a": torch.zeros(1)},
+                p,
+                metadata={"format": checkpoint._FORMAT, "grigri-fast": '{"colour": 3}'},
+            ),
+            "damaged checkpoint header",
+        ),
+        (
+            lambda p: checkpoint._write(p, {"a": torch.zeros(1)}, INFO),
+            "the weights do not fit resnet18",
+        ),
+    ],
+)
+def test_files_that_are_no_checkpoint(saved, damage, says: str) -> None:
+    path, _ = saved
+    damage(path)
+    with pytest.raises(GrigriError) as error:
+        checkpoint.load(path, CPU)
+    message = str(error.value)
+    assert says in message and str(path) in message and len(message) < 500
