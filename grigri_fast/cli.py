@@ -63,7 +63,9 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 1
     except typer.TyperException as e:
-        print(f"error: {' '.join(e.format_message().split())} (see --help)", file=sys.stderr)
+        message = " ".join(e.format_message().replace("Value error, ", "").split())
+        if message:  # without a command the help has been shown, and there is no more to say
+            print(f"error: {message} (see --help)", file=sys.stderr)
         return e.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -3,8 +3,8 @@
 import contextlib
 import copy
 import difflib
-import io
 import struct
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -198,7 +198,7 @@ def _imagenet_state(arch: str) -> dict[str, torch.Tensor]:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     name = weights.url.rsplit("/", 1)[-1]
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # torch.hub announces the download there
+        with contextlib.redirect_stderr(sys.stdout):  # older torch.hubs announce the download there
             return torch.hub.load_state_dict_from_url(
                 weights.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
             )

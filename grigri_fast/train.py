@@ -92,9 +92,6 @@ def train(config: TrainConfig, watch: Watcher) -> Result:
         + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
     )
     data.require_files()
-    sizes_HW = _checked_sizes(data, np.concatenate([train_rows, val_rows]), threads, watch)
-    targets_NC = torch.from_numpy(data.targets_NC).to(device)
-    val_targets_NC = data.targets_NC[val_rows]
 
     # ----------------------------------------------------------------------------- the model
     num_classes = len(data.class_names)
@@ -115,7 +112,10 @@ def train(config: TrainConfig, watch: Watcher) -> Result:
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
     loss_of = LOSSES[config.loss]
 
-    # ------------------------------------------------------------------------ the run folder
+    # ------------------------------------------------------- the images, and the run folder
+    sizes_HW = _checked_sizes(data, np.concatenate([train_rows, val_rows]), threads, watch)
+    targets_NC = torch.from_numpy(data.targets_NC).to(device)
+    val_targets_NC = data.targets_NC[val_rows]
     config = _fully_resolved(config, device, amp)
     folder = run.create_folder(config.out, config.name)
     watch.note(f"run folder {folder}")
