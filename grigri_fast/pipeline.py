@@ -233,7 +233,10 @@ class ImageLoader:
             self._pipe.feed_input("encoded", encoded)
             (images,) = self._pipe.run()
         except (RuntimeError, OSError) as e:
-            raise self._culprit(rows) or e from e
+            culprit = self._culprit(rows)
+            if culprit is None:
+                raise
+            raise culprit from e
         if self._stream is not None:
             return self._copy_on_gpu(images, rows)
         if not self._host_warp:

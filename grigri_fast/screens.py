@@ -275,7 +275,7 @@ def show_survey(data: Dataset, found: Survey) -> None:
     """Print the tables of ``data check``."""
     n = len(data)
     say(f"{data.layout}\n")
-    facts = _table("", "")
+    facts = _table("", "", left=2)
     facts.show_header = False
     unlabelled = found.labels_per_image.get(0, 0)
     sizes = ", ".join(f"{w}x{h} px ({count:,})" for (h, w), count in found.sizes[:3])
