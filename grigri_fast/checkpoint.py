@@ -44,6 +44,22 @@ class ModelInfo:
     epoch: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what a damaged header could hold."""
+        c = len(self.class_names)
+        numbers = [*self.mean, *self.std, *np.atleast_1d(self.thresholds)]
+        if not (isinstance(self.class_names, list) and c):
+            raise ValueError("class_names must be a list of names")
+        if not all(isinstance(name, str) for name in [self.arch, *self.class_names]):
+            raise ValueError("arch and class_names must be text")
+        if not (isinstance(self.size_px, int) and self.size_px > 0):
+            raise ValueError("size_px must be a whole number above 0")
+        if not all(isinstance(x, int | float) for x in numbers):
+            raise ValueError("mean, std and thresholds must be numbers")
+        one_each = not isinstance(self.thresholds, list) or len(self.thresholds) == c
+        if len(self.mean) != 3 or len(self.std) != 3 or not one_each:
+            raise ValueError("mean, std or thresholds have a wrong length")
+
     @property
     def thresholds_C(self) -> NDArray[np.float64]:
         """One threshold per class."""
@@ -65,7 +81,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
     state, info = _read(path)
     model = models.build(info.arch, len(info.class_names), info.size_px)
     try:
-        model.load_state_dict(state)
+        models.load_state(model, state)
     except RuntimeError as e:
         raise GrigriError(f"{path}: the weights do not fit {info.arch}: {e}"[:300]) from e
     return model.to(device, memory_format=torch.channels_last).eval(), info
@@ -96,8 +112,11 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], ModelInfo]:
                 raise GrigriError(f"{path}: not a checkpoint of grigri-fast")
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
         fields: dict[str, Any] = json.loads(header["grigri-fast"])
+        for key in ("mean", "std"):
+            if key in fields:
+                fields[key] = tuple(fields[key])
         return state, ModelInfo(**fields)
     except (OSError, safetensors.SafetensorError) as e:
         raise GrigriError(f"{path}: damaged checkpoint: {e}") from e
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e

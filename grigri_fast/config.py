@@ -5,6 +5,7 @@ Precedence: command line over ``--config`` file over the default. ``None`` means
 rules in :func:`resolve` fill it in where a rule exists.
 """
 
+import contextlib
 import dataclasses
 import json
 import tomllib
@@ -88,7 +89,7 @@ class TrainConfig:
             raise GrigriError("--batch-size must be at least 2: BatchNorm has no variance of one")
         if not 0 <= self.seed < 2**32:
             raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
-        if self.name is not None and (not self.name or "/" in self.name or self.name[0] == "."):
+        if self.name is not None and (self.name[:1] in ("", ".") or set(self.name) & {"/", "\0"}):
             raise GrigriError(f"--name {self.name!r} is not a folder name; use --out for the place")
         if self.split is not None and (self.val is not None or self.test is not None):
             raise GrigriError("--split says which images are in which part; leave --val/--test out")
@@ -170,7 +171,11 @@ def _checked_type(name: str, value: Any, hint: Any) -> Any:
         return value
     kinds = get_args(hint) or (hint,)
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        # Such a path comes from the system as surrogates, which TOML cannot hold.
+        raise GrigriError(f"{_flag(name)} {ascii(value)} is not UTF-8; rename it")
     if type(value) not in kinds:
         wanted = next(k for k in kinds if k is not type(None)).__name__
         raise GrigriError(f"{_flag(name)} takes a value of type {wanted}, not {value!r}")

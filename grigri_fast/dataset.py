@@ -12,8 +12,11 @@ The formats (``DATA`` on the command line):
 import csv
 import filecmp
 import glob
+import io
 import itertools
 import json
+import logging
+import os
 import stat
 import warnings
 from collections import Counter
@@ -30,6 +33,8 @@ from .errors import GrigriError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # JPEG includes MPO
 _MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit for a "decompression bomb": 179 Mpx
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of a bad file, we say
+
 _NAME_COLUMNS = ("file_name", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("labels", "label", "tags", "classes")
 _PARTS = frozenset({"train", "val", "valid", "validation", "test"})
@@ -145,7 +150,8 @@ def _from_annotations(data: Path) -> Dataset:
     paths: dict[int, Path] = {}
     for path in folder.iterdir():
         number = path.stem.removeprefix("im")
-        if path.suffix.lower() in (".jpg", ".jpeg") and number.isascii() and number.isdigit():
+        is_number = number.isascii() and number.isdigit() and len(number) <= 18
+        if path.suffix.lower() in (".jpg", ".jpeg") and is_number:
             if int(number) in paths:
                 raise GrigriError(f"{path} and {paths[int(number)]} are both image {int(number)}")
             paths[int(number)] = path
@@ -162,12 +168,12 @@ def _from_annotations(data: Path) -> Dataset:
     row_of = {number: row for row, number in enumerate(numbers)}
     targets_NC = np.zeros((len(numbers), len(files)), dtype=np.float32)
     for c, file in enumerate(files):
-        for line_number, line in enumerate(_read_text(file).splitlines(), start=1):
+        for line_number, line in enumerate(_read_text(file).split("\n"), start=1):
             word = line.strip()
             if not word:
                 continue
             where = f"{file} line {line_number}"
-            if not (word.isascii() and word.isdigit() and int(word) > 0):
+            if not (word.isascii() and word.isdigit() and len(word) <= 18 and int(word) > 0):
                 raise GrigriError(f"{where}: expected an image number like 17, not {word[:40]!r}")
             if int(word) not in row_of:
                 missing = folder / f"im{int(word)}.jpg"
@@ -187,12 +193,13 @@ def _from_csv(file: Path, images: Path | None) -> Dataset:
     text = _read_text(file)
     header_line = text.split("\n", 1)[0]
     delimiter = max(",\t;", key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        rows = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
+        rows = [(reader.line_num, row) for row in reader]  # the line on which a row ends
     except csv.Error as e:
         raise GrigriError(f"{file}: not a valid CSV: {e}") from e
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    body = [(i, row) for i, row in enumerate(rows[1:], start=2) if any(c.strip() for c in row)]
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    body = [(line, row) for line, row in rows[1:] if any(cell.strip() for cell in row)]
     if len(header) < 2 or not body:
         raise GrigriError(f"{file}: expected a header (image,labels or image,<class>...) and rows")
     repeated = [name for name, n in Counter(header).items() if n > 1]
@@ -210,7 +217,7 @@ def _from_csv(file: Path, images: Path | None) -> Dataset:
     label_column = next((lower.index(n) for n in _LABEL_COLUMNS if n in lower), None)
     others = [i for i in range(len(header)) if i != image_column]
     one_hot = all(row[i].strip() in ("0", "1", "0.0", "1.0") for _, row in body for i in others)
-    if one_hot:
+    if one_hot and others != [label_column]:
         class_names = [header[i] for i in others]
         flags = [[float(row[i]) for i in others] for _, row in body]
         targets_NC = np.array(flags, dtype=np.float32)
@@ -234,7 +241,7 @@ def _from_csv(file: Path, images: Path | None) -> Dataset:
 def _from_jsonl(file: Path, images: Path | None) -> Dataset:
     """Read one JSON object per line, with ``file_name`` and a list (or string) of labels."""
     names, lines, labels = [], [], []
-    for line_number, line in enumerate(_read_text(file).splitlines(), start=1):
+    for line_number, line in enumerate(_read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{file} line {line_number}"
@@ -310,9 +317,10 @@ def _from_table(
     for name, line in zip(names, lines, strict=True):
         if not name or "\0" in name:
             raise GrigriError(f"{file} line {line}: no image name")
-        if name in line_of:
-            raise GrigriError(f"{file} line {line}: {name} was in line {line_of[name]} already")
-        line_of[name] = line
+        plain = os.path.normpath(name)  # a.jpg and ./a.jpg are one image
+        if plain in line_of:
+            raise GrigriError(f"{file} line {line}: {name} was in line {line_of[plain]} already")
+        line_of[plain] = line
     folder = images or file.parent
     if images is None and not any((folder / n).exists() for n in names[:100]):
         beside = folder / "images"
@@ -447,7 +455,7 @@ def read_header(path: Path) -> Header:
         if not status.st_size:
             raise GrigriError("empty file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half the limit
+            warnings.simplefilter("ignore")  # Pillow's, about half the limit and odd headers
             with Image.open(path, formats=_READABLE_FORMATS) as image:
                 width, height = image.size
                 grayscale = image.mode in ("1", "L", "LA", "I", "I;16", "F")

@@ -3,9 +3,11 @@
 import contextlib
 import copy
 import difflib
+import re
 import struct
 import sys
 import urllib.error
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _SIMPLE = "simple"
 _IMAGENET_CLASSES = 1000
 # Auxiliary classifiers stand in the weight files of these; they are built, filled and taken off.
+# Their published weights expect inputs on another scale, which transform_input sees to.
 _WITH_AUX = ("googlenet", "inception_v3")
+# The published DenseNets have keys like denselayer1.norm.1.weight for denselayer1.norm1.weight.
+_OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
 class SimpleConvNet(nn.Sequential):
@@ -108,10 +113,12 @@ def build_pretrained(arch: str, num_classes: int, size_px: int, weights: str) ->
         source = f"--weights {weights}"
     head_name, _ = head(model)
     weight = state.get(f"{head_name}.weight")
-    if weight is None:
+    if weight is None or not weight.ndim or not len(weight):
         raise GrigriError(f"{source}: missing key {head_name}.weight (is it a {arch}?)")
     if len(weight) != _IMAGENET_CLASSES:
         model = _plain(arch, len(weight), size_px)
+    if arch.startswith("densenet"):
+        state = {_OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in state.items()}
     if arch.startswith("vit_"):
         state = _fit_positions(model, state, size_px)
     _load(model, state, source)
@@ -163,6 +170,21 @@ def set_training(model: nn.Module, frozen_backbone: bool) -> None:
 
 
 # ------------------------------------------------------------------------------ weight files
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], strict: bool = True) -> None:
+    """Load a state dict that may come from a plain dictionary, as safetensors gives it.
+
+    PyTorch keeps module versions beside the tensors, which safetensors has no place for, and
+    MNASNet does not load without: the versions of the model itself are taken where there are none.
+
+    Raises:
+        RuntimeError: as ``load_state_dict``, if keys or shapes do not fit.
+    """
+    if not hasattr(state, "_metadata"):
+        state = OrderedDict(state)
+        state._metadata = model.state_dict()._metadata
+    model.load_state_dict(state, strict=strict)
 
 
 def read_state(file: Path) -> dict[str, torch.Tensor]:
@@ -227,7 +249,7 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None
                 f"{source}: {key} has shape {tuple(tensor.shape)},"
                 f" expected {tuple(wanted[key].shape)}"
             )
-    model.load_state_dict(state, strict=False)
+    load_state(model, state, strict=False)
 
 
 # ----------------------------------------------------------------------------------- helpers
@@ -263,11 +285,14 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     if arch.startswith("maxvit"):
         options["input_size"] = (size_px, size_px)
     if arch in _WITH_AUX:
-        options |= {"aux_logits": True, "init_weights": True}
+        options |= {"aux_logits": True, "init_weights": True, "transform_input": True}
     try:
-        return torchvision.models.get_model(arch, num_classes=num_classes, **options)
+        model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
     except (ValueError, AssertionError) as e:
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {e}") from e
+    if arch.startswith("squeezenet"):
+        model.classifier[2] = nn.Identity()  # a ReLU there would cut off every negative logit
+    return model
 
 
 def _drop_aux(model: nn.Module) -> None:

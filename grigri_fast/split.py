@@ -60,11 +60,13 @@ def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> 
     for part, share in taken_off.items():
         if share == 0:
             continue
+        if len(left) < 2:
+            raise GrigriError(f"{dataset.layout}: {len(dataset)} images are too few to be split")
         inside, outside = _cut(targets_NC[left], share, seed)
         rows[part], left = order[left[inside]], left[outside]
     rows["train"] = order[left]
     parts = {name: np.sort(rows[name]) for name in PARTS if name in rows}
-    _check(parts)
+    _check(parts, "change --val or --test")
     return Split(parts)
 
 
@@ -93,16 +95,19 @@ def _natural_key(name: str) -> tuple:
             pieces.append("")
             digits = not digits
         pieces[-1] += char
-    return tuple(int(p) if i % 2 else p for i, p in enumerate(pieces)), name
+    # A number by its length, then its digits: int() refuses numbers of thousands of digits.
+    by_size = [(len(p.lstrip("0")), p.lstrip("0")) if i % 2 else p for i, p in enumerate(pieces)]
+    return tuple(by_size), name
 
 
-def _check(parts: dict[str, NDArray[np.intp]]) -> None:
+def _check(parts: dict[str, NDArray[np.intp]], advice: str) -> None:
+    """Raise GrigriError if a part is too small to be used."""
     for name, rows in parts.items():
         if not len(rows):
             total = sum(map(len, parts.values()))
-            raise GrigriError(f"the {name} part of {total} images is empty; change --val or --test")
+            raise GrigriError(f"the {name} part of {total} images is empty; {advice}")
     if len(parts["train"]) < 2:
-        raise GrigriError("the train part has only one image; at least 2 are needed")
+        raise GrigriError(f"the train part has only one image, at least 2 are needed; {advice}")
 
 
 def to_json(split: Split, dataset: Dataset) -> str:
@@ -125,8 +130,9 @@ def read(file: str | Path, dataset: Dataset) -> Split:
         parts = content["parts"]
         if set(parts) - set(PARTS) or not {"train", "val"} <= set(parts):
             raise ValueError("the parts must be train, val and perhaps test")
-        if not all(isinstance(name, str) for names in parts.values() for name in names):
-            raise ValueError("a part must be a list of image names")
+        for names in parts.values():
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("a part must be a list of image names")
     except OSError as e:
         raise GrigriError(f"split file {file}: {e.strerror or e}") from e
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
@@ -147,7 +153,7 @@ def read(file: str | Path, dataset: Dataset) -> Split:
         for part in PARTS
         if part in parts
     }
-    _check(rows)
+    _check(rows, f"see split file {file}")
     return Split(rows)
 
 

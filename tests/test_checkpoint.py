@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,53 @@ def test_files_that_are_no_checkpoint(saved, damage, says: str) -> None:
         checkpoint.load(path, CPU)
     message = str(error.value)
     assert says in message and str(path) in message and len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "arch",
+    ["mnasnet0_5", "mnasnet1_0", "googlenet", "squeezenet1_1", "swin_t", "vit_b_32", "simple"],
+)
+def test_every_family_comes_back_from_a_checkpoint(tmp_path: Path, arch: str) -> None:
+    model = models.build(arch, 3, 64).eval()
+    path = tmp_path / "last.safetensors"
+    checkpoint.save(path, model, ModelInfo(arch, 64, ["a", "b", "c"]))
+    loaded, _ = checkpoint.load(path, CPU)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_information_comes_back_equal(tmp_path: Path) -> None:
+    info = ModelInfo("simple", 16, ["a", "b"], [0.1, 0.25], "tuned", epoch=2, scores={"mAP": 0.1})
+    checkpoint.save(tmp_path / "x", models.build("simple", 2, 16), info)
+    assert checkpoint.load(tmp_path / "x", CPU)[1] == info
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"arch": "resnet999"},
+        {"size_px": "64"},
+        {"class_names": "cat"},
+        {"class_names": 3},
+        {"thresholds": [0.1]},
+        {"thresholds": "high"},
+        {"mean": 3},
+    ],
+    ids=str,
+)
+def test_a_header_of_wrong_types_is_a_grigri_error(tmp_path: Path, fields: dict) -> None:
+    model = models.build("simple", 2, 16)
+    header = {"arch": "simple", "size_px": 16, "class_names": ["a", "b"]} | fields
+    metadata = {"format": checkpoint._FORMAT, "grigri-fast": json.dumps(header)}
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "x", metadata=metadata)
+    with pytest.raises(GrigriError):
+        checkpoint.load(tmp_path / "x", CPU)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", "[" * 20_000], ids=lambda t: t[:4])
+def test_a_header_that_is_no_object_is_a_grigri_error(tmp_path: Path, text: str) -> None:
+    metadata = {"format": checkpoint._FORMAT, "grigri-fast": text}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "x", metadata=metadata)
+    with pytest.raises(GrigriError):
+        checkpoint.load(tmp_path / "x", CPU)

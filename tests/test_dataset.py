@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import struct
@@ -6,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, labels_of, write_image
 from PIL import Image
+from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import dataset
 from grigri_fast.errors import GrigriError
@@ -361,3 +362,118 @@ def test_headers_of_what_cannot_be_used(tmp_path: Path, kind: str) -> None:
     with pytest.raises(GrigriError) as error:
         dataset.read_header(tmp_path / "x.jpg")
     assert says in one_line(error)
+
+
+def one_line_error(data: Path) -> str:
+    with pytest.raises(GrigriError) as caught:
+        dataset.load(data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1e"], ids=ascii)
+def test_only_a_newline_ends_a_line(tmp_path: Path, separator: str) -> None:
+    """json.dumps(..., ensure_ascii=False) leaves U+2028 in a name as it is; it is no line end."""
+    text = f"image,labels\nodd{separator}name.jpg,cat\nb.jpg,cat\n"
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8")
+    assert dataset.load(tmp_path / "m.csv").names == [f"odd{separator}name.jpg", "b.jpg"]
+    if separator > "\x1f":  # JSON has to escape the others
+        line = json.dumps({"file_name": f"a{separator}b.jpg", "label": "x"}, ensure_ascii=False)
+        (tmp_path / "m.jsonl").write_text(line + "\n", encoding="utf-8")
+        assert dataset.load(tmp_path / "m.jsonl").names == [f"a{separator}b.jpg"]
+
+
+def test_the_line_is_right_after_a_cell_of_two_lines(tmp_path: Path) -> None:
+    text = 'image,note,labels\na.jpg,"two\nlines",cat\nb.jpg,cat\n'
+    (tmp_path / "l.csv").write_text(text)
+    assert "line 4: 2 cells" in one_line_error(tmp_path / "l.csv")
+
+
+def test_an_endless_number_is_a_wrong_line(tmp_path: Path) -> None:
+    for folder in ("images", "annotations"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images/im1.jpg").write_text("x")
+    (tmp_path / "annotations/cat.txt").write_text("1\n" + "9" * 5000 + "\n")
+    assert "cat.txt line 2" in one_line_error(tmp_path)
+
+
+def test_a_column_of_labels_may_hold_the_classes_0_and_1(tmp_path: Path) -> None:
+    """A column that is named labels is no class named labels."""
+    (tmp_path / "l.csv").write_text("image,labels\na.jpg,0\nb.jpg,1\n")
+    found = dataset.load(tmp_path / "l.csv")
+    assert found.class_names == ["0", "1"]
+    assert found.targets_NC.tolist() == [[1, 0], [0, 1]]
+
+
+def test_an_image_under_two_spellings_of_its_path_is_one_image(tmp_path: Path) -> None:
+    """Otherwise it can be in train and in val at once."""
+    (tmp_path / "l.csv").write_text("image,labels\na.jpg,cat\n./a.jpg,cat\n")
+    assert "line 3" in one_line_error(tmp_path / "l.csv")
+
+
+# --------------------------------------------------------- odd tables and damaged headers
+
+
+def encoded(kind: str, mode: str = "RGB", size_WH: tuple[int, int] = (37, 21), **how) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (size_WH[1], size_WH[0], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(file, kind, **how)
+    return file.getvalue()
+
+
+KINDS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
+
+
+@pytest.mark.parametrize(
+    ("content", "gray"),
+    [
+        (encoded("JPEG", progressive=True), False),
+        (encoded("JPEG", "CMYK"), False),
+        (encoded("PNG", "RGBA"), False),
+        (encoded("PNG", "P"), False),
+        (encoded("PNG", "LA"), True),
+        (encoded("PNG", "1"), True),
+        (encoded("WEBP", lossless=True), False),
+    ],
+    ids=["progressive", "cmyk", "rgba", "palette", "gray-alpha", "bit", "lossless"],
+)
+def test_more_headers(tmp_path: Path, content: bytes, gray: bool) -> None:
+    (tmp_path / "any.jpg").write_bytes(content)
+    assert dataset.read_header(tmp_path / "any.jpg") == dataset.Header(37, 21, gray)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_cut_anywhere_gives_its_header_or_an_error(
+    tmp_path: Path, kind: str, recwarn
+) -> None:
+    whole = encoded(kind)
+    num_errors = 0
+    for length in range(1, min(len(whole), 700)):
+        (tmp_path / "cut.jpg").write_bytes(whole[:length])
+        try:
+            header = dataset.read_header(tmp_path / "cut.jpg")
+        except GrigriError:
+            num_errors += 1
+        else:
+            assert (header.width_px, header.height_px) == (37, 21)
+    assert num_errors >= 10
+    assert not recwarn.list  # Pillow's warnings have no place on the user's screen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_headers_give_a_header_or_an_error(tmp_path: Path, kind: str, recwarn) -> None:
+    whole = encoded(kind, size_WH=(8, 8))
+    rng = np.random.default_rng(0)
+    num_errors = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, min(len(whole), 200), 3):
+            damaged[at] = rng.integers(256)
+        (tmp_path / "damaged.jpg").write_bytes(damaged)
+        try:
+            dataset.read_header(tmp_path / "damaged.jpg")
+        except GrigriError as e:
+            assert str(e)
+            num_errors += 1
+    assert num_errors > 0
+    assert not recwarn.list

@@ -181,7 +181,11 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
     assert f1_at(threshold, scores, targets) == best_by_brute_force(scores, targets)
 
     # Of equally good cuts the highest, midway to the next score (to 0 where there is none).
-    best = [s for s in np.unique(scores) if f1_at(s, scores, targets) == f1_at(threshold, scores, targets)]
+    best = [
+        s
+        for s in np.unique(scores)
+        if f1_at(s, scores, targets) == f1_at(threshold, scores, targets)
+    ]
     lowest_positive = max(best)
     below = scores[scores < lowest_positive]
     next_lower = below.max() if len(below) else 0.0
@@ -262,9 +266,7 @@ def test_cross_fitting_tells_what_tuning_on_the_same_images_hides() -> None:
     scores_NC, targets_NC = rng.random((60, 30)), rng.random((60, 30)) < 0.1
     tuned_NC = scores_NC >= metrics.best_f1_thresholds(scores_NC, targets_NC)
     fitted_NC = metrics.cross_fit(metrics.best_f1_thresholds, scores_NC, targets_NC)
-    tuned, fitted = (
-        metrics.macro_f1(metrics.count(p, targets_NC)) for p in (tuned_NC, fitted_NC)
-    )
+    tuned, fitted = (metrics.macro_f1(metrics.count(p, targets_NC)) for p in (tuned_NC, fitted_NC))
     # A label given to everybody has F1 2 * 0.1 / 1.1 = 0.18; no honest threshold does better.
     assert tuned > 0.25
     assert fitted < 0.2
@@ -300,12 +302,11 @@ def test_one_image_is_predicted_at_one_half() -> None:
 def believable_case(num_images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and targets like the report's: 14 classes, micro-F1 near 0.77."""
     rng = np.random.default_rng(seed)
-    frequency_C = np.array(
-        [0.005, 0.018, 0.016, 0.055, 0.022, 0.16, 0.038, 0.15, 0.03, 0.32, 0.156, 0.006, 0.009, 0.026]
-    )
+    words = "0.005 0.018 0.016 0.055 0.022 0.16 0.038 0.15 0.03 0.32 0.156 0.006 0.009 0.026"
+    frequency_C = np.array(words.split(), dtype=float)
     targets_NC = rng.random((num_images, 14)) < frequency_C
     logits_NC = np.log(frequency_C / (1 - frequency_C)) + rng.normal(size=(num_images, 14))
-    return 1 / (1 + np.exp(-logits_NC - 3.6 * targets_NC)), targets_NC
+    return 1 / (1 + np.exp(-logits_NC - 2.9 * targets_NC)), targets_NC
 
 
 def score(scores_NC: np.ndarray, targets_NC: np.ndarray, weights_RN: np.ndarray) -> metrics.Scores:
@@ -395,9 +396,7 @@ def test_intervals_of_4000_images_are_as_wide_as_is_known() -> None:
 
 def test_the_interval_covers_the_truth_in_19_of_20_samples() -> None:
     """The spread of fresh samples, without any bootstrap, is the reference."""
-    truth = np.mean(
-        [f1_at(0.5, *believable_case(4000, seed=100 + s)) for s in range(20)]
-    )
+    truth = np.mean([f1_at(0.5, *believable_case(4000, seed=100 + s)) for s in range(20)])
     hits = 0
     for s in range(60):
         scores_NC, targets_NC = believable_case(300, seed=s)
@@ -405,7 +404,7 @@ def test_the_interval_covers_the_truth_in_19_of_20_samples() -> None:
         unused = Interval(0, 0, 0)
         found = metrics.bootstrap_scores(scores_NC >= 0.5, targets_NC, unused, weights_RN)
         hits += found.micro_f1.low <= truth <= found.micro_f1.high
-    assert 52 <= hits  # of 60 at 95 %: 57 are expected, and fewer than 52 in one of 100 tries
+    assert hits >= 52  # of 60 at 95 %: 57 are expected, and fewer than 52 in one of 200 tries
 
 
 def test_intervals_are_repeatable() -> None:

@@ -1,3 +1,4 @@
+import re
 import urllib.error
 import warnings
 from pathlib import Path
@@ -80,9 +81,8 @@ def test_families_train_with_a_new_head(arch: str) -> None:
     with torch.no_grad():
         logits_NC = model(torch.randn(2, 3, size_px, size_px))
     assert logits_NC.shape == (2, 5)
-    if arch != "squeezenet1_1":  # has a ReLU behind its last layer
-        expected = np.clip(frequency_C, 1e-3, 1 - 1e-3)
-        np.testing.assert_allclose(torch.sigmoid(logits_NC)[0], expected, rtol=1e-3)
+    expected = np.clip(frequency_C, 1e-3, 1 - 1e-3)
+    np.testing.assert_allclose(torch.sigmoid(logits_NC)[0], expected, rtol=1e-3)
     models.freeze_backbone(model)
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trainable == {f"{name}.weight", f"{name}.bias"}
@@ -287,3 +287,93 @@ def test_a_download_that_fails_says_what_to_fetch_and_where_to_put_it(
 def test_there_are_no_imagenet_weights_for_simple() -> None:
     with pytest.raises(GrigriError, match="use --weights none or a file"):
         models.build_pretrained("simple", 3, 64, "imagenet")
+
+
+# ------------------------------------------------------------- families with ways of their own
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_0", "squeezenet1_1"])
+def test_an_untrained_squeezenet_predicts_the_frequencies_and_can_learn(arch: str) -> None:
+    """torchvision puts a ReLU behind the last layer: logits below 0 and gradients are lost."""
+    model = models.build(arch, 2, 64)
+    frequency_C = np.array([0.1, 0.02])
+    models.start_bias_at_log_odds(model, frequency_C)
+    layer = models.head(model)[1]
+    nn.init.zeros_(layer.weight)
+    model.eval()
+    logits_NC = model(torch.randn(2, 3, 64, 64))
+    loss = nn.functional.binary_cross_entropy_with_logits(logits_NC, torch.eye(2))
+    loss.backward()
+    found = torch.sigmoid(logits_NC).detach().numpy()
+    assert layer.bias.grad.abs().max() > 0
+    np.testing.assert_allclose(found, [frequency_C] * 2, rtol=1e-4)
+
+
+def with_old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a DenseNet's weights under the names that the published files use (norm.1)."""
+    pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))([12]\.)")
+    return {pattern.sub(r"\1.\2", key): value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "file"])
+def test_densenets_published_weights_load(tmp_path: Path, monkeypatch, weights: str) -> None:
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    old = with_old_names(state)
+    assert set(old) != set(state)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: old)
+    torch.save(old, tmp_path / "w.pth")
+    place = "imagenet" if weights == "imagenet" else str(tmp_path / "w.pth")
+    model = models.build_pretrained("densenet121", 3, 32, place)
+    key = "features.denseblock1.denselayer1.norm1.weight"
+    assert torch.equal(model.state_dict()[key], state[key])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("arch", ["mnasnet0_5", "mnasnet1_0"])
+def test_mnasnet_weights_of_a_file(tmp_path: Path, arch: str, suffix: str) -> None:
+    """Its loading hook asks for a version that a plain dict of tensors does not have."""
+    state = torchvision.models.get_model(arch, weights=None).state_dict()
+    file = tmp_path / f"w{suffix}"
+    if suffix == ".pth":
+        torch.save(state, file)
+    else:
+        safetensors.torch.save_file(state, file)
+    model = models.build_pretrained(arch, 3, 32, str(file))
+    assert torch.equal(model.state_dict()["layers.0.weight"], state["layers.0.weight"])
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_imagenet_weights_get_inputs_on_the_scale_they_were_trained_with(
+    tmp_path: Path, arch: str
+) -> None:
+    """torchvision sets transform_input=True whenever it loads these weights."""
+    options = {"weights": None, "num_classes": 3, "init_weights": False}
+    reference = torchvision.models.get_model(arch, transform_input=True, **options)
+    torch.save(reference.state_dict(), tmp_path / "w.pth")
+    ours = models.build_pretrained(arch, 3, 96, str(tmp_path / "w.pth"))
+    images = models.normalise(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
+    seen = []
+    for model in (ours.eval(), reference.eval()):
+        first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+        first.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        with torch.no_grad():
+            model(images)
+    torch.testing.assert_close(*seen)
+
+
+def test_a_head_that_is_no_matrix_is_an_error(tmp_path: Path) -> None:
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    for weight in (torch.tensor(1.0), torch.zeros(1000), torch.zeros(0, 512)):
+        torch.save(state | {"fc.weight": weight}, tmp_path / "w.pth")
+        with pytest.raises(GrigriError, match=r"fc\.(weight|bias)"):
+            models.build_pretrained("resnet18", 3, 32, str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("arch", ["vit_b_32", "densenet121", "mobilenet_v3_small", "googlenet"])
+def test_a_frozen_backbone_keeps_every_buffer(arch: str) -> None:
+    model = models.build(arch, 3, 64)
+    models.freeze_backbone(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    models.set_training(model, frozen_backbone=True)
+    model(torch.randn(4, 3, 64, 64))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

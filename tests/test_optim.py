@@ -2,80 +2,157 @@ import pytest
 import torch
 from torch import nn
 
-from grigri_fast import losses, optim
 from grigri_fast.config import TrainConfig, resolve
+from grigri_fast.optim import lr_and_momentum, make_optimizer, set_lr_and_momentum
+
+OPTIMIZERS = ["sgd", "adam", "amsgrad", "rmsprop"]
 
 
-@pytest.mark.parametrize("num_steps", [2, 3, 4, 7, 10, 100, 1001])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_onecycle_equals_pytorchs(num_steps: int, optimizer: str) -> None:
-    config = resolve(TrainConfig(optimizer=optimizer, lr=0.4, momentum=0.95, momentum_min=0.85))
-    ours = optim.make_optimizer(config, [nn.Parameter(torch.zeros(1))])
-    theirs = optim.make_optimizer(config, [nn.Parameter(torch.zeros(1))])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        theirs, max_lr=0.4, total_steps=num_steps, final_div_factor=0.4 / 25 / 1e-7
-    )
-    for step in range(num_steps):
-        optim.set_lr_and_momentum(ours, *optim.lr_and_momentum(config, step, num_steps))
-        for key in ("lr", "momentum" if optimizer == "sgd" else "betas"):
-            assert ours.param_groups[0][key] == pytest.approx(theirs.param_groups[0][key])
-        theirs.step()
-        if step < num_steps - 1:
-            schedule.step()
+def parameter() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, -2.0]))
 
 
-def test_the_cycle_has_the_reports_ends() -> None:
-    config = resolve(TrainConfig())
-    values = [optim.lr_and_momentum(config, step, 1000) for step in range(1000)]
-    rates, momenta = zip(*values, strict=True)
-    assert max(rates) == pytest.approx(0.01, rel=1e-4) and rates[-1] == pytest.approx(1e-7)
-    assert rates.index(max(rates)) == 299
-    assert momenta[0] == momenta[-1] == pytest.approx(0.95)
-    assert min(momenta) == pytest.approx(0.85, rel=1e-4)
+def momentum_of(group: dict) -> float:
+    return group["betas"][0] if "betas" in group else group["momentum"]
 
 
-def test_a_single_step_is_taken_at_the_peak() -> None:
-    assert optim.lr_and_momentum(resolve(TrainConfig()), 0, 1) == (0.01, 0.85)
-
-
-def test_constant_is_constant() -> None:
-    config = resolve(TrainConfig(schedule="constant", lr=0.02))
-    assert {optim.lr_and_momentum(config, step, 50) for step in range(50)} == {(0.02, 0.9)}
+# ------------------------------------------------------------------------------- make_optimizer
 
 
 @pytest.mark.parametrize(
-    "name, kind, expected",
+    ("name", "kind"),
     [
-        ("sgd", torch.optim.SGD, {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.01}),
-        ("rmsprop", torch.optim.RMSprop, {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.01}),
-        ("adam", torch.optim.Adam, {"lr": 0.3, "betas": (0.8, 0.999), "amsgrad": False}),
-        ("amsgrad", torch.optim.Adam, {"eps": 1e-8, "betas": (0.8, 0.999), "amsgrad": True}),
+        ("sgd", torch.optim.SGD),
+        ("adam", torch.optim.Adam),
+        ("amsgrad", torch.optim.Adam),
+        ("rmsprop", torch.optim.RMSprop),
     ],
 )
-def test_optimizers_get_their_values(name: str, kind: type, expected: dict) -> None:
-    config = resolve(TrainConfig(optimizer=name, lr=0.3, momentum=0.8, weight_decay=0.01))
-    made = optim.make_optimizer(config, iter([nn.Parameter(torch.zeros(3))]))
-    assert type(made) is kind
-    assert {key: made.param_groups[0][key] for key in expected} == expected
-    optim.set_lr_and_momentum(made, 0.5, 0.6)
-    group = made.param_groups[0]
-    assert group["lr"] == 0.5
-    assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.6
+def test_an_optimizer_gets_its_values(name: str, kind: type) -> None:
+    config = resolve(
+        TrainConfig(optimizer=name, lr=0.03, momentum=0.7, weight_decay=0.02, schedule="constant")
+    )
+    weight = parameter()
+    optimizer = make_optimizer(config, iter([weight]))
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert group["params"] == [weight]
+    assert (group["lr"], group["weight_decay"], momentum_of(group)) == (0.03, 0.02, 0.7)
+    if kind is torch.optim.Adam:
+        assert group["betas"] == (0.7, 0.999)
+        assert group["eps"] == 1e-8
+        assert group["amsgrad"] == (name == "amsgrad")
 
 
-def test_losses() -> None:
-    logits_NC = torch.tensor([[0.3, -2.0], [5.0, 0.0]])
-    targets_NC = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    p = 1 / (1 + (-logits_NC).exp())
-    bce = -(targets_NC * p.log() + (1 - targets_NC) * (1 - p).log()).mean()
-    torch.testing.assert_close(losses.LOSSES["bce"](logits_NC, targets_NC), bce)
-    mse = ((p - targets_NC) ** 2).mean()
-    torch.testing.assert_close(losses.LOSSES["mse"](logits_NC, targets_NC), mse)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
+    ours, theirs = parameter(), parameter()
+    config = resolve(TrainConfig(optimizer=name, weight_decay=0.1, schedule="constant"))
+    reference = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.1),
+        "adam": lambda p: torch.optim.Adam(p, lr=0.001, weight_decay=0.1),
+        "amsgrad": lambda p: torch.optim.Adam(p, lr=0.001, weight_decay=0.1, amsgrad=True),
+        "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.001, weight_decay=0.1),
+    }[name]([theirs])
+    optimizer = make_optimizer(config, [ours])
+    for step in range(5):
+        for weight, stepper in ((ours, optimizer), (theirs, reference)):
+            stepper.zero_grad()
+            ((weight - step) ** 2).sum().backward()
+            stepper.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, parameter())
 
 
-@pytest.mark.parametrize("name", ["bce", "mse"])
-def test_losses_are_finite_at_extreme_logits(name: str) -> None:
-    logits_NC = torch.tensor([[1e4, -1e4]], requires_grad=True)
-    loss = losses.LOSSES[name](logits_NC, torch.tensor([[0.0, 1.0]]))
-    loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(logits_NC.grad).all()
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rate_and_momentum_can_be_set(name: str) -> None:
+    config = resolve(TrainConfig(optimizer=name))
+    optimizer = make_optimizer(config, [parameter()])
+    optimizer.add_param_group({"params": [parameter()]})
+    set_lr_and_momentum(optimizer, 0.5, 0.25)
+    for group in optimizer.param_groups:
+        assert (group["lr"], momentum_of(group)) == (0.5, 0.25)
+        assert group.get("betas", (0.25, 0.999)) == (0.25, 0.999)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_momentum_that_is_set_is_used(name: str) -> None:
+    """RMSprop, for one, keeps no momentum buffer when it starts at 0."""
+    weights = []
+    for momentum in (0.0, 0.8):
+        weight = parameter()
+        optimizer = make_optimizer(resolve(TrainConfig(optimizer=name, momentum=0.5)), [weight])
+        for _ in range(3):
+            set_lr_and_momentum(optimizer, 0.01, momentum)
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+        weights.append(weight.detach())
+    assert not torch.equal(*weights)
+
+
+# ------------------------------------------------------------------------------------ schedule
+
+
+def torchs_one_cycle(config: TrainConfig, num_steps: int) -> list[tuple[float, float]]:
+    """Return (rate, momentum) of every step of torch's OneCycleLR, ending at a rate of 1e-7."""
+    optimizer = make_optimizer(config, [parameter()])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=config.lr,
+        total_steps=num_steps,
+        base_momentum=config.momentum_min,
+        max_momentum=config.momentum,
+        final_div_factor=config.lr / 25 / 1e-7,
+    )
+    found = []
+    for step in range(num_steps):
+        (group,) = optimizer.param_groups
+        found.append((group["lr"], momentum_of(group)))
+        optimizer.step()
+        if step < num_steps - 1:
+            schedule.step()
+    return found
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 4, 5, 6, 7, 9, 10, 11, 20, 97, 1000])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.1, "momentum": 0.9, "momentum_min": 0.5},
+        {"optimizer": "adam", "lr": 3e-4},
+        {"optimizer": "rmsprop", "momentum": 0.9},
+        {"momentum": 0.0},
+    ],
+    ids=str,
+)
+def test_one_cycle_equals_torchs(options: dict, num_steps: int) -> None:
+    config = resolve(TrainConfig(**options))
+    ours = [lr_and_momentum(config, step, num_steps) for step in range(num_steps)]
+    for found, expected in zip(ours, torchs_one_cycle(config, num_steps), strict=True):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-14)
+
+
+def test_a_run_of_one_step_is_at_the_peak() -> None:
+    """Deviates from torch, whose only step would be at 1e-7 and train nothing."""
+    config = resolve(TrainConfig(lr=0.4))
+    assert lr_and_momentum(config, 0, 1) == pytest.approx((0.4, 0.85))
+
+
+def test_the_course_of_one_cycle() -> None:
+    config = resolve(TrainConfig(lr=0.01))
+    course = [lr_and_momentum(config, step, 1000) for step in range(1000)]
+    rates, momenta = zip(*course, strict=True)
+    assert rates[0] == pytest.approx(0.01 / 25)
+    assert rates[299] == max(rates) == pytest.approx(0.01)
+    assert rates[999] == min(rates) == pytest.approx(1e-7)
+    assert momenta[0] == pytest.approx(0.95) and momenta[999] == pytest.approx(0.95)
+    assert momenta[299] == min(momenta) == pytest.approx(0.85)
+    assert list(rates[:300]) == sorted(rates[:300])
+    assert list(rates[299:]) == sorted(rates[299:], reverse=True)
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    config = resolve(TrainConfig(schedule="constant", lr=0.2, momentum=0.3))
+    assert {lr_and_momentum(config, step, 50) for step in range(50)} == {(0.2, 0.3)}

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_image
 from PIL import Image, ImageOps
+from small_set import write_image
 
 from grigri_fast import geometry, pipeline
 from grigri_fast.errors import GrigriError

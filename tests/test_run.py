@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import socket
 import threading
 from pathlib import Path
@@ -87,14 +88,6 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     }
 
 
-def test_the_environment_tells_what_a_result_depends_on_but_not_where() -> None:
-    found = run.environment(torch.device("cpu"), "bf16")
-    assert found["packages"]["torch"] == torch.__version__.partition("+")[0]
-    assert found["device"] == "cpu" and found["amp"] == "bf16" and found["cpu"]
-    assert socket.gethostname() not in json.dumps(found["packages"])
-    json.dumps(found, allow_nan=False)
-
-
 def test_paths_are_shown_as_a_person_would_name_them(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run.shown(tmp_path / "photos") == Path("photos")
@@ -107,3 +100,63 @@ def test_what_is_no_run_folder(tmp_path: Path) -> None:
         run.require(tmp_path / "nowhere")
     with pytest.raises(GrigriError, match=r"has no config\.toml"):
         run.require(tmp_path)
+
+
+def test_the_environment_does_not_name_the_host(monkeypatch) -> None:
+    named = platform.uname()._replace(node="secret-host")
+    monkeypatch.setattr(platform, "uname", lambda: named)
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "secret-host")
+    found = run.environment(torch.device("cpu"), "fp32")
+    assert "secret-host" not in json.dumps(found)
+    wanted = [
+        "started",
+        "command",
+        "python",
+        "platform",
+        "packages",
+        "device",
+        "amp",
+        "cpu",
+        "cpu_threads",
+    ]
+    assert set(found) == set(wanted)
+
+
+def test_a_folder_in_the_way_is_a_grigri_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").mkdir()
+    with pytest.raises(GrigriError, match="cannot be written"):
+        run.write_atomic(tmp_path / "x.txt", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_link_that_leads_nowhere_takes_a_name(tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to("nowhere")
+    assert run.create_folder(tmp_path, "photos").name == "photos-2"
+
+
+def test_the_folder_too_is_flushed(tmp_path: Path, monkeypatch) -> None:
+    kinds = []
+    flush = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (kinds.append(Path(f"/proc/self/fd/{fd}").is_dir()), flush(fd))
+    )
+    run.write_atomic(tmp_path / "x.txt", "new")
+    assert kinds == [False, True]
+
+
+def test_a_failing_flush_of_the_folder_leaves_a_whole_file(tmp_path: Path, monkeypatch) -> None:
+    flush = os.fsync
+
+    def fail_for_folders(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").is_dir():
+            raise OSError(5, "Input/output error")
+        flush(fd)
+
+    run.write_atomic(tmp_path / "x.txt", "old")
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    with pytest.raises(GrigriError):
+        run.write_atomic(tmp_path / "x.txt", "new")
+    assert (tmp_path / "x.txt").read_text() in ("old", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]

@@ -1,0 +1,29 @@
+"""Small images whose colour encodes the row, so that a mix-up of images is caught."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("cat", "dog", "sky")
+
+
+def labels_of(row: int) -> list[str]:
+    """Return the labels of image ``row`` of the small set: half of them have none."""
+    return [name for c, name in enumerate(CLASSES) if row % 2 and (row // 2) % 4 in (c, 3)]
+
+
+def colour_of(row: int) -> tuple[int, int, int]:
+    """Return a colour that tells the row (up to 255) after JPEG, and shows the labels."""
+    labels = labels_of(row)
+    return (row, 220 if "cat" in labels else 30, 220 if "dog" in labels else 30)
+
+
+def write_image(path: Path, row: int, size: tuple[int, int] = (40, 32)) -> None:
+    """Write a JPEG (W x H) of one colour, with a bright stripe if it has the label sky."""
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    pixels[:] = colour_of(row)
+    if "sky" in labels_of(row):
+        pixels[: size[1] // 3] = (row, 128, 250)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95)

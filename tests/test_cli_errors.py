@@ -1,0 +1,234 @@
+"""Wrong input: one clear line on stderr, exit code 1 or 2, and nothing left behind."""
+
+import json
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from small_set import write_image
+
+from grigri_fast.cli import main
+
+SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=1", "--batch-size=16"]
+
+
+@pytest.fixture
+def refused(cli, tmp_path: Path, monkeypatch):
+    """Run a command that must be refused; return its exit code and its one line on stderr."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    runs = tmp_path / "runs"
+
+    def call(*args: object, says: str, code: int = 1) -> str:
+        if args[0] == "train" and "--out" not in args:
+            args = (*args, "--out", runs)
+        found, _, err = cli(*args)
+        assert found == code, err
+        assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+        assert says in err, err
+        assert not runs.exists() or not list(runs.iterdir())
+        return err
+
+    return call
+
+
+# ----------------------------------------------------------------------------- data layouts
+
+
+def test_no_data(refused, tmp_path: Path) -> None:
+    for command in (["train"], ["data", "check"], ["data", "split"]):
+        refused(*command, tmp_path / "nowhere", says="no such file or folder; expected images/")
+    (tmp_path / "empty").mkdir()
+    refused("train", tmp_path / "empty", says="no images; expected images/ + annotations/")
+
+
+def test_no_labels(refused, tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "a.jpg", 0)
+    refused("train", tmp_path / "photos", says="1 images but no labels")
+
+
+def test_wrong_class_files(refused, photos: Path) -> None:
+    (photos / "annotations" / "cat.txt").write_text("2\nim4.jpg\n")
+    refused("train", photos, says="cat.txt line 2: expected an image number")
+    (photos / "annotations" / "cat.txt").write_text("2\n77\n")
+    refused("train", photos, says="cat.txt line 2: label without image")
+
+
+def test_rows_without_an_image(refused, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg", 0)
+    lines = ["image,labels", "a.jpg,cat", *(f"{n}.jpg,dog" for n in range(9))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    refused("train", tmp_path / "labels.csv", *SMALL, says="has a row of labels, but")
+
+
+def test_images_option_that_would_be_ignored(refused, photos: Path) -> None:
+    refused("train", photos, "--images", photos, says="--images goes with a CSV")
+    refused("eval", photos, "--images", photos, says="--images goes with --data")
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:600]),
+    "text": lambda path: path.write_text("no picture"),
+    "empty": lambda path: path.write_bytes(b""),
+    "gif": lambda path: Image.new("RGB", (8, 8)).save(path, format="GIF"),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_images_that_cannot_be_decoded(refused, photos: Path, how: str) -> None:
+    DAMAGES[how](photos / "images" / "im9.jpg")
+    refused("train", photos, *SMALL, says=f"{photos / 'images' / 'im9.jpg'}: ")
+
+
+# ---------------------------------------------------------------------------- option values
+
+
+@pytest.mark.parametrize(
+    "option, says",
+    [
+        ("--val=0", "--val must be more than 0"),
+        ("--val=1", "--val must be more than 0 and less than 1"),
+        ("--test=-0.1", "--test must be at least 0"),
+        ("--limit=0", "--limit must be at least 1"),
+        ("--size=0", "--size must be at least 1"),
+        ("--epochs=0", "--epochs must be at least 1"),
+        ("--batch-size=1", "--batch-size must be at least 2"),
+        ("--lr=0", "--lr must be more than 0"),
+        ("--lr=nan", "--lr must be more than 0"),
+        ("--momentum=1", "--momentum must be at least 0"),
+        ("--momentum-min=-1", "--momentum-min must be at least 0"),
+        ("--momentum-min=0.99", "is above --momentum"),
+        ("--weight-decay=-1", "--weight-decay must be at least 0"),
+        ("--seed=-1", "--seed must be from 0"),
+        ("--threads=0", "--threads must be at least 1"),
+        ("--name=a/b", "is not a folder name"),
+        ("--arch=resnet19", "did you mean"),
+        ("--weights=nowhere.pth", "--weights nowhere.pth: no such file"),
+        ("--split=nowhere.json", "split file nowhere.json: No such file"),
+        ("--config=nowhere.toml", "--config nowhere.toml: No such file"),
+        ("--device=cuda", "no usable CUDA GPU"),
+        ("--amp=fp16", "--amp fp16 is for GPUs"),
+    ],
+)
+def test_values_out_of_range(refused, photos: Path, option: str, says: str) -> None:
+    if option == "--device=cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    refused("train", photos, *SMALL, "--device=cpu", option, says=says)
+
+
+@pytest.mark.parametrize(
+    "option", ["--loss=hinge", "--optimizer=lion", "--schedule=cosine", "--device=tpu", "--amp=8"]
+)
+def test_choices(refused, photos: Path, option: str) -> None:
+    refused("train", photos, option, says=f"'{option.split('=')[1]}' is not one of", code=2)
+
+
+@pytest.mark.parametrize("option", ["--epochs=many", "--lr=fast", "--seed=1.5", "--size="])
+def test_values_of_another_type(refused, photos: Path, option: str) -> None:
+    refused("train", photos, option, says=f"Invalid value for '{option.split('=')[0]}'", code=2)
+
+
+def test_contradictions(refused, photos: Path, tmp_path: Path) -> None:
+    split = tmp_path / "s.json"
+    assert main(["data", "split", str(photos), "--out", str(split)]) == 0
+    refused("train", photos, "--split", split, "--val=0.2", says="leave --val/--test out")
+    refused("train", photos, "--val=0.6", "--test=0.5", says="leave nothing to train on")
+    refused("train", photos, "--schedule=constant", "--momentum-min=0.8", says="only works with")
+
+
+def test_unknown_words(refused, photos: Path) -> None:
+    refused("trian", says="No such command 'trian'. Did you mean 'train'?", code=2)
+    refused("train", photos, "--epoch=3", says="No such option: --epoch", code=2)
+    refused("train", photos, "more", says="unexpected extra argument", code=2)
+    refused("eval", says="Missing argument 'RUN'", code=2)
+    refused("predict", "runs/x", says="Missing argument 'PATH...'", code=2)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("epoch = 3", "unknown key 'epoch'; the keys are data"),
+        ("epochs = '3'", "--epochs takes a value of type int"),
+        ("epochs = 3\nepochs = 4", "not valid TOML"),
+        ("loss = 'hinge'", "--loss must be one of bce, mse"),
+    ],
+)
+def test_config_files(refused, photos: Path, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    refused("train", photos, "--config", tmp_path / "c.toml", says=says)
+
+
+# ------------------------------------------------------------------------ where it is written
+
+
+def test_an_output_that_cannot_be_written(refused, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused("train", photos, *SMALL, "--out", tmp_path / "file", says="cannot make a run folder")
+    split = tmp_path / "nowhere" / "s.json"
+    refused("data", "split", photos, "--out", split, says="s.json: cannot be written")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_no_network_for_weights(refused, photos: Path, monkeypatch) -> None:
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    line = refused("train", photos, says="fetch https://download.pytorch.org/models/resnet34-")
+    assert "--weights none" in line and "put it at" in line
+
+
+# -------------------------------------------------------------------------- eval and predict
+
+
+def test_folders_that_are_no_runs(refused, photos: Path, tmp_path: Path) -> None:
+    for command in (["eval"], ["predict"]):
+        more = [photos] if command == ["predict"] else []
+        refused(*command, tmp_path / "nowhere", *more, says="no such run folder")
+        refused(*command, photos, *more, says="not a run folder (it has no config.toml)")
+
+
+@pytest.fixture
+def run(cli, photos: Path, tmp_path: Path) -> Path:
+    """Return a run; it lies outside of what ``refused`` watches."""
+    options = [*SMALL, "--limit=16", "--out", tmp_path / "good"]
+    assert cli("train", photos, *options)[0] == 0
+    return tmp_path / "good" / "photos-resnet18"
+
+
+def test_wrong_uses_of_a_run(refused, run: Path, photos: Path, tmp_path: Path) -> None:
+    refused("eval", run, "--part=test", says="has no test part, only train, val")
+    refused("eval", run, "--data", photos, "--part=val", says="--part is of the run's own data")
+    refused("eval", run, "--threshold=2", says="is not auto, per-class or a number", code=2)
+    refused("eval", run, "--threshold=nan", says="is not auto, per-class or a number", code=2)
+    refused("predict", run, tmp_path / "x.jpg", says="x.jpg: no such file or folder")
+    refused("predict", run, f"{photos}/*.png", says="*.png: no images")
+    refused("predict", run, photos, "--out=labels.txt", says="ends in .csv or .json")
+    out = tmp_path / "nowhere" / "p.csv"
+    refused("predict", run, photos, "--out", out, says="there is no folder")
+
+    other = tmp_path / "other.csv"
+    other.write_text("image,labels\nim1.jpg,zebra\n")
+    images = ["--images", photos / "images"]
+    refused("eval", run, "--data", other, *images, says="does not know the class 'zebra'")
+
+
+def test_data_that_has_changed_since(refused, run: Path, photos: Path) -> None:
+    name = json.loads((run / "split.json").read_text())["parts"]["val"][0]
+    number = int(name.removeprefix("im").removesuffix(".jpg"))
+    (photos / "images" / name).unlink()
+    for file in (photos / "annotations").glob("*.txt"):
+        lines = [line for line in file.read_text().split("\n") if line != str(number)]
+        file.write_text("\n".join(lines))
+    refused("eval", run, says=f"{name} is in val, but not in")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 64])
+def test_damaged_checkpoints(refused, run: Path, photos: Path, content: bytes) -> None:
+    (run / "last.safetensors").write_bytes(content)
+    refused("eval", run, says="last.safetensors: damaged checkpoint")
+    refused("predict", run, photos, says="last.safetensors: damaged checkpoint")
+    (run / "last.safetensors").unlink()
+    refused("eval", run, says="no such checkpoint")
