@@ -175,7 +175,7 @@ def _checked_type(name: str, value: Any, hint: Any) -> Any:
             return float(value)
     if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
         # Such a path comes from the system as surrogates, which TOML cannot hold.
-        raise GrigriError(f"{_flag(name)} {ascii(value)} is not UTF-8; rename it")
+        raise GrigriError(f"{_flag(name)} {value!a} is not UTF-8; rename it")
     if type(value) not in kinds:
         wanted = next(k for k in kinds if k is not type(None)).__name__
         raise GrigriError(f"{_flag(name)} takes a value of type {wanted}, not {value!r}")

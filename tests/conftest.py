@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from small_set import CLASSES, labels_of, write_image
 
+from grigri_fast import pipeline
 from grigri_fast.cli import main
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch) -> None:
+    """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""
+    monkeypatch.setattr(pipeline, "usable_threads", lambda: 1)
 
 
 @pytest.fixture
@@ -22,10 +29,8 @@ def cli(capfd):
     return call
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Return a data set of 48 images in the MIRFLICKR layout, numbered from 1."""
-    folder = tmp_path / "photos"
+def write_photos(folder: Path) -> Path:
+    """Write a data set of 48 images in the MIRFLICKR layout, numbered from 1."""
     (folder / "annotations").mkdir(parents=True)
     for row in range(48):
         write_image(folder / "images" / f"im{row + 1}.jpg", row)
@@ -35,6 +40,18 @@ def photos(tmp_path: Path) -> Path:
         (folder / "annotations" / f"{name}.txt").write_text(text)
     (folder / "annotations" / "README.txt").write_text("not a class\n")
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return the small data set, for a test to change."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def photos_once(tmp_path_factory) -> Path:
+    """Return the small data set, for tests that leave it as it is."""
+    return write_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture(scope="session")
