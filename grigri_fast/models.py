@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import difflib
+import functools
 import re
 import struct
 import sys
@@ -134,10 +135,18 @@ def normalise(
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> torch.Tensor:
     """Return uint8 NHWC images as normalised float32 NCHW, channels_last without a copy for it."""
-    device = images_NHWC.device
-    offset = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, device=device).view(1, 3, 1, 1)
-    return (images_NHWC.permute(0, 3, 1, 2) / 255 - offset) / scale
+    scale, offset = _scale_and_offset(mean, std, images_NHWC.device)
+    return images_NHWC.permute(0, 3, 1, 2).float().mul_(scale).sub_(offset)
+
+
+@functools.cache  # so that no step waits for a copy of six numbers to the device
+@torch.inference_mode(False)
+def _scale_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1)."""
+    mean_311, std_311 = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
+    return 1 / (255 * std_311), mean_311 / std_311
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:
