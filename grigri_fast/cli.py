@@ -15,14 +15,15 @@ from .errors import GrigriError
 
 app = typer.Typer(
     name="grigri-fast",
-    help="Fine-tune a multi-label image classifier fast, and learn how good it honestly is.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug shows its plain traceback
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(
-    help="Look at a data set, split it, or make the demo set.", no_args_is_help=True
+    help="Look at a data set, split it, or make the demo set.\n\n"
+    "Example:  grigri-fast data check my-photos",
+    no_args_is_help=True,
 )
 app.add_typer(data_app, name="data")
 
@@ -87,7 +88,10 @@ def _top(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Fine-tune a multi-label image classifier fast, and learn how good it honestly is."""
+    """Fine-tune a multi-label image classifier fast, and learn how good it honestly is.
+
+    Example:  grigri-fast train my-photos
+    """
 
 
 # ------------------------------------------------------------------------------------- train

@@ -35,7 +35,7 @@ from .train import Result
 _PIPE_STEP_EVERY_S = 30  # a step line in a pipe, where an epoch takes longer than that
 _SHOWN_PATHS = 20  # of a list of files; the rest is counted
 _SHOWN_PREDICTIONS = 200
-_HEADS = {TUNED: "tuned here (flatters)", CROSS_FITTED: "cross-fitted (honest)"}
+_HEADS = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
 
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
 _out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 240)
@@ -151,9 +151,9 @@ class TrainScreen:
         if not self._head_shown:
             self._head_shown = True
             _out.print(
-                f"[bold]{'':8}|{'train':^26}|{'validation':^36}|\n"
-                f"{'epoch':>7} |{'loss':>8}{'F1':>8}{'acc':>8}  "
-                f"|{'loss':>8}{'F1':>8}{'acc':>8}{'mAP':>8}    | images/s   s[/bold]"
+                f"[bold]{'':7}{'train':>16}{'':10}{'validation':>20}\n"
+                f"{'epoch':>7}{'loss':>8}{'F1':>8}{'acc':>8} |"
+                f"{'loss':>8}{'F1':>8}{'acc':>8}{'mAP':>8} {'img/s':>7}{'s':>5}[/bold]"
             )
         train = "".join(
             f"{row[f'train_{key}']:8.4f}" for key in ("loss", "micro_f1", "subset_accuracy")
@@ -164,8 +164,8 @@ class TrainScreen:
         )
         star = "[green]*[/green]" if is_best else " "
         _out.print(
-            f"{row['epoch']:>3}/{num_epochs:<3} |{train}  |{val} {star}  "
-            f"|{row['images_per_s']:9,.0f}{row['seconds']:4.0f}"
+            f"{row['epoch']:>3}/{num_epochs:<3}{train} |{val}{star}"
+            f"{row['images_per_s']:7,.0f}{row['seconds']:5.0f}"
         )
         self._said_s = time.monotonic()
 
