@@ -89,7 +89,7 @@ class TrainConfig:
             raise GrigriError("--batch-size must be at least 2: BatchNorm has no variance of one")
         if not 0 <= self.seed < 2**32:
             raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
-        if self.name is not None and (self.name[:1] in ("", ".") or set(self.name) & {"/", "\0"}):
+        if self.name is not None and (self.name[:1] in ("", ".") or "/" in self.name):
             raise GrigriError(f"--name {self.name!r} is not a folder name; use --out for the place")
         if self.split is not None and (self.val is not None or self.test is not None):
             raise GrigriError("--split says which images are in which part; leave --val/--test out")
@@ -173,9 +173,9 @@ def _checked_type(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
         with contextlib.suppress(OverflowError):
             return float(value)
-    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-        # Such a path comes from the system as surrogates, which TOML cannot hold.
-        raise GrigriError(f"{_flag(name)} {value!a} is not UTF-8; rename it")
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        # No path has a NUL; one that is not UTF-8 has surrogates, which TOML cannot hold.
+        raise GrigriError(f"{_flag(name)} {value!a} has a character that is not allowed")
     if type(value) not in kinds:
         wanted = next(k for k in kinds if k is not type(None)).__name__
         raise GrigriError(f"{_flag(name)} takes a value of type {wanted}, not {value!r}")

@@ -1,5 +1,9 @@
 """The one exception for what a user can fix."""
 
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class GrigriError(Exception):
     """What is wrong, where, and what to do, in one line.
@@ -9,4 +13,5 @@ class GrigriError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        # Other libraries' messages come with line breaks and colours.
+        super().__init__(" ".join(_COLOURS.sub("", message).split()))

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import checkpoint, dataset, devices, metrics, models, run, split
 from .checkpoint import ModelInfo
-from .config import read_toml
+from .config import TrainConfig, read_toml
 from .errors import GrigriError
 from .metrics import Scores
 from .pipeline import ImageLoader, inspect
@@ -192,8 +192,10 @@ def evaluate_run(
     torch.set_num_threads(threads)
     model, info = checkpoint.load(checkpoint_path(folder, which), device)
     if data is None:
-        config = read_toml(folder / run.CONFIG)
-        labelled = dataset.load(run.shown(config["data"]), config.get("images"))
+        config = TrainConfig(**read_toml(folder / run.CONFIG))
+        if config.data is None:
+            raise GrigriError(f"{folder / run.CONFIG} does not say which data; use --data")
+        labelled = dataset.load(run.shown(config.data), config.images)
         parts = split.read(folder / run.SPLIT, labelled).parts
         if part not in parts:
             raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts)}")

@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import urllib.error
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -287,6 +288,8 @@ def _check_size(model: nn.Module, arch: str, size_px: int) -> None:
 def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     """Return the network as torchvision makes it."""
     if arch == _SIMPLE:
+        if size_px < 16:
+            raise GrigriError(f"--arch {arch} cannot take --size {size_px}: it needs 16 or more")
         return SimpleConvNet(num_classes, size_px)
     options: dict[str, object] = {}
     if arch.startswith("vit_"):
@@ -296,7 +299,9 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     if arch in _WITH_AUX:
         options |= {"aux_logits": True, "init_weights": True, "transform_input": True}
     try:
-        model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a layer of a size that is then refused
+            model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
     except (ValueError, AssertionError) as e:
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {e}") from e
     if arch.startswith("squeezenet"):
