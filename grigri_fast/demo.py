@@ -29,7 +29,7 @@ RECIPE = {
     "arch": "resnet18",
     "weights": "none",
     "size": 64,
-    "epochs": 8,
+    "epochs": 10,
     "lr": 0.05,
 }
 

@@ -9,9 +9,9 @@ from matplotlib.ticker import MaxNLocator
 _TRAIN, _VAL = "#9aa5b1", "#d1495b"
 _INK, _FAINT = "#2b2d42", "#e3e6ea"
 _PANELS = (
-    ("Loss", "loss", "lower left"),
-    ("Micro-F1 at 0.5", "micro_f1", "upper left"),
-    ("Subset accuracy at 0.5", "subset_accuracy", "upper left"),
+    ("Loss", "loss"),
+    ("Micro-F1 at 0.5", "micro_f1"),
+    ("Subset accuracy at 0.5", "subset_accuracy"),
 )
 
 
@@ -25,23 +25,26 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(12, 3.9), dpi=150, facecolor="white", layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
-    for axes, (name, key, _) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+    ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, len(epochs))
+    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+        last = {part: history[-1][f"{part}_{key}"] for part in ("train", "val")}
         for part, color, width in (("train", _TRAIN, 1.8), ("val", _VAL, 2.4)):
             values = [row[f"{part}_{key}"] for row in history]
             marker = "o" if len(epochs) <= 12 else None
             axes.plot(epochs, values, color=color, lw=width, marker=marker, ms=4, label=part)
+            above = (part == "val") == (last["val"] >= last["train"])
             axes.annotate(
-                f"{values[-1]:.3f}",
-                (epochs[-1], values[-1]),
-                xytext=(6, 0),
+                f"{last[part]:.3f}",
+                (epochs[-1], last[part]),
+                xytext=(7, 1 if above else -1),  # the two never cover each other
                 textcoords="offset points",
-                va="center",
+                va="bottom" if above else "top",
                 fontsize=9,
                 color=color,
             )
         axes.set_title(name, loc="left", fontsize=11, color=_INK)
         axes.set_xlabel("epoch", fontsize=9, color=_INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks([t for t in ticks if 1 <= t <= len(epochs)])
         axes.grid(axis="y", color=_FAINT)
         axes.set_axisbelow(True)
         axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
