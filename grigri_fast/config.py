@@ -93,6 +93,8 @@ class TrainConfig:
             raise GrigriError(f"--name {self.name!r} is not a folder name; use --out for the place")
         if self.split is not None and (self.val is not None or self.test is not None):
             raise GrigriError("--split says which images are in which part; leave --val/--test out")
+        if not self.out:
+            raise GrigriError("--out must not be empty; . is the current folder")
         if (self.val or 0) + (self.test or 0) >= 1:
             raise GrigriError("--val and --test together leave nothing to train on")
         if self.schedule == "constant" and self.momentum_min is not None:

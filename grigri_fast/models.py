@@ -212,7 +212,10 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     except (OSError, ValueError, safetensors.SafetensorError, struct.error) as e:
         raise GrigriError(f"--weights {file}: cannot be read: {e}") from e
     except Exception as e:  # torch.load raises many kinds for what is no weight file
-        raise GrigriError(f"--weights {file}: not a file of weights alone: {e}"[:300]) from e
+        raise GrigriError(
+            f"--weights {file}: not a file of weights alone (torch.save of a state dict, or"
+            f" .safetensors)"
+        ) from e
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]  # torchvision's reference training script saves it so
     if not isinstance(state, dict) or not all(

@@ -21,7 +21,11 @@ class Split:
     parts: dict[str, NDArray[np.intp]]
 
     def limited(self, num_images: int, seed: int) -> "Split":
-        """Return a split with about ``num_images`` images in all, drawn at random per part."""
+        """Return a split with about ``num_images`` images in all, drawn at random per part.
+
+        Raises:
+            GrigriError: if too few images are left to train on.
+        """
         total = sum(map(len, self.parts.values()))
         if num_images >= total:
             return self

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -181,7 +182,7 @@ def test_the_command_line_wins_over_the_file_over_the_default(cli, photos, tmp_p
 
 
 def test_options_of_the_recipe_change_the_weights(cli, photos, tmp_path) -> None:
-    base = ["--limit=24", "--amp=fp32", "--epochs=2"]
+    base = ["--limit=24", "--amp=fp32", "--epochs=2", "--arch=shufflenet_v2_x0_5"]
     plain = tensors(train(cli, photos, tmp_path, *base))
     for number, change in enumerate(
         [
@@ -315,7 +316,15 @@ def test_eval_equals_scikit_learn_on_predicts_probabilities(
 def test_eval_prints_scores_side_by_side_and_a_table_per_class(cli, trained) -> None:
     code, out, err = cli("eval", trained[1])
     assert (code, err) == (0, "")
-    for text in ("at 0.5", "tuned here (flatters)", "cross-fitted (honest)", "micro-F1", "mAP"):
+    for text in (
+        "at 0.5",
+        "tuned here",
+        "(flatters)",
+        "cross-fitted",
+        "(honest)",
+        "micro-F1",
+        "mAP",
+    ):
         assert text in out
     assert "not stored; --save stores it" in out
     for name in CLASSES:
@@ -507,3 +516,165 @@ def test_ctrl_c_leaves_a_run_that_can_be_used(photos, tmp_path) -> None:
         "last.safetensors",
     }
     assert command("eval", run).returncode == 0
+
+
+# --------------------------------------------------------------------------- one by one
+
+
+def probabilities(cli, run: Path, *args: object) -> dict[str, np.ndarray]:
+    """Return what predict says in fp32, by path."""
+    out = run / "probabilities.json"
+    code, _, err = cli("predict", run, *args, "--amp=fp32", "--out", out)
+    assert (code, err) == (0, "")
+    found = json.loads(out.read_text())
+    assert all(one["error"] is None for one in found)
+    return {one["image"]: np.array([one["probabilities"][c] for c in CLASSES]) for one in found}
+
+
+def logs(cli, run: Path, *args: object) -> dict[str, np.ndarray]:
+    """Return the logarithms of what predict says: they tell images apart where a model is sure."""
+    return {path: np.log(p) for path, p in probabilities(cli, run, *args).items()}
+
+
+@pytest.mark.parametrize("count", [1, 32, 33, 47, 48])  # batches are of 32; of 33, the one joins
+def test_eval_scores_every_image_once(cli, trained, run, tmp_path, count: int) -> None:
+    data, _ = trained
+    loaded = dataset.load(data)
+    rows = [1, *(row for row in range(48) if row != 1)][:count]  # the first has a label
+    lines = [f"{loaded.names[row]},{'|'.join(labels_of(row))}" for row in rows]
+    (tmp_path / "some.csv").write_text("\n".join(["image,labels", *lines]))
+    options = ["--data", tmp_path / "some.csv", "--images", data / "images", "--amp=fp32"]
+    scored = evaluate(cli, run, *options, "--threshold=0.5")
+    by_path = probabilities(cli, run, *(loaded.paths[row] for row in rows))
+    given = np.array([by_path[str(loaded.paths[row])] for row in rows]) >= 0.5
+    true = loaded.targets_NC[rows]
+    assert scored["num_images"] == count == len(by_path)
+    assert [c["support"] for c in scored["per_class"]] == true.sum(0).tolist()
+    found = {key: value["value"] for key, value in scored["scores"]["at 0.5"].items()}
+    f1 = reference.f1_score(true, given, average="micro", zero_division=0)
+    assert found["micro_f1"] == pytest.approx(f1, abs=1e-9)
+    assert found["subset_accuracy"] == pytest.approx((given == true).all(1).mean(), abs=1e-9)
+
+
+def test_predictions_go_with_their_paths(cli, trained, run) -> None:
+    data, _ = trained
+    files = [data / "images" / f"im{n}.jpg" for n in range(1, 49)]
+    together = logs(cli, run, *files)
+    assert len({tuple(np.round(p, 2)) for p in together.values()}) > 40  # images can be told apart
+    backwards = logs(cli, run, *reversed(files))
+    assert list(together) == list(map(str, files)) and list(backwards) == list(together)[::-1]
+    for path in files:
+        assert backwards[str(path)] == pytest.approx(together[str(path)], abs=1e-2)
+    for path in files[::12]:
+        alone = logs(cli, run, path)
+        assert alone[str(path)] == pytest.approx(together[str(path)], abs=1e-2)
+
+
+def test_pictures_of_all_kinds_are_upright_rgb(cli, run, tmp_path) -> None:
+    folder = tmp_path / "deep" / "deeper"
+    folder.mkdir(parents=True)
+    pixels = np.full((32, 40, 3), (30, 220, 30), dtype=np.uint8)
+    pixels[:10] = (30, 128, 250)
+    image = Image.fromarray(pixels)
+    image.save(folder / "a.png")
+    same_as_a = ["a.bmp", "a.tif", "a.webp", "palette.png", "rgba.png", "CAPITALS.PNG"]
+    image.save(folder / "a.bmp")
+    image.save(folder / "a.tif")
+    image.save(folder / "a.webp", lossless=True)
+    image.quantize(8).save(folder / "palette.png")
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.save(folder / "CAPITALS.PNG")
+    gray = image.convert("L")
+    gray.save(folder / "gray.png")
+    gray.convert("RGB").save(folder / "gray-rgb.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn it by 90 degrees clockwise"
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    turned.save(folder / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    image.save(folder / "upright.jpg", quality=100, subsampling=0)
+    turned.save(folder / "lying.jpg", quality=100, subsampling=0)
+
+    found = {Path(k).name: v for k, v in logs(cli, run, tmp_path / "deep").items()}
+    assert len(found) == 12
+    for name in same_as_a:
+        assert found[name] == pytest.approx(found["a.png"], abs=1e-2), name
+    assert found["gray.png"] == pytest.approx(found["gray-rgb.png"], abs=1e-2)
+    assert found["gray.png"] != pytest.approx(found["a.png"], abs=1)
+    assert found["turned.jpg"] == pytest.approx(found["upright.jpg"], abs=0.5)
+    assert found["lying.jpg"] != pytest.approx(found["upright.jpg"], abs=2)
+
+
+def test_bad_files_in_json(cli, trained, run, tmp_path) -> None:
+    good = trained[0] / "images" / "im4.jpg"
+    (tmp_path / "a.jpg").write_bytes(b"")
+    out = tmp_path / "p.json"
+    code, printed, err = cli("predict", run, tmp_path / "a.jpg", good, "--out", out)
+    bad, fine = json.loads(out.read_text())
+    assert code == 1 and "2 images" in printed and err.count("\n") == 1
+    assert bad == {
+        "image": str(tmp_path / "a.jpg"),
+        "labels": [],
+        "error": "empty file",
+        "probabilities": {},
+    }
+    assert fine["error"] is None and set(fine["probabilities"]) == set(CLASSES)
+
+
+def test_last_and_best_are_the_files_of_that_name(cli, trained, run) -> None:
+    data, _ = trained
+    state = tensors(run)
+    state["fc.weight"] *= -1
+    with safe_open(run / "best.safetensors", framework="pt") as file:
+        safetensors.torch.save_file(state, run / "best.safetensors", file.metadata())
+    options = [data / "images", "--out", run / "p.json"]
+    labels = {}
+    for name in ("last", "best"):
+        scored = evaluate(cli, run, "--checkpoint", name)
+        assert scored["checkpoint"] == str(run / f"{name}.safetensors")
+        assert cli("predict", run, *options, "--checkpoint", name)[0] == 0
+        labels[name] = (scored["scores"]["at 0.5"], (run / "p.json").read_text())
+    assert labels["last"][0] != labels["best"][0] and labels["last"][1] != labels["best"][1]
+
+    before = (run / "last.safetensors").read_bytes()
+    evaluate(cli, run, "--checkpoint=best", "--threshold=0.25", "--save")
+    assert header(run, "best")["thresholds"] == 0.25
+    assert same(tensors(run, "best"), state)
+    assert (run / "last.safetensors").read_bytes() == before
+
+
+def test_eval_without_save_changes_nothing(cli, trained) -> None:
+    _, run = trained
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    evaluate(cli, run, "--threshold=per-class", "--part=train")
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_data_split_prints_every_figure_of_the_report(cli, grigri) -> None:
+    _, out, _ = cli("data", "split", grigri / "labels_20000.csv")
+    rows = [line.split() for line in out.splitlines() if len(line.split()) == 3]
+    train, val = zip(*(row[1:] for row in rows if row[0] not in ("class", "images")), strict=True)
+    assert " ".join(train) == (
+        "0.0046875 0.018 0.0159375 0.05475 0.022375 0.161375 0.0380625 0.1489375 0.029875 "
+        "0.320125 0.1560625 0.006 0.008625 0.02625"
+    )
+    assert " ".join(val) == (
+        "0.005 0.018 0.016 0.05475 0.0225 0.16125 0.038 0.149 0.03 0.32025 0.156 0.006 "
+        "0.00875 0.02625"
+    )
+
+
+@pytest.mark.parametrize("name", ["--help", "data split", "predict", "train"])
+def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> None:
+    data, run = trained
+    words = {
+        "--help": ["--help"],
+        "data split": ["data", "split", data],
+        "predict": ["predict", run, data],
+        "train": ["train", data, *SMALL, "--out", tmp_path],
+    }[name]
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "grigri_fast", *map(str, words)]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == ""

@@ -1,10 +1,12 @@
 """Wrong input: one clear line on stderr, exit code 1 or 2, and nothing left behind."""
 
 import json
+import os
 import urllib.error
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from small_set import write_image
@@ -232,3 +234,140 @@ def test_damaged_checkpoints(refused, run: Path, photos: Path, content: bytes) -
     refused("predict", run, photos, says="last.safetensors: damaged checkpoint")
     (run / "last.safetensors").unlink()
     refused("eval", run, says="no such checkpoint")
+
+
+# ------------------------------------------------------------------------------ more of each
+
+
+@pytest.mark.parametrize(
+    "arguments, says, code",
+    [
+        (["data", "split", "DATA", "--val=0"], "--val must be more than 0", 1),
+        (["data", "split", "DATA", "--val=0.5", "--test=0.5"], "leave nothing to train on", 1),
+        (["data", "split", "DATA", "--seed=-1"], "--seed must be from 0", 1),
+        (["data", "split", "DATA", "--val=much"], "Invalid value for '--val'", 2),
+        (["data", "split", "DATA", "--out=DATA"], "cannot be written: Is a directory", 1),
+        (["data", "split", "DATA", "--images=DATA"], "--images goes with a CSV", 1),
+        (["data", "check", "DATA", "--threads=0"], "Invalid value for '--threads'", 2),
+        (["data", "check", "DATA/images/im1.jpg"], "is a file but no .csv, .tsv or .jsonl", 1),
+        (["data", "check", "DATA/images"], "48 images but no labels", 1),
+        (["data", "chekc", "DATA"], "Did you mean 'check'?", 2),
+        (["eval", "RUN", "--checkpoint=first"], "'first' is not one of", 2),
+        (["eval", "RUN", "--part=dev"], "'dev' is not one of", 2),
+        (["eval", "RUN", "--threshold=-0.1"], "is not auto, per-class or a number", 2),
+        (["eval", "RUN", "--threads=0"], "Invalid value for '--threads'", 2),
+        (["eval", "RUN", "--data=DATA/nowhere", "--json"], "no such file or folder", 1),
+        (["eval", "RUN", "--amp=fp16", "--device=cpu"], "--amp fp16 is for GPUs", 1),
+        (["predict", "RUN", "DATA", "--threads=x"], "Invalid value for '--threads'", 2),
+        (["predict", "RUN", "DATA/annotations"], "annotations: no images", 1),
+        (["predict", "RUN", "DATA", "--out=DATA/annotations/cat.txt"], "ends in .csv or .json", 1),
+        (["train", "DATA", "--name=.."], "is not a folder name", 1),
+        (["train", "DATA", "--name="], "is not a folder name", 1),
+        (["train", "DATA/nowhere.csv"], "no such file or folder", 1),
+        (["train", "DATA", "--config=DATA"], "Is a directory", 1),
+        (["train", "DATA", "--split=DATA/annotations/cat.txt"], "not written by `data split", 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_more_wrong_words(
+    refused, cli, run: Path, photos: Path, arguments: list, says: str, code: int
+) -> None:
+    before = sorted(p for p in photos.rglob("*") if p.is_file())
+    words = [a.replace("DATA", str(photos)).replace("RUN", str(run)) for a in arguments]
+    refused(*words, says=says, code=code)
+    if arguments[0] != "train":
+        assert cli(*words)[1] == ""
+    assert sorted(p for p in photos.rglob("*") if p.is_file()) == before
+
+
+@pytest.mark.parametrize("arch, size", [("simple", 15), ("densenet121", 16), ("vit_b_16", 30)])
+def test_sizes_that_a_network_cannot_take(
+    refused, photos: Path, recwarn, arch: str, size: int
+) -> None:
+    options = [*SMALL, f"--arch={arch}", f"--size={size}"]
+    refused("train", photos, *options, says=f"--arch {arch} cannot take --size {size}")
+    assert not recwarn.list  # outside of pytest, a warning is more lines on stderr
+
+
+@pytest.mark.parametrize("content", ["text", "model", "cut"])
+def test_weights_that_are_none(refused, photos: Path, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "w.pth"
+    if content == "text":
+        file.write_text("no weights")
+    else:
+        torch.save(torch.nn.Linear(2, 2), file)
+    if content == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    line = refused("train", photos, *SMALL, "--weights", file, says=f"--weights {file}: ")
+    assert line.removesuffix("\n").isprintable()  # no colours of torch's
+
+
+def test_truncated_checkpoints(refused, run: Path, photos: Path) -> None:
+    content = (run / "last.safetensors").read_bytes()
+    for length in (4, 100, len(content) // 2, len(content) - 1):
+        (run / "last.safetensors").write_bytes(content[:length])
+        refused("eval", run, "--json", says="last.safetensors: damaged checkpoint")
+        refused("predict", run, photos, says="last.safetensors: damaged checkpoint")
+
+
+def test_checkpoints_of_something_else(refused, run: Path, photos: Path) -> None:
+    path = run / "last.safetensors"
+    with safetensors.safe_open(path, framework="pt") as file:
+        header, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(state, path)
+    refused("predict", run, photos, says="not a checkpoint of grigri-fast")
+    del state["fc.bias"]
+    safetensors.torch.save_file(state, path, header)
+    refused("predict", run, photos, says="the weights do not fit resnet18")
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "config.toml"),
+        ("data = 3", "data"),
+        ("data = [", "config.toml: not valid TOML"),
+        ('data = "/nowhere"', "/nowhere: no such file or folder"),
+    ],
+)
+def test_a_damaged_config_in_a_run(refused, run: Path, text: str, says: str) -> None:
+    (run / "config.toml").write_text(text)
+    refused("eval", run, says=says)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"parts": {"train": ["im1.jpg"]}}'])
+def test_a_damaged_split_in_a_run(refused, run: Path, text: str | None) -> None:
+    (run / "split.json").unlink()
+    if text is not None:
+        (run / "split.json").write_text(text)
+    refused("eval", run, says="split.json: ")
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (b"augment = 1", "--augment takes a value of type bool"),
+        (b"size = 32.0", "--size takes a value of type int"),
+        (b"lr = -1", "--lr must be more than 0"),
+        (b"[train]\nepochs = 3", "unknown key 'train'"),
+        (b'name = "a\\u0000b"', "--name"),
+        (b'val = 0.2\nsplit = "s.json"', "leave --val/--test out"),
+        (b"momentum_min = 0.5\nschedule = 'constant'", "--momentum-min only works"),
+        (b"seed = \xff", "not valid TOML"),
+    ],
+)
+def test_more_config_files(refused, photos: Path, tmp_path: Path, text: bytes, says: str) -> None:
+    (tmp_path / "c.toml").write_bytes(text)
+    refused("train", photos, "--config", tmp_path / "c.toml", says=says)
+
+
+def test_no_folder_has_such_a_name(cli, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('out = "a\\u0000b"')  # NUL
+    code, _, err = cli("train", photos, *SMALL, "--config", tmp_path / "c.toml")
+    assert code == 1 and "--out" in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(refused, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+    refused("train", photos, *SMALL, "--out", tmp_path / "locked", says="Permission denied")

@@ -89,7 +89,7 @@ def predicted(cli, run: Path, files: list[Path]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def one_step(tmp_path_factory) -> list[str]:
-    """Return the options of one step of plain SGD on the head, over the training images as they are.
+    """Return the options of one step of plain SGD on the head, over the images as they are.
 
     The backbone is an untrained one from a file, with features scaled so that they matter.
     """
@@ -396,7 +396,8 @@ def python_m(*args: object, **environment: str) -> str:
 
 
 def test_a_seeded_run_repeats_bit_by_bit_in_another_process(photos, tmp_path) -> None:
-    options = ["train", photos, "--arch=resnet18", *TINY, "--epochs=2", "--out", tmp_path]
+    options = ["train", photos, "--arch=resnet18", *TINY, "--batch-size=19", "--threads=2"]
+    options += ["--epochs=2", "--out", tmp_path]
     first, second = (
         run_of(python_m(*options, PYTHONHASHSEED=seed, COLUMNS=columns))
         for seed, columns in (("1", "80"), ("2", "200"))
@@ -579,7 +580,10 @@ def test_a_file_that_turns_bad_during_training_is_named(
 
     after_epoch(monkeypatch, 1, turn_bad)
     found, _, err = cli("train", photos, *SMALL, "--epochs=3", "--out", tmp_path, "--name=run")
-    assert found == 1 and err.startswith(f"error: {image}: ") and err.count("\n") == 1
+    *noise, line = err.splitlines()
+    assert found == 1 and line.startswith(f"error: {image}: ")
+    # The decoder's C++ code speaks for itself on a truncated file, when a batch of training fails.
+    assert len(noise) <= (damage == "truncated") and "Traceback" not in err
     assert header(tmp_path / "run")["epoch"] == 1
     assert {p.name for p in (tmp_path / "run").iterdir()} == RECORD | OF_AN_EPOCH
 
