@@ -30,14 +30,12 @@ class Split:
         if num_images >= total:
             return self
         rng = np.random.default_rng(seed)
-        return Split(
-            {
-                name: np.sort(
-                    rng.permutation(rows)[: max(1, round(len(rows) * num_images / total))]
-                )
-                for name, rows in self.parts.items()
-            }
-        )
+        fewer = {}
+        for name, rows in self.parts.items():
+            count = max(1, round(len(rows) * num_images / total))
+            fewer[name] = np.sort(rng.permutation(rows)[:count])
+        _check(fewer, "raise --limit")
+        return Split(fewer)
 
 
 def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> Split:

@@ -23,7 +23,7 @@ def refused(cli, tmp_path: Path, monkeypatch):
     runs = tmp_path / "runs"
 
     def call(*args: object, says: str, code: int = 1) -> str:
-        if args[0] == "train" and "--out" not in args:
+        if args[0] == "train" and not any(str(a).startswith("--out") for a in args):
             args = (*args, "--out", runs)
         found, _, err = cli(*args)
         assert found == code, err
@@ -263,6 +263,7 @@ def test_damaged_checkpoints(refused, run: Path, photos: Path, content: bytes) -
         (["predict", "RUN", "DATA", "--out=DATA/annotations/cat.txt"], "ends in .csv or .json", 1),
         (["train", "DATA", "--name=.."], "is not a folder name", 1),
         (["train", "DATA", "--name="], "is not a folder name", 1),
+        (["train", "DATA", "--out="], "--out must not be empty", 1),
         (["train", "DATA/nowhere.csv"], "no such file or folder", 1),
         (["train", "DATA", "--config=DATA"], "Is a directory", 1),
         (["train", "DATA", "--split=DATA/annotations/cat.txt"], "not written by `data split", 1),

@@ -245,7 +245,7 @@ def there_and_back(config: TrainConfig, folder: Path) -> TrainConfig:
 
 @pytest.mark.parametrize("text", ODD_STRINGS.values(), ids=ODD_STRINGS)
 def test_odd_strings_survive_toml(tmp_path: Path, text: str) -> None:
-    config = TrainConfig(data=text, images=text, weights=text, out=text)
+    config = TrainConfig(data=text, images=text, weights=text, out=text or "runs")
     assert there_and_back(config, tmp_path) == config
 
 
