@@ -283,5 +283,12 @@ def test_limited_to_all_is_the_split_itself(num_images: int) -> None:
 
 
 def test_limited_leaves_no_part_empty() -> None:
-    few = split.stratify(random_set(200), 0.2, 0.1).limited(2, seed=0)
-    assert all(len(rows) >= 1 for rows in few.parts.values())
+    parts = split.stratify(random_set(200), 0.2, 0.1)
+    few = parts.limited(3, seed=0)
+    assert {name: len(rows) for name, rows in few.parts.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 1,
+    }
+    with pytest.raises(GrigriError, match="only one image.*raise --limit"):
+        parts.limited(2, seed=0)
