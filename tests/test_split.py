@@ -290,5 +290,5 @@ def test_limited_leaves_no_part_empty() -> None:
         "val": 1,
         "test": 1,
     }
-    with pytest.raises(GrigriError, match="only one image.*raise --limit"):
+    with pytest.raises(GrigriError, match=r"only one image.*raise --limit"):
         parts.limited(2, seed=0)
