@@ -223,14 +223,14 @@ class ImageLoader:
 
     def _make(self, rows: NDArray[np.intp], maps: NDArray[np.float32]) -> Batch:
         """Return one batch on the device."""
-        if self._shrink:
-            shrunk_HW, maps = geometry.shrink_first(maps, self._sizes_HW[rows])
-            self._pipe.feed_input("shrunk_HW", shrunk_HW.astype(np.float32))
-        if not self._host_warp:
-            self._pipe.feed_input("maps", maps)
         try:
             encoded = list(self._pool.map(_read, [self._paths[r] for r in rows]))
             self._pipe.feed_input("encoded", encoded)
+            if self._shrink:
+                shrunk_HW, maps = geometry.shrink_first(maps, self._sizes_HW[rows])
+                self._pipe.feed_input("shrunk_HW", shrunk_HW.astype(np.float32))
+            if not self._host_warp:
+                self._pipe.feed_input("maps", maps)
             (images,) = self._pipe.run()
         except (RuntimeError, OSError) as e:
             culprit = self._culprit(rows)

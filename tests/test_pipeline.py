@@ -259,15 +259,21 @@ def test_groups_fit_the_memory_together() -> None:
     assert [i for group in groups for i in group] == [0, 2, 3, *range(4, 74)]
 
 
+@pytest.mark.parametrize("host_warp", [True, False])
 @pytest.mark.parametrize("how", HOWS)
-def test_a_file_that_turns_bad_is_named_and_the_loader_goes_on(files, how: str, capfd) -> None:
-    loader = make_loader(files)
+def test_a_file_that_turns_bad_is_named_and_the_loader_goes_on(
+    files, how: str, host_warp: bool, capfd
+) -> None:
+    # At 12 px the images are shrunk first, so every input of the graph is in play.
+    loader = make_loader(files, size_px=12, host_warp=host_warp)
+    expected, _ = collect(loader.eval_epoch(np.arange(37)))
     damage(files[20], how)
     with pytest.raises(GrigriError, match=r"20\.jpg: "):
         list(loader.eval_epoch(np.arange(37)))
     good = np.array([i for i in range(37) if i != 20])
-    _, rows = collect(loader.eval_epoch(good))
+    images, rows = collect(loader.eval_epoch(good))
     assert rows.tolist() == good.tolist()
+    assert (images == expected[good]).all()
 
 
 def test_leaving_an_epoch_early_ends_its_thread(files) -> None:
