@@ -169,6 +169,7 @@ def train(
         from . import demo
 
         chosen = demo.RECIPE | chosen | {"data": str(demo.cached_folder())}
+        print("no DATA given: training on a generated demo set")
     settings = TrainConfig(**chosen)
 
     from . import screens
