@@ -99,7 +99,7 @@ def _write(folder: Path, num_images: int, seed: int) -> None:
         if rng.random() < _GRAYSCALE:
             image = image.convert("L")
         image.save(folder / "images" / f"im{number}.jpg", quality=int(rng.integers(75, 95)))
-        for name in labels:
+        for name in sorted(labels):  # a set's own order changes from process to process
             if rng.random() >= _FORGOTTEN:
                 numbers[name].append(number)
     for name, having in numbers.items():

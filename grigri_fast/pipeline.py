@@ -2,8 +2,9 @@
 
 One graph with two back-ends. On CUDA, DALI decodes and warps on the GPU. On a CPU, DALI decodes and
 OpenCV warps, which makes the loader 1.6 to 2.2 times as fast as DALI's own CPU operator does
-(benchmarks/README.md) and is equal to it within one level (a test holds them together). Both get the same maps (see ``geometry``), so training and
-evaluation differ only in the maps, and share one pipeline.
+(benchmarks/README.md) and is equal to it within one level (a test holds them together). Both get
+the same maps (see ``geometry``), so training and evaluation differ only in the maps, and share one
+pipeline.
 
 Labels never come here: a batch carries the row numbers of its images.
 """

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,18 @@ def test_image_n_depends_on_seed_and_n_alone(drawn: Path, tmp_path: Path) -> Non
         same += (tmp_path / "few" / name).read_bytes() == content
         different += (tmp_path / "other" / name).read_bytes() != content
     assert (same, different) == (25, 25)
+
+
+def test_another_process_writes_the_same_files(drawn: Path, tmp_path: Path) -> None:
+    contents = []
+    for hash_seed in ("1", "2"):  # decides the order of a set of strings
+        folder = tmp_path / hash_seed
+        command = [sys.executable, "-m", "grigri_fast", "data", "demo", folder, "--num-images=200"]
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        contents.append({str(p.relative_to(folder)): p.read_bytes() for p in files})
+    assert contents[0] == contents[1]
 
 
 def test_the_picture_shows_what_the_labels_say() -> None:
