@@ -27,7 +27,7 @@ def pick_amp(name: str, device: torch.device) -> str:
 
     ``auto`` on CUDA: bf16 from Ampere on, fp16 on Volta and Turing, but fp32 on the GTX 16xx, whose
     fp16 gives NaN (pytorch 77955), and on anything older. On a CPU: bf16 where the processor has
-    instructions for it (measured: 1.6-2.3x for resnet18 on avx512_bf16/AMX), else fp32.
+    instructions for it (measured: 1.5-2.6x for resnet18 on AMX, benchmarks/README.md), else fp32.
 
     Raises:
         GrigriError: for fp16 on a CPU.
