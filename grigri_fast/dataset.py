@@ -149,12 +149,11 @@ def _from_annotations(data: Path) -> Dataset:
         raise GrigriError(f"{data}: found annotations/ but no images/ beside it")
     paths: dict[int, Path] = {}
     for path in folder.iterdir():
-        number = path.stem.removeprefix("im")
-        is_number = number.isascii() and number.isdigit() and len(number) <= 18
-        if path.suffix.lower() in (".jpg", ".jpeg") and is_number:
-            if int(number) in paths:
-                raise GrigriError(f"{path} and {paths[int(number)]} are both image {int(number)}")
-            paths[int(number)] = path
+        number = _image_number(path.stem.removeprefix("im"))
+        if path.suffix.lower() in (".jpg", ".jpeg") and number is not None:
+            if number in paths:
+                raise GrigriError(f"{path} and {paths[number]} are both image {number}")
+            paths[number] = path
     if not paths:
         raise GrigriError(f"{folder}: no images; expected files named im1.jpg, im2.jpg, ...")
     files = [
@@ -173,12 +172,13 @@ def _from_annotations(data: Path) -> Dataset:
             if not word:
                 continue
             where = f"{file} line {line_number}"
-            if not (word.isascii() and word.isdigit() and len(word) <= 18 and int(word) > 0):
+            number = _image_number(word)
+            if not number:
                 raise GrigriError(f"{where}: expected an image number like 17, not {word[:40]!r}")
-            if int(word) not in row_of:
-                missing = folder / f"im{int(word)}.jpg"
+            if number not in row_of:
+                missing = folder / f"im{number}.jpg"
                 raise GrigriError(f"{where}: label without image, {missing} does not exist")
-            targets_NC[row_of[int(word)], c] = 1
+            targets_NC[row_of[number], c] = 1
     return _dataset(
         [paths[n].name for n in numbers],
         [paths[n] for n in numbers],
@@ -377,6 +377,11 @@ def _encode(labels: list[list[str]], file: Path) -> tuple[list[str], NDArray[np.
     for row, words in enumerate(labels):
         targets_NC[row, [column_of[w] for w in words]] = 1
     return class_names, targets_NC
+
+
+def _image_number(text: str) -> int | None:
+    """Return the number that ``text`` is in ASCII digits (18 at most), or None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _read_text(file: Path) -> str:

@@ -55,6 +55,47 @@ def predict_logits(
     return torch.cat(collected).cpu().numpy()
 
 
+def probabilities_of_files(
+    model: nn.Module,
+    info: ModelInfo,
+    paths: list[Path],
+    sizes_HW: NDArray[np.int64],
+    *,
+    device: torch.device,
+    amp: str,
+    threads: int,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.float64]:
+    """Return the probabilities (len(paths), C) of image files as ``info`` says they are read.
+
+    Args:
+        model, info: what :func:`checkpoint.load` returns.
+        paths, sizes_HW: files that can be decoded, and their sizes, from :func:`pipeline.inspect`.
+        device, amp, threads: what to compute on and how.
+        on_progress: called with the number of images done.
+    """
+    loader = ImageLoader(
+        paths,
+        sizes_HW,
+        size_px=info.size_px,
+        batch_size=_BATCH_SIZE,
+        device=device,
+        threads=threads,
+    )
+    logits_NC = predict_logits(
+        model,
+        loader,
+        np.arange(len(paths)),
+        device=device,
+        amp=amp,
+        mean=info.mean,
+        std=info.std,
+        on_progress=on_progress,
+    )
+    loader.close()
+    return probabilities(logits_NC)
+
+
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
     """Return the sigmoid in float64, in which different logits stay different probabilities."""
     return expit(logits_NC.astype(np.float64))
@@ -211,26 +252,17 @@ def evaluate_run(
     found = inspect(paths, threads=threads)
     if found.bad:
         raise found.error(paths)
-    loader = ImageLoader(
+    probabilities_NC = probabilities_of_files(
+        model,
+        info,
         paths,
         found.sizes_HW,
-        size_px=info.size_px,
-        batch_size=_BATCH_SIZE,
-        device=device,
-        threads=threads,
-    )
-    logits_NC = predict_logits(
-        model,
-        loader,
-        np.arange(len(paths)),
         device=device,
         amp=amp,
-        mean=info.mean,
-        std=info.std,
+        threads=threads,
         on_progress=lambda done: on_progress(done, len(paths)),
     )
-    loader.close()
-    evaluation = evaluate(probabilities(logits_NC), targets_NC, info.class_names, threshold)
+    evaluation = evaluate(probabilities_NC, targets_NC, info.class_names, threshold)
     return RunEvaluation(evaluation, info, described)
 
 

@@ -231,7 +231,10 @@ def bootstrap_scores(
     """
     c = count(predicted_NC, targets_NC)
     predicted_NC, targets_NC = predicted_NC.astype(bool), targets_NC.astype(bool)
-    weigh = lambda flags_NC: weights_RN @ flags_NC.astype(np.float32)  # noqa: E731
+
+    def weigh(flags_NC: Bools) -> NDArray:
+        return weights_RN @ flags_NC.astype(np.float32)
+
     c_R = Counts(
         tp=weigh(predicted_NC & targets_NC),
         fp=weigh(predicted_NC & ~targets_NC),

@@ -12,8 +12,6 @@ from . import checkpoint, evaluate, pipeline, run
 from .checkpoint import ModelInfo
 from .errors import GrigriError
 
-_BATCH_SIZE = 32
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -51,26 +49,16 @@ def predict(
     good = np.array([i for i in range(len(paths)) if i not in found.bad], dtype=np.intp)
     probabilities_NC = np.zeros((len(paths), len(info.class_names)))
     if len(good):
-        loader = pipeline.ImageLoader(
-            paths,
-            np.maximum(found.sizes_HW, 1),
-            size_px=info.size_px,
-            batch_size=_BATCH_SIZE,
-            device=device,
-            threads=threads,
-        )
-        logits_NC = evaluate.predict_logits(
+        probabilities_NC[good] = evaluate.probabilities_of_files(
             model,
-            loader,
-            good,
+            info,
+            [paths[i] for i in good],
+            found.sizes_HW[good],
             device=device,
             amp=amp,
-            mean=info.mean,
-            std=info.std,
+            threads=threads,
             on_progress=on_progress,
         )
-        loader.close()
-        probabilities_NC[good] = evaluate.probabilities(logits_NC)
     predictions = []
     for i, path in enumerate(paths):
         if i in found.bad:

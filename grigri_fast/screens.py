@@ -38,7 +38,7 @@ _SHOWN_PREDICTIONS = 200
 _HEADS = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
 
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
-_out = Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 240)
+_out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
 def say(text: str) -> None:
@@ -48,12 +48,7 @@ def say(text: str) -> None:
 
 def _table(*columns: str, left: int = 1) -> Table:
     """Return an empty table; the first ``left`` columns are text, the others numbers."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        header_style="bold",
-        pad_edge=False,
-        show_edge=False,
-    )
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for i, name in enumerate(columns):
         table.add_column(
             name, justify="left" if i < left else "right", no_wrap=i >= left, overflow="fold"
@@ -61,8 +56,8 @@ def _table(*columns: str, left: int = 1) -> Table:
     return table
 
 
-def _number(value: float, digits: int = 4) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 # ------------------------------------------------------------------------------ progress
@@ -172,9 +167,12 @@ class TrainScreen:
 
 # ---------------------------------------------------------------------------- the results
 
-
-_SCORES = (("micro-F1", "micro_f1"), ("macro-F1", "macro_f1"))
-_SCORES += (("subset accuracy", "subset_accuracy"), ("mAP", "mAP"))
+_SCORES = (
+    ("micro-F1", "micro_f1"),
+    ("macro-F1", "macro_f1"),
+    ("subset accuracy", "subset_accuracy"),
+    ("mAP", "mAP"),
+)
 
 
 def _interval(score: Interval) -> str:

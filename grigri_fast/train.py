@@ -135,7 +135,6 @@ def train(config: TrainConfig, watch: Watcher) -> Result:
     num_steps = config.epochs * len(pipeline.cut(train_rows, config.batch_size))
     history: list[dict[str, Any]] = []
     step = 0
-    best = (-1.0, 0.0)
     start_s = shown_s = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
         epoch_start_s = time.perf_counter()
@@ -198,9 +197,8 @@ def train(config: TrainConfig, watch: Watcher) -> Result:
             epoch=epoch,
             scores=val_scores,
         )
-        is_best = (row["val_micro_f1"], -row["val_loss"]) > best or epoch == 1
+        is_best = _best(history) is row
         if is_best:
-            best = (row["val_micro_f1"], -row["val_loss"])
             checkpoint.save(folder / run.BEST, model, info)
         checkpoint.save(folder / run.LAST, model, info)
         run.write_atomic(folder / run.RESULTS, run.to_csv(history))
@@ -305,14 +303,18 @@ def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> Trai
     )
 
 
+def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the epoch with the highest micro-F1, of several the one with the lowest loss."""
+    return max(history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
+
+
 def _summary(result: Result) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
-    best = max(result.history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
     return {
         "epochs": len(result.history),
         "train_s": round(result.train_s, 1),
         "last": result.history[-1],
-        "best": best,
+        "best": _best(result.history),
         "validation": {
             "num_images": result.evaluation.num_images,
             "threshold": result.evaluation.thresholds,
