@@ -8,7 +8,6 @@ import re
 import struct
 import sys
 import urllib.error
-import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -302,9 +301,7 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     if arch in _WITH_AUX:
         options |= {"aux_logits": True, "init_weights": True, "transform_input": True}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a layer of a size that is then refused
-            model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
+        model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
     except (ValueError, AssertionError) as e:
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {e}") from e
     if arch.startswith("squeezenet"):
