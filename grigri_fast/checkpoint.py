@@ -1,7 +1,12 @@
-"""A model on disk: one safetensors file with the weights and all that prediction needs."""
+"""A model, or a run that stopped, on disk: a safetensors file with a checksum.
+
+Nothing in these files is executed when they are read, and a single flipped bit is noticed.
+"""
 
 import dataclasses
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from . import models, run
+from . import files, models
 from .errors import GrigriError
 
-_FORMAT = "grigri-fast checkpoint 1"
+_FORMAT = "grigri-fast checkpoint 2"
+_STATE_FORMAT = "grigri-fast resume 2"
+_KEY = "grigri-fast"  # of the header: one JSON text with everything
+# The file's SHA-256, taken while these digits are zeros. JSON within JSON has escaped quotes.
+_CHECKSUM = re.compile(rb'sha256\\": \\"([0-9a-f]{64})')
+_HEAD_BYTES = 4096  # it stands near the beginning
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,7 @@ class ModelInfo:
 
 def save(path: Path, model: nn.Module, info: ModelInfo) -> None:
     """Write the checkpoint, whole or not at all."""
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    _write(path, state, info)
+    _write(path, _on_host(model.state_dict()), dataclasses.asdict(info), _FORMAT)
 
 
 def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
@@ -78,7 +87,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
     Raises:
         GrigriError: if the file is missing, damaged or not one of ours.
     """
-    state, info = _read(path)
+    state, info = _read_model(path)
     model = models.build(info.arch, len(info.class_names), info.size_px)
     try:
         models.load_state(model, state)
@@ -89,34 +98,181 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
 
 def set_thresholds(path: Path, thresholds: float | list[float], source: str) -> None:
     """Store thresholds in a checkpoint; its weights stay as they are."""
-    state, info = _read(path)
-    _write(
-        path,
-        state,
-        dataclasses.replace(info, thresholds=thresholds, threshold_source=source),
-    )
+    state, info = _read_model(path)
+    info = dataclasses.replace(info, thresholds=thresholds, threshold_source=source)
+    _write(path, state, dataclasses.asdict(info), _FORMAT)
 
 
-def _write(path: Path, state: dict[str, torch.Tensor], info: ModelInfo) -> None:
-    header = {"format": _FORMAT, "grigri-fast": json.dumps(dataclasses.asdict(info))}
-    run.write_atomic(path, safetensors.torch.save(state, metadata=header))
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], ModelInfo]:
-    if not path.is_file():
-        raise GrigriError(f"{path}: no such checkpoint (has the run finished its first epoch?)")
+def info_of(path: Path) -> ModelInfo | None:
+    """Return a checkpoint's information, None if there is no whole checkpoint."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != _FORMAT:
-                raise GrigriError(f"{path}: not a checkpoint of grigri-fast")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-        fields: dict[str, Any] = json.loads(header["grigri-fast"])
+        return _read_model(path)[1]
+    except GrigriError:
+        return None
+
+
+# ------------------------------------------------------------------- going on where it stopped
+
+
+@dataclass
+class Progress:
+    """How far a run is: what is stored beside the tensors, and changes from step to step.
+
+    Attributes:
+        epoch: the epoch that is being trained, from 1.
+        batches: how many of its batches are done.
+        num_seen: images of the epoch that were trained on.
+        totals: the epoch's sums for its training scores.
+        history: a row for each finished epoch.
+        bad: reason and epoch by name, for images that are not used; epoch 0: before training.
+        skipped_steps: steps that the fp16 scaler left out.
+        train_s: seconds of training in all.
+    """
+
+    epoch: int = 1
+    batches: int = 0
+    num_seen: int = 0
+    totals: list[float] = dataclasses.field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    bad: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    skipped_steps: int = 0
+    train_s: float = 0.0
+
+
+def save_state(
+    path: Path,
+    previous: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Write all that a run needs to go on, and keep the state before as ``previous``."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    numbers: dict[str, dict[str, Any]] = {}
+    for i, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer.{i}.{name}"] = value
+            else:
+                numbers.setdefault(str(i), {})[name] = value
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    fields = {
+        "progress": dataclasses.asdict(progress),
+        "optimizer": numbers,
+        "scaler": scaler.state_dict(),
+    }
+    _write(path, _on_host(tensors), fields, _STATE_FORMAT, previous)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's state as it was stored; :meth:`restore` puts it back."""
+
+    tensors: dict[str, torch.Tensor]
+    fields: dict[str, Any]
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run was."""
+        stored = dict(self.fields["progress"])
+        stored["bad"] = {name: tuple(why) for name, why in stored["bad"].items()}
+        return Progress(**stored)
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    ) -> None:
+        """Put weights, optimizer, scaler and random states back, in place."""
+        models.load_state(model, self._part("model."))
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in self._part("optimizer.").items():
+            i, name = key.split(".", 1)
+            like = parameters[int(i)]
+            if value.shape == like.shape:  # in the parameter's memory format, as it was
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            state.setdefault(int(i), {})[name] = value
+        for i, values in self.fields["optimizer"].items():
+            state.setdefault(int(i), {}).update(values)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        scaler.load_state_dict(self.fields["scaler"])
+        torch.set_rng_state(self.tensors["random.cpu"])
+        if "random.cuda" in self.tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.tensors["random.cuda"])
+
+    def _part(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def load_state(path: Path) -> State:
+    """Return the state that :func:`save_state` wrote.
+
+    Raises:
+        GrigriError: if the file is missing, damaged or not one of ours.
+    """
+    state = State(*_read(path, _STATE_FORMAT))
+    try:
+        _ = state.progress, state.fields["optimizer"], state.fields["scaler"]
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
+    return state
+
+
+# ------------------------------------------------------------------------------- the file
+
+
+def _write(
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    fields: dict[str, Any],
+    format_name: str,
+    previous: Path | None = None,
+) -> None:
+    """Write a safetensors file whose header holds ``fields`` and a checksum of the whole file."""
+    header = {"format": format_name, "sha256": "0" * 64} | fields
+    content = bytearray(safetensors.torch.save(tensors, metadata={_KEY: json.dumps(header)}))
+    where = _CHECKSUM.search(content)
+    content[where.start(1) : where.end(1)] = hashlib.sha256(content).hexdigest().encode()
+    files.write_atomic(path, content, previous)
+
+
+def _read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return tensors and fields of a file that :func:`_write` wrote and nothing has changed."""
+    try:
+        content = bytearray(files.read_bytes(path))
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e} (has the run finished its first epoch?)") from e
+    where = _CHECKSUM.search(content, 0, _HEAD_BYTES)
+    if where is None:
+        raise GrigriError(f"{path}: not a checkpoint of grigri-fast, or a damaged one")
+    stored = bytes(where[1])
+    content[where.start(1) : where.end(1)] = b"0" * 64
+    if hashlib.sha256(content).hexdigest().encode() != stored:
+        raise GrigriError(f"{path}: damaged checkpoint: its checksum does not fit its content")
+    try:
+        length = int.from_bytes(content[:8], "little")
+        fields = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_KEY])
+        if fields.pop("format") != format_name:
+            raise GrigriError(f"{path}: not a file of this kind")
+        fields.pop("sha256")
+        return safetensors.torch.load(bytes(content)), fields
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
+
+
+def _read_model(path: Path) -> tuple[dict[str, torch.Tensor], ModelInfo]:
+    tensors, fields = _read(path, _FORMAT)
+    try:
         for key in ("mean", "std"):
             if key in fields:
                 fields[key] = tuple(fields[key])
-        return state, ModelInfo(**fields)
-    except (OSError, safetensors.SafetensorError) as e:
-        raise GrigriError(f"{path}: damaged checkpoint: {e}") from e
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        return tensors, ModelInfo(**fields)
+    except (ValueError, TypeError) as e:
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
+
+
+def _on_host(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}

@@ -1,17 +1,21 @@
 """The command line: parse, call, show. Nothing heavy is imported before a command runs."""
 
+import contextlib
 import dataclasses
 import inspect
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from . import __version__
+from . import __version__, imagefile, interrupt
 from .config import TrainConfig, read_toml
-from .errors import GrigriError
+from .errors import GrigriError, Interrupted
 
 app = typer.Typer(
     name="grigri-fast",
@@ -44,6 +48,9 @@ CheckpointOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")]
+MaxPixelsOption = Annotated[
+    int, typer.Option("--max-pixels", min=1, help="Larger images are refused unread.")
+]
 AmpOption = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
     typer.Option("--amp", help="Number format; auto: what the device is fast at."),
@@ -53,13 +60,14 @@ AmpOption = Annotated[
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code: the one place where errors become text.
 
-    0 done; 1 something the user can fix, in one line on stderr; 2 wrong usage; 130 Ctrl-C. Bugs
-    keep their traceback.
+    0 done; 1 something the user can fix, in one line on stderr; 2 wrong usage; 128 + its number
+    for a signal (Ctrl-C 130, SIGTERM 143). Bugs keep their traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
-        code = app(args, standalone_mode=False)
+        with interrupt.raised():
+            code = app(args, standalone_mode=False)
     except GrigriError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
@@ -68,11 +76,33 @@ def main(args: list[str] | None = None) -> int:
         if message:  # without a command the help has been shown, and there is no more to say
             print(f"error: {message} (see --help)", file=sys.stderr)
         return e.exit_code
+    except Interrupted as e:
+        return _say_interrupted(e.signum, e.advice)
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
-    if code == 130:
-        print("interrupted", file=sys.stderr)
+        return _say_interrupted(signal.SIGINT)
+    except BrokenPipeError:  # who read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    if code == 130:  # what typer makes of Ctrl-C
+        return _say_interrupted(signal.SIGINT)
     return code if isinstance(code, int) else 0
+
+
+def entry() -> None:
+    """Be the process ``grigri-fast``: run :func:`main` and exit, even if a thread hangs."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if any(thread.name.startswith("grigri-") for thread in threading.enumerate()):
+        os._exit(code)  # the interpreter would wait for a thread that waits for a dead disk
+    sys.exit(code)
+
+
+def _say_interrupted(signum: int, advice: str = "") -> int:
+    verb = "interrupted" if signum == signal.SIGINT else f"ended by {signal.Signals(signum).name}"
+    print(f"{verb}; {advice}" if advice else verb, file=sys.stderr)
+    return 128 + signum
 
 
 def _show_version(asked: bool) -> None:
@@ -151,6 +181,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on in a run folder where it was stopped, killed, or out of disk.",
+            show_default=False,
+        ),
+    ] = None,
     **options: Any,
 ) -> None:
     """Train a multi-label classifier and leave a run folder.
@@ -164,6 +203,9 @@ def train(
     given = {k: v for k, v in options.items() if v is not None}
     if data is not None:
         given["data"] = data
+    if resume is not None:
+        _resume(resume, given, config)
+        return
     chosen = (read_toml(config) if config else {}) | given
     if "data" not in chosen:
         from . import demo
@@ -177,6 +219,21 @@ def train(
 
     with screens.TrainScreen() as screen:
         result = run_training(settings, screen)
+    screens.show_result(result)
+
+
+def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
+    """Go on with a run; only some of its options may be given anew."""
+    if config is not None:
+        raise GrigriError("--resume takes the options of the run; leave --config out")
+
+    from . import screens
+    from .train import resumed_config
+    from .train import train as run_training
+
+    settings = resumed_config(folder, given)
+    with screens.TrainScreen() as screen:
+        result = run_training(settings, screen, folder)
     screens.show_result(result)
 
 
@@ -223,6 +280,11 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
+    max_bad: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
+    ] = 0.05,
+    max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -256,6 +318,8 @@ def evaluate(
             device=place,
             amp=devices.pick_amp(amp, place),
             threads=threads or pipeline.usable_threads(),
+            max_bad=max_bad,
+            max_pixels=max_pixels,
             on_progress=on_progress,
         )
     if save:
@@ -279,6 +343,7 @@ def predict(
         typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file."),
     ] = None,
     checkpoint: CheckpointOption = "last",
+    max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -295,9 +360,9 @@ def predict(
 
     if out is not None:
         predicting.check_out(out)
-    files = find_images(paths)
+    photos = find_images(paths)
 
-    from . import devices, pipeline, run, screens
+    from . import devices, files, pipeline, screens
     from .evaluate import checkpoint_path
 
     place = devices.pick_device(device)
@@ -305,15 +370,16 @@ def predict(
     with screens.progress("predicting") as on_progress:
         predictions, info = predicting.predict(
             path,
-            files,
+            photos,
             device=place,
             amp=devices.pick_amp(amp, place),
             threads=threads or pipeline.usable_threads(),
-            on_progress=lambda done: on_progress(done, len(files)),
+            max_pixels=max_pixels,
+            on_progress=lambda done: on_progress(done, len(photos)),
         )
     if out is not None:
         text = predicting.to_text(predictions, info.class_names, out.suffix.lower())
-        run.write_atomic(out, text)
+        files.write_atomic(out, text)
         screens.say(f"{len(predictions):,} images -> {out}")
     elif sys.stdout.isatty():
         screens.show_predictions(predictions, info)
@@ -332,6 +398,7 @@ def predict(
 def check(
     data: DataArgument,
     images: ImagesOption = None,
+    max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
@@ -345,7 +412,10 @@ def check(
     labelled = dataset.load(data, images)
     with screens.progress("checking") as on_progress:
         found = survey.survey(
-            labelled, threads=threads or pipeline.usable_threads(), on_progress=on_progress
+            labelled,
+            threads=threads or pipeline.usable_threads(),
+            max_pixels=max_pixels,
+            on_progress=on_progress,
         )
     screens.show_survey(labelled, found)
     if found.bad:
@@ -371,13 +441,13 @@ def split(
     """
     settings = TrainConfig(data=data, val=val, test=test, seed=seed)  # checks the values
 
-    from . import dataset, run, screens
+    from . import dataset, files, screens
     from . import split as splitting
 
     labelled = dataset.load(data, images)
     parts = splitting.stratify(labelled, settings.val, settings.test, settings.seed)
     if out is not None:
-        run.write_atomic(out, splitting.to_json(parts, labelled))
+        files.write_atomic(out, splitting.to_json(parts, labelled))
     screens.show_split(labelled, parts, out)
 
 

@@ -8,11 +8,13 @@ rules in :func:`resolve` fill it in where a rule exists.
 import contextlib
 import dataclasses
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from . import files, imagefile
 from .errors import GrigriError
 
 
@@ -31,6 +33,14 @@ class TrainConfig:
     test: float | None = option(None, "Share held back as a test part. [default: 0]", "Data")
     split: str | None = option(None, "Split file written by `data split --out`.", "Data")
     limit: int | None = option(None, "Use only N images, drawn at random, to try things.", "Data")
+    max_bad: float | None = option(
+        None,
+        "Share of images that may be unusable: they are left out, named in quarantine.csv. "
+        "[default: 0.05]",
+        "Data",
+    )
+    strict: bool = option(False, "Stop at the first image that cannot be used.", "Data")
+    max_pixels: int = option(imagefile.MAX_PIXELS, "Larger images are refused unread.", "Data")
 
     arch: str = option("resnet34", "A torchvision classification model, or simple.", "Model")
     weights: str = option("imagenet", "imagenet, none, or a .pth/.safetensors file.", "Model")
@@ -70,6 +80,12 @@ class TrainConfig:
 
     out: str = option("runs", "Folder that run folders are made in.", "Output")
     name: str | None = option(None, "Name of the run folder. [default: DATA-ARCH]", "Output")
+    checkpoint_every: str = option(
+        "10min",
+        "How often to store what a resume needs, besides at the end of every epoch: a number of "
+        "steps, like 500, or of minutes, like 10min. Ctrl-C and SIGTERM store it too.",
+        "Output",
+    )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -77,11 +93,12 @@ class TrainConfig:
             object.__setattr__(self, f.name, value)
         _in_range("val", self.val, 0, 1, open_low=True)
         _in_range("test", self.test, 0, 1)
+        _in_range("max_bad", self.max_bad, 0, 1)
         _in_range("lr", self.lr, 0, float("inf"), open_low=True)
         _in_range("momentum", self.momentum, 0, 1)
         _in_range("momentum_min", self.momentum_min, 0, 1)
         _in_range("weight_decay", self.weight_decay, 0, float("inf"))
-        for name in ("epochs", "batch_size", "size", "limit", "threads"):
+        for name in ("epochs", "batch_size", "size", "limit", "threads", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise GrigriError(f"{_flag(name)} must be at least 1, not {value}")
@@ -93,6 +110,9 @@ class TrainConfig:
             raise GrigriError(f"--name {self.name!r} is not a folder name; use --out for the place")
         if self.split is not None and (self.val is not None or self.test is not None):
             raise GrigriError("--split says which images are in which part; leave --val/--test out")
+        if self.strict and self.max_bad:
+            raise GrigriError("--strict allows no unusable image; leave --max-bad out")
+        checkpoint_interval(self.checkpoint_every)
         if not self.out:
             raise GrigriError("--out must not be empty; . is the current folder")
         if (self.val or 0) + (self.test or 0) >= 1:
@@ -111,6 +131,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.split is None:
         new["val"] = 0.2 if config.val is None else config.val
         new["test"] = 0.0 if config.test is None else config.test
+    if config.max_bad is None:
+        new["max_bad"] = 0.0 if config.strict else 0.05
     new["lr"] = config.lr or (0.01 if config.optimizer == "sgd" else 0.001)
     onecycle = config.schedule == "onecycle"
     new["momentum"] = config.momentum
@@ -127,14 +149,29 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **new)
 
 
+def checkpoint_interval(text: str) -> tuple[int | None, float | None]:
+    """Return the steps, or else the seconds, that ``--checkpoint-every`` means.
+
+    Raises:
+        GrigriError: if it is neither ``500`` nor ``10min``.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(min|steps?)?", text)
+    amount = float(found[1]) if found else 0
+    if not found or amount <= 0 or (found[2] != "min" and not amount.is_integer()):
+        raise GrigriError(
+            f"--checkpoint-every {text!r}: expected a number of steps, like 500, or of minutes,"
+            f" like 10min"
+        )
+    return (None, amount * 60) if found[2] == "min" else (int(amount), None)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the options in a TOML file; an unknown key is an error."""
     try:
-        text = path.read_text(encoding="utf-8")
-        options = tomllib.loads(text)
-    except OSError as e:
-        raise GrigriError(f"--config {path}: {e.strerror or e}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        options = tomllib.loads(files.read_text(path))
+    except GrigriError as e:
+        raise GrigriError(f"--config {path}: {e}") from e
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
         raise GrigriError(f"--config {path}: not valid TOML: {e}") from e
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     for key in options:

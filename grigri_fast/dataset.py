@@ -1,4 +1,4 @@
-"""Photographs with labels: every label format becomes one :class:`Dataset`; files are inspected.
+"""Photographs with labels: every label format becomes one :class:`Dataset`.
 
 The formats (``DATA`` on the command line):
 
@@ -15,10 +15,7 @@ import glob
 import io
 import itertools
 import json
-import logging
 import os
-import stat
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,14 +23,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from . import files
 from .errors import GrigriError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-_READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # JPEG includes MPO
-_MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's limit for a "decompression bomb": 179 Mpx
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of a bad file, we say
 
 _NAME_COLUMNS = ("file_name", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("labels", "label", "tags", "classes")
@@ -64,17 +58,6 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def require_files(self) -> None:
-        """Raise GrigriError if an image that has a row is not there, naming the first."""
-        missing = [i for i, path in enumerate(self.paths) if not path.exists()]
-        if missing:
-            i = missing[0]
-            others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise GrigriError(
-                f"{self.layout}: {self.names[i]} has a row of labels, but {self.paths[i]} does not"
-                f" exist{others}; remove the row, or say where the images are with --images"
-            )
 
 
 def load(data: str | Path, images: str | Path | None = None) -> Dataset:
@@ -315,7 +298,7 @@ def _from_table(
     """Return the data set of a table's rows, with the names resolved to paths."""
     line_of: dict[str, int] = {}
     for name, line in zip(names, lines, strict=True):
-        if not name or "\0" in name:
+        if not name:
             raise GrigriError(f"{file} line {line}: no image name")
         plain = os.path.normpath(name)  # a.jpg and ./a.jpg are one image
         if plain in line_of:
@@ -387,11 +370,9 @@ def _image_number(text: str) -> int | None:
 def _read_text(file: Path) -> str:
     """Return the text of a UTF-8 file (with or without a byte-order mark)."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as e:
-        raise GrigriError(f"{file}: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise GrigriError(f"{file}: not UTF-8 text (byte {e.start})") from e
+        text = files.read_text(file)
+    except GrigriError as e:
+        raise GrigriError(f"{file}: {e}") from e
     if "\0" in text:
         raise GrigriError(f"{file}: not a text file (it contains NUL)")
     return text
@@ -431,45 +412,3 @@ def find_images(patterns: Iterable[str]) -> list[Path]:
             raise GrigriError(f"{pattern}: no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         found += hits
     return list(dict.fromkeys(found))
-
-
-# ------------------------------------------------------------------------ looking at a file
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an image file says of itself before it is decoded."""
-
-    width_px: int
-    height_px: int
-    grayscale: bool
-
-
-def read_header(path: Path) -> Header:
-    """Return an image's size and kind without decoding it.
-
-    Raises:
-        GrigriError: if the file is not a regular, readable, non-empty file of a known image
-            format (JPEG, PNG, WebP, BMP, TIFF) of at most 179 Mpx. The message is the reason
-            alone; the caller knows the path.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise GrigriError("not a regular file")
-        if not status.st_size:
-            raise GrigriError("empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about half the limit and odd headers
-            with Image.open(path, formats=_READABLE_FORMATS) as image:
-                width, height = image.size
-                grayscale = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-    except UnidentifiedImageError as e:
-        raise GrigriError("not a JPEG, PNG, WebP, BMP or TIFF image") from e
-    except Image.DecompressionBombError as e:
-        raise GrigriError(f"more than {_MAX_PIXELS:,} pixels") from e
-    except OSError as e:
-        raise GrigriError(e.strerror or str(e)) from e
-    except (ValueError, SyntaxError, OverflowError) as e:  # Pillow's parsers on damaged headers
-        raise GrigriError(f"damaged header: {e}") from e
-    return Header(width, height, grayscale)

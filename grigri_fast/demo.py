@@ -7,7 +7,6 @@ missing, as where people have labelled. A small network learns it well within tw
 perfectly.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from . import files
 from .errors import GrigriError
 
 NUM_IMAGES = 2000
@@ -57,10 +57,13 @@ Colour = tuple[int, int, int]
 
 def cached_folder() -> Path:
     """Return the folder of the demo set in the user's cache, written there on first use."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "grigri-fast" / f"demo-{_VERSION}"
+    folder = files.cache_folder() / f"demo-{_VERSION}"
     if not folder.is_dir():
-        write_demo(folder)
+        try:
+            write_demo(folder)
+        except GrigriError:
+            if not folder.is_dir():  # else another process has written it in the meantime
+                raise
     return folder
 
 

@@ -1,6 +1,7 @@
 """Which device to use, and in which number format."""
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -50,3 +51,16 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     if amp == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[amp])
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(advice: str) -> Iterator[None]:
+    """Turn PyTorch's errors about memory, on any device, into one line with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+        kinds = (torch.OutOfMemoryError, MemoryError)
+        if not isinstance(e, kinds) and "allocate memory" not in str(e):
+            raise
+        raise GrigriError(f"out of memory: {advice}") from e

@@ -1,4 +1,4 @@
-"""The one exception for what a user can fix."""
+"""The one exception for what a user can fix, and the one for a signal that ends the program."""
 
 import re
 
@@ -15,3 +15,22 @@ class GrigriError(Exception):
     def __init__(self, message: str) -> None:
         # Other libraries' messages come with line breaks and colours.
         super().__init__(" ".join(_COLOURS.sub("", message).split()))
+
+
+class Interrupted(BaseException):
+    """A signal ended the program; the command line exits with 128 + its number.
+
+    Not an Exception, as KeyboardInterrupt is none: nobody catches it by accident.
+
+    Attributes:
+        signum: the signal's number.
+        advice: how to go on, or "".
+    """
+
+    def __init__(self, signum: int, advice: str = "") -> None:
+        super().__init__(signum, advice)
+        self.signum, self.advice = signum, advice
+
+
+class DivergedError(GrigriError):
+    """Training has gone to where numbers end; to do the same again would not help."""

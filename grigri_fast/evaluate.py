@@ -3,7 +3,7 @@
 Shapes: N images, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .config import TrainConfig, read_toml
 from .errors import GrigriError
 from .metrics import Scores
 from .pipeline import ImageLoader, inspect
+from .quarantine import require_few, without
 
 _BATCH_SIZE = 32
 
@@ -38,62 +39,81 @@ def predict_logits(
     mean: tuple[float, ...] = models.IMAGENET_MEAN,
     std: tuple[float, ...] = models.IMAGENET_STD,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> NDArray[np.float32]:
-    """Return the logits (len(rows), C), in the order of ``rows``, float32 on the host.
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
 
-    The model is put in eval mode. Results are collected on the device and copied once.
+    The model is put in eval mode. Results are collected on the device and copied once. A file that
+    has turned bad has no logits: its row is in the second result, with the reason, and the logits
+    are (len(rows) - number of those, C).
     """
     model.eval()
     collected = []
+    dropped: dict[int, str] = {}
     done = 0
     for batch in loader.eval_epoch(rows):
-        with devices.autocast(device, amp):
-            logits_NC = model(models.normalise(batch.images_NHWC, mean, std))
-        collected.append(logits_NC.float())
-        done += len(batch.rows_N)
+        dropped |= batch.dropped
+        if len(batch.rows_N):
+            with devices.autocast(device, amp):
+                logits_NC = model(models.normalise(batch.images_NHWC, mean, std))
+            collected.append(logits_NC.float())
+        done += len(batch.rows_N) + len(batch.dropped)
         on_progress(done)
-    return torch.cat(collected).cpu().numpy()
+    return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
 
 
 def probabilities_of_files(
     model: nn.Module,
     info: ModelInfo,
-    paths: list[Path],
-    sizes_HW: NDArray[np.int64],
+    paths: Sequence[Path],
+    rows: NDArray[np.intp],
     *,
     device: torch.device,
     amp: str,
     threads: int,
+    max_pixels: int,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> NDArray[np.float64]:
-    """Return the probabilities (len(paths), C) of image files as ``info`` says they are read.
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Return the probabilities of image files, read as ``info`` says, and the bad files.
 
     Args:
         model, info: what :func:`checkpoint.load` returns.
-        paths, sizes_HW: files that can be decoded, and their sizes, from :func:`pipeline.inspect`.
+        paths, rows: files, and which of them.
         device, amp, threads: what to compute on and how.
+        max_pixels: larger images are refused.
         on_progress: called with the number of images done.
+
+    Returns:
+        Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
+        reason why a file cannot be used.
     """
+    found = inspect(paths, rows, threads=threads, max_pixels=max_pixels)
+    good = without(rows, found.bad)
+    if not len(good):
+        return np.empty((0, len(info.class_names))), found.bad
     loader = ImageLoader(
         paths,
-        sizes_HW,
+        found,
         size_px=info.size_px,
         batch_size=_BATCH_SIZE,
         device=device,
         threads=threads,
     )
-    logits_NC = predict_logits(
-        model,
-        loader,
-        np.arange(len(paths)),
-        device=device,
-        amp=amp,
-        mean=info.mean,
-        std=info.std,
-        on_progress=on_progress,
-    )
+    with devices.out_of_memory_explained("close other programs, or use --device cpu"):
+        logits_NC, dropped = predict_logits(
+            model,
+            loader,
+            good,
+            device=device,
+            amp=amp,
+            mean=info.mean,
+            std=info.std,
+            on_progress=on_progress,
+        )
     loader.close()
-    return probabilities(logits_NC)
+    bad = dict(sorted((found.bad | dropped).items()))
+    if len(dropped) == len(good):
+        return np.empty((0, len(info.class_names))), bad
+    return probabilities(logits_NC), bad
 
 
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
@@ -195,11 +215,12 @@ def evaluate(
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """An evaluation, and what was evaluated on what."""
+    """An evaluation, what was evaluated on what, and which files could not be used and why."""
 
     evaluation: Evaluation
     info: ModelInfo
     images: str
+    bad: dict[Path, str]
 
 
 def evaluate_run(
@@ -213,6 +234,8 @@ def evaluate_run(
     device: torch.device,
     amp: str,
     threads: int,
+    max_bad: float,
+    max_pixels: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunEvaluation:
     """Score a run's checkpoint on a part of its own data, or on the whole of other data.
@@ -225,6 +248,8 @@ def evaluate_run(
         part: ``train``, ``val`` or ``test`` of the run's split; not used with ``data``.
         threshold: as in :func:`evaluate`.
         device, amp, threads: what to compute on and how.
+        max_bad: share of the images that may be unusable; they are left out.
+        max_pixels: larger images are refused.
         on_progress: called with images done and images in all.
 
     Raises:
@@ -246,24 +271,23 @@ def evaluate_run(
         labelled = dataset.load(data, images)
         rows = np.arange(len(labelled))
         described = labelled.layout
-    targets_NC = _targets_in_order(labelled, info.class_names)[rows]
-    labelled.require_files()
-    paths = [labelled.paths[i] for i in rows]
-    found = inspect(paths, threads=threads)
-    if found.bad:
-        raise found.error(paths)
-    probabilities_NC = probabilities_of_files(
+    targets_NC = _targets_in_order(labelled, info.class_names)
+    probabilities_NC, bad = probabilities_of_files(
         model,
         info,
-        paths,
-        found.sizes_HW,
+        labelled.paths,
+        rows,
         device=device,
         amp=amp,
         threads=threads,
-        on_progress=lambda done: on_progress(done, len(paths)),
+        max_pixels=max_pixels,
+        on_progress=lambda done: on_progress(done, len(rows)),
     )
+    by_path = {labelled.paths[row]: reason for row, reason in bad.items()}
+    require_few(by_path, len(rows), max_bad)
+    targets_NC = targets_NC[without(rows, bad)]
     evaluation = evaluate(probabilities_NC, targets_NC, info.class_names, threshold)
-    return RunEvaluation(evaluation, info, described)
+    return RunEvaluation(evaluation, info, described, by_path)
 
 
 def checkpoint_path(folder: Path, which: str) -> Path:

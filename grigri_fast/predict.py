@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import checkpoint, evaluate, pipeline, run
+from . import checkpoint, evaluate, run
 from .checkpoint import ModelInfo
 from .errors import GrigriError
 
@@ -37,6 +37,7 @@ def predict(
     device: torch.device,
     amp: str,
     threads: int,
+    max_pixels: int,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Prediction], ModelInfo]:
     """Return a prediction per path, in order, and what the model is.
@@ -45,28 +46,27 @@ def predict(
     """
     torch.set_num_threads(threads)
     model, info = checkpoint.load(checkpoint_path, device)
-    found = pipeline.inspect(paths, threads=threads)
-    good = np.array([i for i in range(len(paths)) if i not in found.bad], dtype=np.intp)
-    probabilities_NC = np.zeros((len(paths), len(info.class_names)))
-    if len(good):
-        probabilities_NC[good] = evaluate.probabilities_of_files(
-            model,
-            info,
-            [paths[i] for i in good],
-            found.sizes_HW[good],
-            device=device,
-            amp=amp,
-            threads=threads,
-            on_progress=on_progress,
-        )
+    probabilities_NC, bad = evaluate.probabilities_of_files(
+        model,
+        info,
+        paths,
+        np.arange(len(paths)),
+        device=device,
+        amp=amp,
+        threads=threads,
+        max_pixels=max_pixels,
+        on_progress=on_progress,
+    )
     predictions = []
+    rows_C = iter(probabilities_NC)
     for i, path in enumerate(paths):
-        if i in found.bad:
-            predictions.append(Prediction(path, [], {}, found.bad[i]))
+        if i in bad:
+            predictions.append(Prediction(path, [], {}, bad[i]))
             continue
-        given = probabilities_NC[i] >= info.thresholds_C
+        probabilities_C = next(rows_C)
+        given = probabilities_C >= info.thresholds_C
         labels = [name for name, yes in zip(info.class_names, given, strict=True) if yes]
-        by_name = dict(zip(info.class_names, probabilities_NC[i].tolist(), strict=True))
+        by_name = dict(zip(info.class_names, probabilities_C.tolist(), strict=True))
         predictions.append(Prediction(path, labels, by_name))
     return predictions, info
 

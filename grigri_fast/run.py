@@ -1,7 +1,8 @@
-"""The run folder: its name, its files, and how they are written (whole or not at all)."""
+"""The run folder: its name, its files, and who may train in it."""
 
 import contextlib
 import csv
+import fcntl
 import importlib.metadata
 import io
 import json
@@ -9,19 +10,22 @@ import math
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from . import files
 from .errors import GrigriError
 
 CONFIG, SPLIT, RESULTS = "config.toml", "split.json", "results.csv"
 SUMMARY, ENVIRONMENT, CURVES = "summary.json", "environment.json", "curves.png"
+DATA, QUARANTINE = "data.json", "quarantine.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
+RESUME, PREVIOUS = "resume.safetensors", "resume-previous.safetensors"
+_WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
 
 _PACKAGES = (
     "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
@@ -53,40 +57,28 @@ def create_folder(parent: str | Path, name: str) -> Path:
         raise GrigriError(f"--out {parent}: cannot make a run folder: {e.strerror or e}") from e
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all.
-
-    A temporary file in the same folder, flushed to the disk, takes the name in one step; then the
-    folder is flushed, so that the name survives a power cut too.
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that trains in a run folder; the system ends the lock with the process.
 
     Raises:
-        GrigriError: if it cannot be written; what was at ``path`` before is intact.
+        GrigriError: if another one does.
     """
-    # A file name that is not UTF-8 comes from the system with escapes and goes back as its bytes.
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        temporary = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
     except OSError as e:
-        raise GrigriError(f"{path}: cannot be written: {e.strerror or e}") from e
+        raise GrigriError(f"{folder}: {e.strerror or e}") from e
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GrigriError(f"{folder}: another process is training in this folder") from None
+        except OSError:  # a file system without locks
+            pass
+        files.remove_unfinished(folder, [*_WRITTEN, BEST, LAST, RESUME])
+        yield
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        os.close(descriptor)
 
 
 def to_json(content: Any) -> str:
@@ -104,7 +96,7 @@ def to_json(content: Any) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, atomically."""
-    write_atomic(path, to_json(content))
+    files.write_atomic(path, to_json(content))
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -155,15 +147,18 @@ def environment(device: torch.device, amp: str) -> dict[str, Any]:
     return found
 
 
+def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's environment record with ``now`` added to its list ``resumed``."""
+    try:
+        record = json.loads(files.read_text(folder / ENVIRONMENT))
+        return record | {"resumed": [*record.get("resumed", []), now]}
+    except (GrigriError, ValueError, AttributeError, TypeError):
+        return now
+
+
 def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

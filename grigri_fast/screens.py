@@ -206,7 +206,14 @@ def show_result(result: Result) -> None:
 def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
     """Print the scores and the table per class."""
     evaluation = scored.evaluation
-    say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals\n")
+    say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals")
+    if scored.bad:
+        say(f"{len(scored.bad):,} more cannot be used and are left out:")
+        for bad, reason in list(scored.bad.items())[:_SHOWN_PATHS]:
+            say(f"  {bad}: {reason}")
+        if len(scored.bad) > _SHOWN_PATHS:
+            say("  ... --json names them all")
+    say("")
     _show_scores(evaluation.scores)
     how = "cross-fitted" if CROSS_FITTED in evaluation.scores else "at the threshold given"
     say(f"\nper class (precision, recall and F1 {how})\n")
@@ -235,6 +242,7 @@ def evaluation_json(scored: RunEvaluation, path: Path) -> str:
             "arch": scored.info.arch,
             "epoch": scored.info.epoch,
             **dataclasses.asdict(scored.evaluation),
+            "bad": {str(path): reason for path, reason in scored.bad.items()},
         }
     )
 

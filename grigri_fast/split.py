@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skmultilearn.model_selection.iterative_stratification import IterativeStratification
 
+from . import files
 from .dataset import Dataset
 from .errors import GrigriError
 
@@ -128,15 +129,15 @@ def read(file: str | Path, dataset: Dataset) -> Split:
             set does not have.
     """
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(file))
         parts = content["parts"]
         if set(parts) - set(PARTS) or not {"train", "val"} <= set(parts):
             raise ValueError("the parts must be train, val and perhaps test")
         for names in parts.values():
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("a part must be a list of image names")
-    except OSError as e:
-        raise GrigriError(f"split file {file}: {e.strerror or e}") from e
+    except GrigriError as e:
+        raise GrigriError(f"split file {file}: {e}") from e
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise GrigriError(f"split file {file}: not written by `data split --out`: {e}") from e
     row_of = {name: i for i, name in enumerate(dataset.names)}

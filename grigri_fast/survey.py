@@ -1,6 +1,8 @@
 """What a data set holds: the numbers behind ``data check``."""
 
+import contextlib
 import hashlib
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from . import pipeline
 from .dataset import Dataset
@@ -38,6 +41,7 @@ def survey(
     data: Dataset,
     *,
     threads: int,
+    max_pixels: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Survey:
     """Decode every image once and return what was seen."""
@@ -51,6 +55,7 @@ def survey(
     found = pipeline.inspect(
         data.paths,
         threads=threads,
+        max_pixels=max_pixels,
         on_progress=lambda done: on_progress(done, len(data)),
         on_image=remember,
     )
@@ -61,7 +66,17 @@ def survey(
         count_C=data.targets_NC.sum(0).astype(np.int64),
         labels_per_image=dict(sorted(labels.items())),
         sizes=sizes.most_common(),
-        num_grayscale=sum(found.headers[i].grayscale for i in good),
+        num_grayscale=sum(_is_grayscale(data.paths[i]) for i in good),
         duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
         bad={data.paths[i]: reason for i, reason in found.bad.items()},
     )
+
+
+def _is_grayscale(path: Path) -> bool:
+    """Return whether a file that can be decoded stores a single channel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd headers
+        refusals = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+        with contextlib.suppress(*refusals), Image.open(path) as image:
+            return image.mode in ("1", "L", "LA", "I", "I;16", "F")
+    return False

@@ -3,6 +3,7 @@
 Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 """
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -13,22 +14,27 @@ import numpy as np
 import torch
 
 from . import (
-    checkpoint,
     dataset,
     devices,
     evaluate,
-    figures,
+    files,
+    interrupt,
     metrics,
     models,
     optim,
     pipeline,
+    provenance,
     run,
     split,
 )
-from .config import TrainConfig, resolve, write_toml
-from .errors import GrigriError
+from . import keeper as keeping
+from .checkpoint import Progress
+from .config import TrainConfig, read_toml, resolve, write_toml
+from .errors import DivergedError, GrigriError, Interrupted
 from .losses import LOSSES
+from .quarantine import BEFORE, Quarantine
 
+_MAX_SKIPPED_STEPS = 25  # in a row, in fp16: the scale has been halved to nothing by then
 _SHOW_EVERY_S = 0.25  # the display costs a CPU-GPU synchronisation, so it is not asked for oftener
 
 
@@ -65,11 +71,17 @@ class Result:
     train_s: float
 
 
-def train(config: TrainConfig, watch: Watcher) -> Result:
+def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Result:
     """Train a classifier and leave a run folder.
+
+    Args:
+        config: what to train. With ``resume``, see :func:`resumed_config`.
+        watch: who is told.
+        resume: a run folder to go on in.
 
     Raises:
         GrigriError: for whatever the user can fix, before anything is written where possible.
+        Interrupted: when a signal has stopped training after a step; the state is stored.
     """
     config = resolve(config)
     device = devices.pick_device(config.device)
@@ -77,144 +89,246 @@ def train(config: TrainConfig, watch: Watcher) -> Result:
     threads = config.threads or pipeline.usable_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
+    with contextlib.ExitStack() as stack:
+        state = None
+        if resume is not None:
+            stack.enter_context(run.locked(resume))
+            state, note = keeping.load_state(resume)
+            if note:
+                watch.note(note)
+        progress = state.progress if state else Progress()
 
-    # ------------------------------------------------------------------------------ the data
-    data = dataset.load(config.data, config.images)
-    if config.split is None:
-        parts = split.stratify(data, config.val, config.test, config.seed)
-    else:
-        parts = split.read(config.split, data)
-    if config.limit is not None:
-        parts = parts.limited(config.limit, config.seed)
-    train_rows, val_rows = parts.parts["train"], parts.parts["val"]
-    watch.note(
-        f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
-        + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
-    )
-    data.require_files()
-
-    # ----------------------------------------------------------------------------- the model
-    num_classes = len(data.class_names)
-    if config.weights == "none":
-        model = models.build(config.arch, num_classes, config.size)
-    else:
-        model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
-    models.start_bias_at_log_odds(model, data.targets_NC[train_rows].mean(0))
-    if config.freeze_backbone:
-        models.freeze_backbone(model)
-    model.to(device, memory_format=torch.channels_last)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    watch.note(
-        f"{config.arch} at {config.size} px, weights {config.weights}: "
-        f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
-    )
-    optimizer = optim.make_optimizer(config, trained)
-    scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-    loss_of = LOSSES[config.loss]
-
-    # ------------------------------------------------------- the images, and the run folder
-    sizes_HW = _checked_sizes(data, np.concatenate([train_rows, val_rows]), threads, watch)
-    targets_NC = torch.from_numpy(data.targets_NC).to(device)
-    val_targets_NC = data.targets_NC[val_rows]
-    config = _fully_resolved(config, device, amp)
-    folder = run.create_folder(config.out, config.name)
-    watch.note(f"run folder {folder}")
-    run.write_atomic(folder / run.CONFIG, write_toml(config))
-    run.write_atomic(folder / run.SPLIT, split.to_json(parts, data))
-    run.write_json(folder / run.ENVIRONMENT, run.environment(device, amp))
-
-    # ------------------------------------------------------------------------- the main loop
-    loader = pipeline.ImageLoader(
-        data.paths,
-        sizes_HW,
-        size_px=config.size,
-        batch_size=config.batch_size,
-        device=device,
-        threads=threads,
-    )
-    num_steps = config.epochs * len(pipeline.cut(train_rows, config.batch_size))
-    history: list[dict[str, Any]] = []
-    step = 0
-    start_s = shown_s = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
-        epoch_start_s = time.perf_counter()
-        models.set_training(model, config.freeze_backbone)
-        totals = torch.zeros(_NUM_TOTALS, dtype=torch.float64, device=device)
-        num_seen = 0
-        batches = loader.train_epoch(
-            train_rows, seed=config.seed, epoch=epoch, augment=config.augment
+        # -------------------------------------------------------------------------- the data
+        data = dataset.load(config.data, config.images)
+        if resume is not None:
+            # Whether images or labels have changed is said first, and better than by the split.
+            provenance.require_same(resume / run.DATA, data)
+            parts = split.read(resume / run.SPLIT, data)
+        elif config.split is not None:
+            parts = split.read(config.split, data)
+        else:
+            parts = split.stratify(data, config.val, config.test, config.seed)
+        if config.limit is not None and resume is None:
+            parts = parts.limited(config.limit, config.seed)
+        watch.note(
+            f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
+            + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
         )
-        for batch in batches:
-            lr, momentum = optim.lr_and_momentum(config, step, num_steps)
-            optim.set_lr_and_momentum(optimizer, lr, momentum)
 
-            # --- forward and backward
-            batch_targets_NC = targets_NC[batch.rows_N]
-            with devices.autocast(device, amp):
-                logits_NC = model(models.normalise(batch.images_NHWC))
-            loss = loss_of(logits_NC.float(), batch_targets_NC)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+        # -------------------------------------------------------- the images: all are checked
+        rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
+        quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
+        found = pipeline.inspect(
+            data.paths,
+            quarantine.good(rows),
+            threads=threads,
+            max_pixels=config.max_pixels,
+            max_bad=quarantine.num_allowed,
+            on_progress=lambda done: watch.checking(done, len(rows)),
+        )
+        if resume is not None:
+            provenance.require_same(resume / run.DATA, data, found.crc32_N)
+        quarantine.add(found.bad, progress.epoch if state else BEFORE)
+        # What was bad from the start has no place in the order of an epoch; what turns bad later
+        # keeps its place, so that all others keep theirs.
+        train_rows = quarantine.good_before(parts.parts["train"])
+        val_rows = quarantine.good(parts.parts["val"])
+        steps_per_epoch = len(pipeline.cut(train_rows, config.batch_size))
+        num_steps = config.epochs * steps_per_epoch
+        if len(train_rows) < 2 or not len(val_rows):
+            raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
 
-            # --- metrics stay on the device
-            with torch.no_grad():
-                totals += _batch_totals(loss, logits_NC, batch_targets_NC)
-            step += 1
-            num_seen += len(batch.rows_N)
-            now_s = time.perf_counter()
-            if now_s - shown_s > _SHOW_EVERY_S:
-                shown_s = now_s
-                mean_loss = totals[0].item() / num_seen  # CPU-GPU synchronisation: the display
-                watch.step(epoch, step, num_steps, mean_loss, num_seen / (now_s - epoch_start_s))
+        # ------------------------------------------------------------------------- the model
+        num_classes = len(data.class_names)
+        if config.weights == "none" or state is not None:
+            model = models.build(config.arch, num_classes, config.size)
+        else:
+            model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
+        models.start_bias_at_log_odds(model, data.targets_NC[train_rows].mean(0))
+        if config.freeze_backbone:
+            models.freeze_backbone(model)
+        model.to(device, memory_format=torch.channels_last)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        watch.note(
+            f"{config.arch} at {config.size} px, weights {config.weights}: "
+            f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
+        )
+        optimizer = optim.make_optimizer(config, trained)
+        scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        loss_of = LOSSES[config.loss]
+        if state is not None:
+            state.restore(model, optimizer, scaler)
 
-        # --- scores of the epoch
-        train_scores = _scores_of_totals(totals.tolist(), num_seen)
-        train_s = time.perf_counter() - epoch_start_s
-        logits_NC = evaluate.predict_logits(model, loader, val_rows, device=device, amp=amp)
-        val_scores = _val_scores(logits_NC, val_targets_NC, loss_of)
-        row = {
-            "epoch": epoch,
-            "lr": lr,
-            **{f"train_{k}": v for k, v in train_scores.items()},
-            **{f"val_{k}": v for k, v in val_scores.items()},
-            "images_per_s": round(num_seen / train_s, 1),
-            "seconds": round(time.perf_counter() - epoch_start_s, 2),
-        }
-        if not np.isfinite(row["train_loss"]) or not np.isfinite(row["val_loss"]):
-            raise GrigriError(
-                f"the loss is no number any more in epoch {epoch} (lr {lr:.2g}, {amp}): try a lower"
-                f" --lr or --amp fp32; {folder} keeps the epochs before"
-            )
+        # -------------------------------------------------------------------- the run folder
+        config = _fully_resolved(config, device, amp)
+        environment = run.environment(device, amp)
+        if resume is None:
+            folder = run.create_folder(config.out, config.name)
+            stack.enter_context(run.locked(folder))
+            files.write_atomic(folder / run.SPLIT, split.to_json(parts, data))
+            files.write_atomic(folder / run.DATA, provenance.to_json(data, found.crc32_N))
+        else:
+            folder = resume
+            environment = run.resumed_environment(folder, environment)
+        run.write_json(folder / run.ENVIRONMENT, environment)
+        quarantine.write(folder)
+        watch.note(f"run folder {folder}")
+        if quarantine.bad:
+            watch.note(quarantine.in_words(folder))
+        if state is not None:
+            watch.note(_where(progress, config, steps_per_epoch))
 
-        # --- what stays
-        history.append(row)
-        info = checkpoint.ModelInfo(
-            arch=config.arch,
+        # --------------------------------------------------------------------- the main loop
+        stop = stack.enter_context(interrupt.deferred())
+        keeper = keeping.Keeper(
+            folder, config, model, optimizer, scaler, progress, data.class_names
+        )
+        stack.enter_context(keeper.advice_on_errors())
+        if state is None:
+            keeper.store()  # from here on there is something to resume
+        else:
+            keeper.keep_epoch()  # in case it was killed between the state and these
+        # Last, so that a folder with a config has all that a resume needs.
+        files.write_atomic(folder / run.CONFIG, write_toml(config))
+        loader = pipeline.ImageLoader(
+            data.paths,
+            found,
             size_px=config.size,
-            class_names=data.class_names,
-            epoch=epoch,
-            scores=val_scores,
+            batch_size=config.batch_size,
+            device=device,
+            threads=threads,
+            give_up=stop,
+            on_slow=watch.note,
         )
-        is_best = _best(history) is row
-        if is_best:
-            checkpoint.save(folder / run.BEST, model, info)
-        checkpoint.save(folder / run.LAST, model, info)
-        run.write_atomic(folder / run.RESULTS, run.to_csv(history))
-        title = f"{folder.name}: {config.arch} at {config.size} px"
-        run.write_atomic(folder / run.CURVES, figures.curves(history, title))
-        watch.epoch(row, config.epochs, is_best)
+        stack.callback(loader.close)
+        advice = f"use a smaller --batch-size than {config.batch_size}, or a smaller --size"
+        stack.enter_context(devices.out_of_memory_explained(advice))
+        targets_NC = torch.from_numpy(data.targets_NC).to(device)
+        skipped_in_a_row = 0
+        logits_NC = None
+        shown_s = time.perf_counter()
+        for epoch in range(progress.epoch, config.epochs + 1):
+            epoch_start_s, seen_before = time.perf_counter(), progress.num_seen
+            models.set_training(model, config.freeze_backbone)
+            stored = progress.totals or [0.0] * _NUM_TOTALS
+            totals = torch.tensor(stored, dtype=torch.float64, device=device)
+            batches = loader.train_epoch(
+                train_rows,
+                seed=config.seed,
+                epoch=epoch,
+                augment=config.augment,
+                bad=quarantine.rows(since=1),
+                first=progress.batches,
+            )
+            for batch in batches:
+                _leave_out(batch.dropped, epoch, quarantine, folder, watch)
+                progress.batches = batch.position
+                if len(batch.rows_N) < 2:  # BatchNorm needs two
+                    if len(batch.rows_N):
+                        name = data.names[batch.rows_N.item()]
+                        watch.note(
+                            f"{name} is left alone in the last step of epoch {epoch}: unused"
+                        )
+                    continue
+                step = (epoch - 1) * steps_per_epoch + batch.position - 1
+                lr, momentum = optim.lr_and_momentum(config, step, num_steps)
+                optim.set_lr_and_momentum(optimizer, lr, momentum)
 
-    # --------------------------------------------------------------------------- the summary
-    train_s = time.perf_counter() - start_s
-    loader.close()
-    evaluation = evaluate.evaluate(
-        evaluate.probabilities(logits_NC), val_targets_NC, data.class_names, "auto", config.seed
-    )
-    result = Result(folder, history, evaluation, train_s)
-    run.write_json(folder / run.SUMMARY, _summary(result))
-    return result
+                # --- forward and backward
+                batch_targets_NC = targets_NC[batch.rows_N]
+                with devices.autocast(device, amp):
+                    logits_NC = model(models.normalise(batch.images_NHWC))
+                loss = loss_of(logits_NC.float(), batch_targets_NC)
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+
+                # --- the step, unless it would lead to where numbers end
+                gradients = [p.grad for p in trained if p.grad is not None]
+                grad_norm = torch.nn.utils.get_total_norm(gradients)
+                # CPU-GPU synchronisation: weights that are no numbers cannot be mended.
+                is_finite = (loss.detach() + grad_norm).isfinite().item()
+                skipped_in_a_row = 0 if is_finite else skipped_in_a_row + 1
+                # The scale of fp16 is found by overflowing: a few steps left out are normal.
+                if not is_finite and (amp != "fp16" or skipped_in_a_row > _MAX_SKIPPED_STEPS):
+                    numbers = f"loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}"
+                    names = [data.names[row] for row in batch.rows_N.tolist()]
+                    raise _diverged(f"step {step + 1:,}", epoch, numbers, lr, amp, names, folder)
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+
+                # --- metrics stay on the device
+                if is_finite:
+                    with torch.no_grad():
+                        totals += _batch_totals(loss, logits_NC, batch_targets_NC)
+                    progress.num_seen += len(batch.rows_N)
+                else:
+                    progress.skipped_steps += 1
+                now_s = time.perf_counter()
+                if now_s - shown_s > _SHOW_EVERY_S:
+                    shown_s = now_s
+                    mean_loss = totals[0].item() / max(
+                        1, progress.num_seen
+                    )  # synchronisation: show
+                    speed = (progress.num_seen - seen_before) / (now_s - epoch_start_s)
+                    watch.step(epoch, step + 1, num_steps, mean_loss, speed)
+                if keeper.is_due():
+                    progress.totals = totals.tolist()  # CPU-GPU synchronisation: a checkpoint
+                    keeper.store()
+
+            # --- scores of the epoch
+            progress.totals = totals.tolist()
+            train_s = time.perf_counter() - epoch_start_s
+            if not stop():
+                logits_NC, dropped = evaluate.predict_logits(
+                    model, loader, val_rows, device=device, amp=amp
+                )
+                _leave_out(dropped, epoch, quarantine, folder, watch)
+                val_rows = quarantine.good(val_rows)
+            if stop():
+                keeper.store()
+                raise Interrupted(stop.signum, keeper.advice)
+            val_targets_NC = data.targets_NC[val_rows]
+            train_scores = _scores_of_totals(progress.totals, progress.num_seen)
+            val_scores = _val_scores(logits_NC, val_targets_NC, loss_of)
+            row = {
+                "epoch": epoch,
+                "lr": optim.lr_and_momentum(config, epoch * steps_per_epoch - 1, num_steps)[0],
+                **{f"train_{k}": v for k, v in train_scores.items()},
+                **{f"val_{k}": v for k, v in val_scores.items()},
+                "images_per_s": round((progress.num_seen - seen_before) / train_s, 1),
+                "seconds": round(time.perf_counter() - epoch_start_s, 2),
+            }
+            if not np.isfinite(row["val_loss"]):
+                numbers = f"validation loss {row['val_loss']:.4g}"
+                raise _diverged("the end", epoch, numbers, row["lr"], amp, [], folder)
+
+            # --- what stays: first the state, from which the other files could be made again
+            progress.history.append(row)
+            progress.epoch, progress.batches, progress.num_seen = epoch + 1, 0, 0
+            progress.totals = []
+            keeper.store()
+            keeper.keep_epoch()
+            watch.epoch(row, config.epochs, keeping.best(progress.history) is row)
+
+        # ----------------------------------------------------------------------- the summary
+        if logits_NC is None:  # nothing was left to do
+            logits_NC, dropped = evaluate.predict_logits(
+                model, loader, val_rows, device=device, amp=amp
+            )
+            _leave_out(dropped, progress.epoch, quarantine, folder, watch)
+            val_rows = quarantine.good(val_rows)
+        evaluation = evaluate.evaluate(
+            evaluate.probabilities(logits_NC),
+            data.targets_NC[val_rows],
+            data.class_names,
+            "auto",
+            config.seed,
+        )
+        result = Result(folder, progress.history, evaluation, progress.train_s)
+        run.write_json(folder / run.SUMMARY, _summary(result, progress))
+        (folder / run.PREVIOUS).unlink(missing_ok=True)
+        return result
 
 
 # ----------------------------------------------------------------------------------- helpers
@@ -263,23 +377,88 @@ def _val_scores(logits_NC: np.ndarray, targets_NC: np.ndarray, loss_of) -> dict[
     }
 
 
-def _checked_sizes(
-    data: dataset.Dataset, rows: np.ndarray, threads: int, watch: Watcher
-) -> np.ndarray:
-    """Return the images' sizes (len(data), 2); rows that are not used have the size 1 x 1.
+def _leave_out(
+    dropped: dict[int, str], epoch: int, quarantine: Quarantine, folder: Path, watch: Watcher
+) -> None:
+    """Enter files that have turned bad, and say so."""
+    if dropped:
+        quarantine.add(dropped, epoch)
+        quarantine.write(folder)
+        watch.note(quarantine.in_words(folder))
+
+
+def _diverged(
+    where: str, epoch: int, numbers: str, lr: float, amp: str, names: list[str], folder: Path
+) -> DivergedError:
+    """Return the error that names where training has gone wrong, and on what."""
+    more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
+    images = f", on {', '.join(names[:4])}{more}" if names else ""
+    return DivergedError(
+        f"{where} of epoch {epoch}: {numbers} at learning rate {lr:.2g} in {amp}{images}; try a"
+        f" lower --lr or --amp fp32. {run.shown(folder)} keeps the state before"
+    )
+
+
+def _where(progress: Progress, config: TrainConfig, steps_per_epoch: int) -> str:
+    """Return in words where a resumed run goes on."""
+    if progress.epoch > config.epochs:
+        return f"all {config.epochs} epochs are done"
+    where = f"going on in epoch {progress.epoch} of {config.epochs}"
+    if progress.batches:
+        where += f", after {progress.batches:,} of its {steps_per_epoch:,} steps"
+    if progress.history:
+        row = keeping.best(progress.history)
+        where += f"; best micro-F1 so far {row['val_micro_f1']:.4f} (epoch {row['epoch']})"
+    return where
+
+
+# What makes a run what it is; the other options say where it runs and how careful it is.
+_STAYS = {f.name for f in dataclasses.fields(TrainConfig)} - {
+    "data",
+    "images",
+    "max_bad",
+    "strict",
+    "max_pixels",
+    "epochs",
+    "device",
+    "threads",
+    "checkpoint_every",
+}
+
+
+def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
+    """Return a run's config with the options that were given now.
+
+    ``epochs`` may grow where the learning rate of the epochs before does not depend on their
+    number: with ``--schedule constant``.
 
     Raises:
-        GrigriError: if an image cannot be used, naming the first.
+        GrigriError: if there is no such run, or an option would make it another one.
     """
-    paths = [data.paths[i] for i in rows]
-    found = pipeline.inspect(
-        paths, threads=threads, on_progress=lambda done: watch.checking(done, len(rows))
-    )
-    if found.bad:
-        raise found.error(paths)
-    sizes_HW = np.ones((len(data), 2), dtype=np.int64)
-    sizes_HW[rows] = found.sizes_HW
-    return sizes_HW
+    run.require(folder)
+    stored = read_toml(folder / run.CONFIG)
+    before = resolve(TrainConfig(**stored))
+    if "strict" in given or "max_bad" in given:
+        stored = {k: v for k, v in stored.items() if k not in ("strict", "max_bad")}
+    config = resolve(TrainConfig(**stored | given))
+    for name in given:
+        was, now = getattr(before, name), getattr(config, name)
+        flag = "--" + name.replace("_", "-")
+        if name in _STAYS and was != now:
+            raise GrigriError(
+                f"{flag} was {was} in {folder}, not {now}: a resumed run keeps its options (to go"
+                f" on from its weights in a new run: train --weights {folder / run.LAST})"
+            )
+    if config.epochs != before.epochs and config.schedule != "constant":
+        raise GrigriError(
+            f"--epochs was {before.epochs} in {folder}, not {config.epochs}: the learning rate of"
+            f" one-cycle is planned from the number of epochs, so it cannot change now (with"
+            f" --schedule constant it can grow; to go on from the weights in a new run: train"
+            f" --weights {folder / run.LAST})"
+        )
+    if config.epochs < before.epochs:
+        raise GrigriError(f"--epochs was {before.epochs} in {folder}; it can only grow")
+    return config
 
 
 def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> TrainConfig:
@@ -303,18 +482,15 @@ def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> Trai
     )
 
 
-def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the epoch with the highest micro-F1, of several the one with the lowest loss."""
-    return max(history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
-
-
-def _summary(result: Result) -> dict[str, Any]:
+def _summary(result: Result, progress: Progress) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
     return {
         "epochs": len(result.history),
         "train_s": round(result.train_s, 1),
+        "images_left_out": len(progress.bad),
+        "skipped_steps": progress.skipped_steps,
         "last": result.history[-1],
-        "best": _best(result.history),
+        "best": keeping.best(result.history),
         "validation": {
             "num_images": result.evaluation.num_images,
             "threshold": result.evaluation.thresholds,

@@ -16,6 +16,12 @@ def one_thread(monkeypatch) -> None:
     monkeypatch.setattr(pipeline, "usable_threads", lambda: 1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory) -> None:
+    """Keep what is remembered of checked files out of the user's cache, and out of other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def cli(capfd):
     """Run the real command in this process: returns (exit code, stdout, stderr)."""

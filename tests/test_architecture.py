@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"config", "metrics", "losses", "optim", "geometry", "devices"},
-    {"dataset", "split", "models", "run", "demo"},
-    {"pipeline", "checkpoint"},
-    {"figures", "survey", "evaluate", "predict", "train"},
+    {"files", "interrupt"},
+    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile"},
+    {"dataset", "split", "models", "run", "demo", "verdicts"},
+    {"pipeline", "checkpoint", "provenance", "quarantine", "figures"},
+    {"survey", "evaluate", "predict", "keeper", "train"},
     {"screens", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -22,7 +23,8 @@ SAME_FLOOR = {
     ("optim", "config"),  # an optimizer is made from a config
     ("split", "dataset"),  # a split is of a data set
     ("train", "evaluate"),  # an epoch ends with an evaluation
-    ("train", "figures"),  # and with its curves
+    ("train", "keeper"),  # which keeps what it leaves
+    ("config", "imagefile"),  # the limit on pixels is an option
     ("predict", "evaluate"),  # predicting is the first half of evaluating
     ("cli", "screens"),
 }

@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 
@@ -16,8 +17,7 @@ CPU = torch.device("cpu")
 
 def make_loader(paths: list[Path], size_px: int = 24, **options) -> ImageLoader:
     settings = {"batch_size": 8, "device": CPU, "threads": 2} | options
-    sizes_HW = inspect(paths, threads=2).sizes_HW
-    return ImageLoader(paths, sizes_HW, size_px=size_px, **settings)
+    return ImageLoader(paths, inspect(paths, threads=2), size_px=size_px, **settings)
 
 
 @pytest.fixture
@@ -195,7 +195,6 @@ def test_every_kind_of_file_is_seen_as_pillow_sees_it(tmp_path: Path, name: str)
     found = inspect([path], threads=1)
     assert not found.bad
     assert tuple(found.sizes_HW[0]) == expected.shape[:2]
-    assert found.headers[0].grayscale == (name == "gray.jpg")
     seen = []
     inspect([path], threads=1, on_image=lambda i, decoded: seen.append(decoded.copy()))
     assert np.abs(seen[0].astype(int) - expected.astype(int)).max() <= 1
@@ -244,36 +243,172 @@ def test_inspect_names_each_bad_file_and_decodes_each_good_one_once(files, capfd
     assert "Premature end" in found.bad[0]  # the decoder's own words
     assert found.bad[3] == "empty file"
     assert sorted(seen) == [i for i in range(37) if i not in bad]
-    assert (found.sizes_HW[list(bad)] == 0).all()
+    assert (found.crc32_N[list(bad)] == -1).all()
     assert found.sizes_HW[1].tolist() == [30, 33]
     assert progress[-1] == 37
     assert capfd.readouterr().err == ""  # the decoders' own messages are caught
 
 
 def test_groups_fit_the_memory_together() -> None:
-    header = pipeline.Header(8000, 4000, False)  # 32 Mpx: two of them fill 64 Mpx
-    small = pipeline.Header(100, 100, False)
-    groups = list(pipeline._groups([header, None, header, header, *[small] * 70]))
+    rows = [0, 2, 3, *range(4, 74)]
+    weights = [32, 32, 32, *[1] * 70]
+    groups = list(pipeline._groups(rows, weights, limit=64))
     assert groups[0] == [0, 2]
     assert max(map(len, groups)) <= 64
-    assert [i for group in groups for i in group] == [0, 2, 3, *range(4, 74)]
+    assert [i for group in groups for i in group] == rows
 
 
 @pytest.mark.parametrize("host_warp", [True, False])
 @pytest.mark.parametrize("how", HOWS)
-def test_a_file_that_turns_bad_is_named_and_the_loader_goes_on(
+def test_a_file_that_turns_bad_is_dropped_and_named(
     files, how: str, host_warp: bool, capfd
 ) -> None:
     # At 12 px the images are shrunk first, so every input of the graph is in play.
     loader = make_loader(files, size_px=12, host_warp=host_warp)
     expected, _ = collect(loader.eval_epoch(np.arange(37)))
     damage(files[20], how)
-    with pytest.raises(GrigriError, match=r"20\.jpg: "):
+    for _ in range(2):
+        batches = list(loader.eval_epoch(np.arange(37)))
+        dropped = {row: reason for batch in batches for row, reason in batch.dropped.items()}
+        assert list(dropped) == [20] and dropped[20]
+        images, rows = collect(batches)
+        good = [i for i in range(37) if i != 20]
+        assert rows.tolist() == good
+        assert (images == expected[good]).all()
+        assert [b.position for b in batches] == [1, 2, 3, 4, 5]
+    assert capfd.readouterr().err == ""
+
+
+def test_another_picture_in_a_file_is_not_what_was_checked(files) -> None:
+    loader = make_loader(files)
+    before = files[3].stat()
+    content = bytearray(files[3].read_bytes())
+    content[-30] ^= 1  # as the disk might; size and time stay
+    files[3].write_bytes(content)
+    os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns))
+    dropped = [b.dropped for b in loader.eval_epoch(np.arange(8))]
+    assert dropped == [{3: "its content has changed since it was checked"}]
+
+
+def test_the_same_picture_written_again_is_used(files) -> None:
+    loader = make_loader(files)
+    files[3].write_bytes(files[3].read_bytes())
+    os.utime(files[3], (0, 0))
+    (batch,) = loader.eval_epoch(np.arange(8))
+    assert len(batch.rows_N) == 8 and not batch.dropped
+
+
+# --------------------------------------------------------------- batches around bad files
+
+
+@pytest.mark.parametrize(
+    "batches, bad, expected",
+    [
+        ([[0, 1, 2], [3, 4, 5]], [], [[0, 1, 2], [3, 4, 5]]),
+        ([[0, 1, 2], [3, 4, 5]], [1], [[0, 2], [3, 4, 5]]),
+        ([[0, 1], [2, 3], [4, 5]], [1], [[], [2, 3, 0], [4, 5]]),
+        ([[0, 1], [2, 3], [4, 5]], [5], [[0, 1], [2, 3, 4], []]),
+        ([[0, 1], [2, 3], [4, 5]], [2, 3, 4], [[0, 1, 5], [], []]),
+        ([[0, 1], [2, 3], [4, 5]], [0, 2, 4], [[], [3, 1, 5], []]),
+        ([[0, 1]], [1], [[0]]),
+        ([[0, 1]], [0, 1], [[]]),
+    ],
+)
+def test_without(batches: list, bad: list, expected: list) -> None:
+    found = pipeline.without([np.array(b, dtype=np.intp) for b in batches], bad)
+    assert [b.tolist() for b in found] == expected
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_each_good_image_is_seen_once_around_bad_ones(files, batch_size: int, when: str) -> None:
+    loader = make_loader(files, batch_size=batch_size)
+    whole = list(loader.train_epoch(np.arange(37), seed=0, epoch=1, augment=True))
+    order = np.concatenate([b.rows_N for b in whole]).tolist()
+    pixels, _ = collect(whole)
+    bad = [order[i] for i in (1, 2, 3, 10, 17, 36)]
+    known = bad if when == "before" else []
+    for row in bad if when == "during" else []:
+        damage(files[row], "missing")
+    batches = list(loader.train_epoch(np.arange(37), seed=0, epoch=1, augment=True, bad=known))
+    good = [row for row in order if row not in bad]
+    seen = np.concatenate([b.rows_N for b in batches]).tolist()
+    assert sorted(seen) == sorted(good)
+    images, rows = collect(batches)
+    assert (images == pixels[rows]).all()  # the others' pixels are what they were
+    if when == "before":
+        assert all(len(b.rows_N) > 1 and not b.dropped for b in batches)
+    else:
+        assert sorted(row for b in batches for row in b.dropped) == sorted(bad)
+        assert all(len(b.rows_N) > 1 for b in batches[:-1])
+    positions = [b.position for b in batches]
+    assert positions == sorted(set(positions)) and positions[-1] == len(whole)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_an_epoch_goes_on_where_it_was_left(files, batch_size: int) -> None:
+    loader = make_loader(files, batch_size=batch_size)
+
+    def epoch(first: int = 0) -> list[pipeline.Batch]:
+        options = {"seed": 0, "epoch": 4, "augment": True, "bad": [5, 6, 7, 20]}
+        return list(loader.train_epoch(np.arange(37), first=first, **options))
+
+    whole = epoch()
+    for done in range(len(whole) + 1):
+        rest = epoch(first=whole[done - 1].position if done else 0)
+        assert len(rest) == len(whole) - done
+        for a, b in zip(rest, whole[done:], strict=True):
+            assert (a.images_NHWC == b.images_NHWC).all() and a.position == b.position
+            assert a.rows_N.tolist() == b.rows_N.tolist()
+
+
+# ------------------------------------------------------------------------------- hanging
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Let the reading of one file hang until the test is over."""
+    over = threading.Event()
+    read = pipeline.files.read_bytes
+
+    def slow(path: Path, *limit: int) -> bytes:
+        if path.name == "20.jpg":
+            over.wait()
+        return read(path, *limit)
+
+    yield lambda: monkeypatch.setattr(pipeline.files, "read_bytes", slow)
+    over.set()
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_that_hangs_is_noticed_and_ends(files, hanging, monkeypatch) -> None:
+    said = []
+    loader = make_loader(files, on_slow=said.append)
+    hanging()
+    for name, value in (("_SLOW_S", 0.3), ("_HANG_S", 1.0), ("_POLL_S", 0.1), ("_LEAVE_S", 0.1)):
+        monkeypatch.setattr(pipeline, name, value)
+    with pytest.raises(GrigriError, match=r"no images for 1 s; being read: .*20\.jpg"):
         list(loader.eval_epoch(np.arange(37)))
-    good = np.array([i for i in range(37) if i != 20])
-    images, rows = collect(loader.eval_epoch(good))
-    assert rows.tolist() == good.tolist()
-    assert (images == expected[good]).all()
+    assert 2 <= len(said) <= 3 and "20.jpg" in said[0]
+
+
+@pytest.mark.timeout(60)
+def test_a_reader_that_hangs_does_not_block_giving_up(files, hanging, monkeypatch) -> None:
+    stop = threading.Event()
+    loader = make_loader(files, give_up=stop.is_set)
+    hanging()
+    monkeypatch.setattr(pipeline, "_LEAVE_S", 0.1)
+    threading.Timer(0.5, stop.set).start()
+    seen = list(loader.eval_epoch(np.arange(37)))
+    assert sum(len(b.rows_N) for b in seen) == 16  # what came before the file that hangs
+
+
+def test_giving_up_ends_an_epoch_between_two_batches(files) -> None:
+    done = []
+    loader = make_loader(files, give_up=lambda: len(done) == 2)
+    for batch in loader.eval_epoch(np.arange(37)):
+        done.append(batch)
+    assert len(done) == 2
 
 
 def test_leaving_an_epoch_early_ends_its_thread(files) -> None:

@@ -210,7 +210,7 @@ TWO = ["im1.jpg", "im2.jpg"]
         (None, "No such file"),
         ("", "not written by"),
         ("{", "not written by"),
-        (b"\xff\xfe", "not written by"),
+        (b"\xff\xfe", "not UTF-8"),
         ("[]", "not written by"),
         ("null", "not written by"),
         ("[" * 20_000, "not written by"),

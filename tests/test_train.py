@@ -21,6 +21,7 @@ from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import screens
+from grigri_fast import train as grigri_train
 
 TINY = ["--weights=none", "--size=32", "--epochs=1", "--batch-size=8", "--amp=fp32"]
 SMALL = ["--arch=shufflenet_v2_x0_5", *TINY]  # 1.4 MB, with BatchNorm
@@ -497,8 +498,9 @@ def test_golden_losses_notice_a_change(cli, photos, tmp_path, name: str, change:
 
 # ------------------------------------------------------------------- when something happens
 
-RECORD = {"config.toml", "split.json", "environment.json"}
+RECORD = {"config.toml", "split.json", "data.json", "environment.json", "resume.safetensors"}
 OF_AN_EPOCH = {"best.safetensors", "last.safetensors", "results.csv", "curves.png"}
+OF_AN_EPOCH |= {"resume-previous.safetensors"}
 
 
 def after_epoch(monkeypatch, number: int, happens) -> None:
@@ -517,12 +519,12 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def check_run_is_whole(cli, run: Path, epochs: int) -> None:
+def check_run_is_whole(cli, run: Path, epochs: int, extra: list = ()) -> None:
     """Check that a run that ended early has the files of its epochs and can be used."""
     assert {p.name for p in run.iterdir()} == RECORD | OF_AN_EPOCH
     assert [row["epoch"] for row in results(run)] == list(range(1, epochs + 1))
     assert header(run)["epoch"] == epochs
-    code, printed, err = cli("eval", run, "--json")
+    code, printed, err = cli("eval", run, "--json", *extra)
     assert (code, err) == (0, "") and json.loads(printed)["epoch"] == epochs
 
 
@@ -563,36 +565,110 @@ def test_a_write_that_fails_leaves_the_epochs_before(
     after_epoch(monkeypatch, 1, fsync.arm)
     found, _, err = cli("train", photos, *SMALL, "--epochs=3", "--out", tmp_path, "--name=run")
     assert found == code and says in err and err.count("\n") == 1
+    assert code != 1 or err.endswith(f"; go on with: grigri-fast train --resume {tmp_path}/run\n")
     check_run_is_whole(cli, tmp_path / "run", epochs=1)
 
 
-@pytest.mark.parametrize("damage", ["gone", "truncated"])
-def test_a_file_that_turns_bad_during_training_is_named(
+DAMAGES = {
+    "gone": lambda path: path.unlink(),
+    "truncated": lambda path: os.truncate(path, 300),
+    "replaced": lambda path: write_image(path, 77),
+    "fifo": lambda path: (path.unlink(), os.mkfifo(path)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_files_that_turn_bad_are_left_out_and_named(
     cli, photos, tmp_path, monkeypatch, damage: str
 ) -> None:
-    image = photos / "images" / "im7.jpg"
+    whole = fit(cli, photos, tmp_path, *SMALL, "--epochs=3", "--name=whole")
+    in_train, in_val = (photos / "images" / parts(whole)[p][3] for p in ("train", "val"))
 
     def turn_bad() -> None:
-        content = image.read_bytes()
-        image.unlink()
-        if damage == "truncated":
-            image.write_bytes(content[:300])
+        DAMAGES[damage](in_train)
+        DAMAGES[damage](in_val)
 
     after_epoch(monkeypatch, 1, turn_bad)
-    found, _, err = cli("train", photos, *SMALL, "--epochs=3", "--out", tmp_path, "--name=run")
-    *noise, line = err.splitlines()
-    assert found == 1 and line.startswith(f"error: {image}: ")
-    # The decoder's C++ code speaks for itself on a truncated file, when a batch of training fails.
-    assert len(noise) <= (damage == "truncated") and "Traceback" not in err
-    assert header(tmp_path / "run")["epoch"] == 1
-    assert {p.name for p in (tmp_path / "run").iterdir()} == RECORD | OF_AN_EPOCH
+    options = [*SMALL, "--epochs=3", "--name=run", "--max-bad=0.1", "--out", tmp_path]
+    code, out, err = cli("train", photos, *options)
+    assert (code, err) == (0, "")
+    run = tmp_path / "run"
+    with (run / "quarantine.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"]: row["since"] for row in rows} == {
+        str(in_train): "epoch 2",
+        str(in_val): "epoch 2",
+    }
+    assert all(row["reason"] for row in rows)
+    assert str(in_train) in out and "quarantine.csv" in out
+    # The epoch before is what it would have been, the rest goes on with the others.
+    assert losses_of(run)[0] == losses_of(whole)[0] and losses_of(run)[1:] != losses_of(whole)[1:]
+    assert len(results(run)) == 3
+    assert json.loads((run / "summary.json").read_text())["images_left_out"] == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run(cli, photos, tmp_path) -> None:
+@pytest.mark.parametrize("option", ["--strict", "--max-bad=0", "--max-bad=0.02"])
+def test_too_many_files_that_turn_bad_end_the_run(
+    cli, photos, tmp_path, monkeypatch, option: str
+) -> None:
+    image = photos / "images" / "im7.jpg"
+    after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
+    options = [*SMALL, "--epochs=3", "--name=run", "--out", tmp_path]
+    code, _, err = cli("train", photos, *options, option)
+    assert code == 1 and err.count("\n") == 1 and f"{image}: its content has changed" in err
+    assert f"--resume {tmp_path / 'run'}" in err
+    check_run_is_whole(cli, tmp_path / "run", epochs=1, extra=["--max-bad=0.5"])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_the_step(cli, photos, tmp_path) -> None:
     options = [*SMALL, "--lr=1e30", "--schedule=constant", "--epochs=3", "--name=run"]
     code, _, err = cli("train", photos, *options, "--out", tmp_path)
-    assert code == 1 and "no number any more in epoch 1" in err and err.count("\n") == 1
-    assert {p.name for p in (tmp_path / "run").iterdir()} == RECORD
+    assert code == 1 and err.count("\n") == 1
+    assert "step 2 of epoch 1: loss" in err and "learning rate 1e+30 in fp32, on im" in err
+    assert "--resume" not in err  # it would do the same again
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} == RECORD
+    state = safetensors.torch.load_file(run / "resume.safetensors")
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_the_step(
+    cli, photos, tmp_path, monkeypatch
+) -> None:
+    step, calls = torch.optim.SGD.step, []
+
+    def bce(logits_NC: torch.Tensor, targets_NC: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits_NC, targets_NC)
+        if len(calls) == 3:  # the value is fine, its gradient is not
+            loss = loss + (logits_NC.sum() * 0).sqrt() * 0
+        return loss
+
+    def counted(self, *args: object) -> None:
+        calls.append(1)
+        step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", counted)
+    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+    code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--epochs=3")
+    assert code == 1 and "step 4 of epoch 1: loss 0." in err and "gradient norm nan" in err
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("where", ["on a GPU", "on a CPU"])
+def test_out_of_memory_is_one_line_with_advice(
+    cli, photos, tmp_path, monkeypatch, where: str
+) -> None:
+    def bce(*args: object) -> torch.Tensor:
+        if where == "on a GPU":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return torch.empty(2**60)
+
+    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+    code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--name=run")
+    assert code == 1 and err.count("\n") == 1
+    assert "out of memory: use a smaller --batch-size than 8" in err
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

@@ -12,8 +12,8 @@ from grigri_fast.pipeline import ImageLoader, inspect
 
 
 def loader_on(device: torch.device, paths: list[Path], size_px: int) -> ImageLoader:
-    sizes_HW = inspect(paths, threads=2).sizes_HW
-    return ImageLoader(paths, sizes_HW, size_px=size_px, batch_size=16, device=device, threads=2)
+    found = inspect(paths, threads=2)
+    return ImageLoader(paths, found, size_px=size_px, batch_size=16, device=device, threads=2)
 
 
 def images_of(batches) -> np.ndarray:
