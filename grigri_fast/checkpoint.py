@@ -241,13 +241,15 @@ def _write(
 
 def _read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return tensors and fields of a file that :func:`_write` wrote and nothing has changed."""
+    if not path.exists():
+        raise GrigriError(f"{path}: no such checkpoint (has the run finished its first epoch?)")
     try:
         content = bytearray(files.read_bytes(path))
     except GrigriError as e:
-        raise GrigriError(f"{path}: {e} (has the run finished its first epoch?)") from e
+        raise GrigriError(f"{path}: {e}") from e
     where = _CHECKSUM.search(content, 0, _HEAD_BYTES)
     if where is None:
-        raise GrigriError(f"{path}: not a checkpoint of grigri-fast, or a damaged one")
+        raise GrigriError(f"{path}: damaged checkpoint, or none of grigri-fast")
     stored = bytes(where[1])
     content[where.start(1) : where.end(1)] = b"0" * 64
     if hashlib.sha256(content).hexdigest().encode() != stored:
@@ -259,7 +261,14 @@ def _read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[s
             raise GrigriError(f"{path}: not a file of this kind")
         fields.pop("sha256")
         return safetensors.torch.load(bytes(content)), fields
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except (
+        safetensors.SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as e:
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
 
 

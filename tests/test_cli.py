@@ -19,7 +19,7 @@ from safetensors import safe_open
 from sklearn import metrics as reference
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import __version__, dataset
+from grigri_fast import __version__, checkpoint, dataset
 
 SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=1", "--batch-size=16"]
 SMALL += ["--threads=1"]  # for the commands that run in a process of their own
@@ -27,9 +27,11 @@ FILES = {
     "best.safetensors",
     "config.toml",
     "curves.png",
+    "data.json",
     "environment.json",
     "last.safetensors",
     "results.csv",
+    "resume.safetensors",
     "split.json",
     "summary.json",
 }
@@ -55,6 +57,12 @@ def tensors(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
 def header(run: Path, name: str = "last") -> dict:
     with safe_open(run / f"{name}.safetensors", framework="pt") as file:
         return json.loads(file.metadata()["grigri-fast"])
+
+
+def rewrite(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write a checkpoint with other weights and all else as it was."""
+    fields = checkpoint._read(path, checkpoint._FORMAT)[1]
+    checkpoint._write(path, state, fields, checkpoint._FORMAT)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -509,11 +517,14 @@ def test_ctrl_c_leaves_a_run_that_can_be_used(photos, tmp_path) -> None:
             break
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted\n")
     run = tmp_path / "photos-resnet18"
+    line = f"interrupted; go on with: grigri-fast train --resume {run}\n"
+    assert (process.returncode, err) == (130, line)
     assert {p.name for p in run.iterdir() if p.suffix == ".safetensors"} == {
         "best.safetensors",
         "last.safetensors",
+        "resume-previous.safetensors",
+        "resume.safetensors",
     }
     assert command("eval", run).returncode == 0
 
@@ -624,8 +635,7 @@ def test_last_and_best_are_the_files_of_that_name(cli, trained, run) -> None:
     data, _ = trained
     state = tensors(run)
     state["fc.weight"] *= -1
-    with safe_open(run / "best.safetensors", framework="pt") as file:
-        safetensors.torch.save_file(state, run / "best.safetensors", file.metadata())
+    rewrite(run / "best.safetensors", state)
     options = [data / "images", "--out", run / "p.json"]
     labels = {}
     for name in ("last", "best"):

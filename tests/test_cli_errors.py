@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from small_set import write_image
 
+from grigri_fast import checkpoint
 from grigri_fast.cli import main
 
 SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=1", "--batch-size=16"]
@@ -61,7 +62,12 @@ def test_rows_without_an_image(refused, tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg", 0)
     lines = ["image,labels", "a.jpg,cat", *(f"{n}.jpg,dog" for n in range(9))]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    refused("train", tmp_path / "labels.csv", *SMALL, says="has a row of labels, but")
+    refused(
+        "train",
+        tmp_path / "labels.csv",
+        *SMALL,
+        says="0.jpg: No such file or directory; say where the images are",
+    )
 
 
 def test_images_option_that_would_be_ignored(refused, photos: Path) -> None:
@@ -81,7 +87,9 @@ DAMAGES = {
 @pytest.mark.parametrize("how", DAMAGES)
 def test_images_that_cannot_be_decoded(refused, photos: Path, how: str) -> None:
     DAMAGES[how](photos / "images" / "im9.jpg")
-    refused("train", photos, *SMALL, says=f"{photos / 'images' / 'im9.jpg'}: ")
+    says = f"{photos / 'images' / 'im9.jpg'}: "
+    refused("train", photos, *SMALL, "--strict", says=says)
+    refused("train", photos, *SMALL, "--max-bad=0.01", says=says)
 
 
 # ---------------------------------------------------------------------------- option values
@@ -265,7 +273,7 @@ def test_damaged_checkpoints(refused, run: Path, photos: Path, content: bytes) -
         (["train", "DATA", "--name="], "is not a folder name", 1),
         (["train", "DATA", "--out="], "--out must not be empty", 1),
         (["train", "DATA/nowhere.csv"], "no such file or folder", 1),
-        (["train", "DATA", "--config=DATA"], "Is a directory", 1),
+        (["train", "DATA", "--config=DATA"], "not a regular file", 1),
         (["train", "DATA", "--split=DATA/annotations/cat.txt"], "not written by `data split", 1),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -313,12 +321,13 @@ def test_truncated_checkpoints(refused, run: Path, photos: Path) -> None:
 
 def test_checkpoints_of_something_else(refused, run: Path, photos: Path) -> None:
     path = run / "last.safetensors"
-    with safetensors.safe_open(path, framework="pt") as file:
-        header, state = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    state, fields = checkpoint._read(path, checkpoint._FORMAT)
     safetensors.torch.save_file(state, path)
-    refused("predict", run, photos, says="not a checkpoint of grigri-fast")
+    refused("predict", run, photos, says="damaged checkpoint, or none of grigri-fast")
+    checkpoint._write(path, state, fields, "something else")
+    refused("predict", run, photos, says="not a file of this kind")
     del state["fc.bias"]
-    safetensors.torch.save_file(state, path, header)
+    checkpoint._write(path, state, fields, checkpoint._FORMAT)
     refused("predict", run, photos, says="the weights do not fit resnet18")
 
 
@@ -354,7 +363,7 @@ def test_a_damaged_split_in_a_run(refused, run: Path, text: str | None) -> None:
         (b'name = "a\\u0000b"', "--name"),
         (b'val = 0.2\nsplit = "s.json"', "leave --val/--test out"),
         (b"momentum_min = 0.5\nschedule = 'constant'", "--momentum-min only works"),
-        (b"seed = \xff", "not valid TOML"),
+        (b"seed = \xff", "not UTF-8 text"),
     ],
 )
 def test_more_config_files(refused, photos: Path, tmp_path: Path, text: bytes, says: str) -> None:

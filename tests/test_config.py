@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from grigri_fast.config import TrainConfig, read_toml, resolve, write_toml
+from grigri_fast.config import TrainConfig, checkpoint_interval, read_toml, resolve, write_toml
 from grigri_fast.errors import GrigriError
 
 
@@ -31,6 +31,9 @@ def test_the_defaults_are_the_reports_final_recipe() -> None:
         "test": 0.0,
         "split": None,
         "limit": None,
+        "max_bad": 0.05,
+        "strict": False,
+        "max_pixels": 100_000_000,
         "arch": "resnet34",
         "weights": "imagenet",
         "freeze_backbone": False,
@@ -51,6 +54,7 @@ def test_the_defaults_are_the_reports_final_recipe() -> None:
         "threads": None,
         "out": "runs",
         "name": None,
+        "checkpoint_every": "10min",
     }
 
 
@@ -291,7 +295,7 @@ def test_a_path_of_bytes_that_are_no_text_gives_no_broken_toml(tmp_path: Path) -
         ("[train]\nepochs = 3", ["unknown key 'train'"]),
         ("epochs = ", ["not valid TOML"]),
         ("epochs = 3\nepochs = 4", ["not valid TOML"]),
-        (b"data = '\xe9'", ["not valid TOML"]),
+        (b"data = '\xe9'", ["not UTF-8"]),
         ("{}", ["not valid TOML"]),
         (None, ["No such file"]),
     ],
@@ -337,3 +341,31 @@ def test_a_wrong_value_in_a_config_file_names_the_option(
 def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
     with pytest.raises(GrigriError, match="--config"):
         read_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("500", (500, None)),
+        ("1", (1, None)),
+        ("3 steps", (3, None)),
+        ("1step", (1, None)),
+        ("10min", (None, 600.0)),
+        ("0.5 min", (None, 30.0)),
+    ],
+)
+def test_the_interval_between_checkpoints(text: str, interval: tuple) -> None:
+    assert checkpoint_interval(text) == interval
+
+
+@pytest.mark.parametrize("text", ["", "0", "0min", "-3", "1.5", "ten", "10s", "nan", "5 minutes"])
+def test_a_wrong_interval_is_an_error(text: str) -> None:
+    with pytest.raises(GrigriError, match="--checkpoint-every"):
+        TrainConfig(data="x", checkpoint_every=text)
+
+
+def test_strict_allows_no_bad_image() -> None:
+    assert resolve(TrainConfig(data="x", strict=True)).max_bad == 0
+    assert resolve(TrainConfig(data="x", strict=True, max_bad=0)).max_bad == 0
+    with pytest.raises(GrigriError, match="--strict"):
+        TrainConfig(data="x", strict=True, max_bad=0.1)
