@@ -171,7 +171,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         options = tomllib.loads(files.read_text(path))
     except GrigriError as e:
         raise GrigriError(f"--config {path}: {e}") from e
-    except (tomllib.TOMLDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise GrigriError(f"--config {path}: not valid TOML: {e}") from e
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     for key in options:

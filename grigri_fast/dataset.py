@@ -230,7 +230,7 @@ def _from_jsonl(file: Path, images: Path | None) -> Dataset:
         where = f"{file} line {line_number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:
             raise GrigriError(f"{where}: not valid JSON: {e}") from e
         if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
             raise GrigriError(f"{where}: expected an object with a file_name and labels")
@@ -338,7 +338,7 @@ def _split_labels(file: Path, lines: list[int], cells: list[str]) -> list[list[s
         for line, cell in zip(lines, cells, strict=True):
             try:
                 words = json.loads(cell) if cell.strip() else []
-            except (json.JSONDecodeError, RecursionError) as e:
+            except (ValueError, RecursionError) as e:
                 raise GrigriError(f"{file} line {line}: not a JSON list: {cell[:40]!r}") from e
             if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                 raise GrigriError(f"{file} line {line}: expected a list of names: {cell[:40]!r}")

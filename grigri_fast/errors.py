@@ -32,5 +32,9 @@ class Interrupted(BaseException):
         self.signum, self.advice = signum, advice
 
 
+class BetweenStepsError(GrigriError):
+    """Training cannot go on, but its state is that after a step, and is worth storing."""
+
+
 class DivergedError(GrigriError):
     """Training has gone to where numbers end; to do the same again would not help."""

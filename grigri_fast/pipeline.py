@@ -12,6 +12,7 @@ Labels never come here: a batch carries the row numbers of its images.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import queue
 import tempfile
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -32,10 +33,12 @@ from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali import __version__ as dali_version
 
 from . import files, geometry, imagefile
-from .errors import GrigriError
+from .errors import BetweenStepsError, GrigriError
 from .verdicts import Verdict, Verdicts
 
 cv2.setNumThreads(1)  # the loader's own threads warp, an image each
+
+Result = TypeVar("Result")
 
 _MORE = 3  # images in a batch beyond batch_size: one each by cut, by without, and by a drop
 _AHEAD = 2  # batches that wait ready while the device works on one
@@ -294,7 +297,15 @@ class ImageLoader:
         thread = threading.Thread(target=produce, name="grigri-loader", daemon=True)
         thread.start()
         try:
-            while not self._give_up() and (item := self._wait_for(ready)) is not None:
+
+            def next_one() -> Batch | BaseException | None:
+                return ready.get(timeout=_POLL_S)
+
+            waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
+            while not self._give_up():
+                item = _patiently(next_one, self._reading, **waiting)
+                if item is None:
+                    break
                 if isinstance(item, BaseException):
                     raise item
                 if self._stream is not None:
@@ -304,26 +315,6 @@ class ImageLoader:
         finally:
             stop.set()
             thread.join(_LEAVE_S)  # one that hangs is left behind
-
-    def _wait_for(self, ready: queue.Queue) -> Batch | BaseException | None:
-        """Return the next item; None where :attr:`_give_up` says so; notice a hang."""
-        start_s = said_s = time.monotonic()
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return ready.get(timeout=_POLL_S)
-            if self._give_up():
-                return None
-            now_s = time.monotonic()
-            if now_s - said_s < _SLOW_S:
-                continue
-            said_s = now_s
-            names = [str(path) for path in list(self._reading)[:3]]
-            what = f"no images for {now_s - start_s:.0f} s; " + (
-                f"being read: {', '.join(names)}" if names else "no file is being read"
-            )
-            if now_s - start_s >= _HANG_S:
-                raise GrigriError(f"{what}: does the disk or the network still answer?")
-            self._on_slow(what)
 
     def _make(
         self, rows: NDArray[np.intp], maps: NDArray[np.float32], dropped: dict[int, str]
@@ -409,6 +400,42 @@ class ImageLoader:
         return batch_NHWC, rows_N
 
 
+def _patiently(
+    poll: Callable[[], Result],
+    reading: set[Path],
+    give_up: Callable[[], bool],
+    on_slow: Callable[[str], None],
+) -> Result | None:
+    """Return what ``poll`` returns once it no longer times out; notice where that takes long.
+
+    Args:
+        poll: raises queue.Empty or TimeoutError after a moment without a result.
+        reading: the files that threads are reading now.
+        give_up: where it returns True, the result is None.
+        on_slow: told from time to time what is waited for.
+
+    Raises:
+        BetweenStepsError: when there has been no result for ten minutes.
+    """
+    start_s = said_s = time.monotonic()
+    while True:
+        with contextlib.suppress(queue.Empty, TimeoutError):
+            return poll()
+        if give_up():
+            return None
+        now_s = time.monotonic()
+        if now_s - said_s < _SLOW_S:
+            continue
+        said_s = now_s
+        names = [str(path) for path in list(reading)[:3]]
+        what = f"no images for {now_s - start_s:.0f} s; " + (
+            f"being read: {', '.join(names)}" if names else "no file is being read"
+        )
+        if now_s - start_s >= _HANG_S:
+            raise BetweenStepsError(f"{what}: does the disk or the network still answer?")
+        on_slow(what)
+
+
 # --------------------------------------------------------------------------- checking images
 
 
@@ -440,6 +467,7 @@ def inspect(
     remembered: bool = True,
     on_progress: Callable[[int], None] = lambda done: None,
     on_image: Callable[[int, NDArray[np.uint8]], None] | None = None,
+    on_slow: Callable[[str], None] = lambda text: None,
 ) -> Inspection:
     """Look at every file, then decode it, and say what is wrong with which.
 
@@ -457,6 +485,7 @@ def inspect(
         on_progress: called with the number of files done.
         on_image: called with the index and the decoded pixels (H, W, 3) of each good file; all
             files are decoded for it.
+        on_slow: told what is waited for, when no file could be read for a while.
     """
     rows = np.arange(len(paths)) if rows is None else rows
     found = Inspection(
@@ -503,7 +532,7 @@ def inspect(
         stack.callback(remember)  # also what was found before Ctrl-C
         open_rows = [r for r in stamps if found.crc32_N[r] < 0 and r not in found.bad]
         groups = _groups(open_rows, [stamps[r][0] for r in open_rows], _GROUP_BYTES)
-        for contents in checker.read_ahead(groups):
+        for contents in checker.read_ahead(groups, on_slow):
             if max_bad is not None and len(found.bad) > max_bad:
                 break
             for row, verdict, lasts in checker.check(contents, on_image):
@@ -524,6 +553,7 @@ class _Checker:
 
     def __init__(self, paths: Sequence[Path], threads: int, max_pixels: int) -> None:
         self._paths, self._threads, self._max_pixels = paths, threads, max_pixels
+        self._reading: set[Path] = set()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="grigri-check")
 
     @functools.cached_property
@@ -538,16 +568,21 @@ class _Checker:
         pixels.build()
         return shapes, pixels
 
-    def read_ahead(self, groups: Iterator[list[int]]) -> Iterator[dict[int, Content]]:
+    def read_ahead(
+        self, groups: Iterator[list[int]], on_slow: Callable[[str], None]
+    ) -> Iterator[dict[int, Content]]:
         """Yield each group's files, read and summed while the group before is decoded."""
         waiting: list[Future[dict[int, Content]]] = []
-        for group in groups:
+        for group in itertools.chain(groups, [[]]):
             shares = [group[i :: self._threads] for i in range(self._threads)]
             reading = [self._pool.submit(self._read, share) for share in shares]
-            if waiting:
-                yield {row: content for done in waiting for row, content in done.result().items()}
+            contents: dict[int, Content] = {}
+            for future in waiting:
+                poll = functools.partial(future.result, timeout=_POLL_S)
+                contents |= _patiently(poll, self._reading, lambda: False, on_slow)
+            if contents:
+                yield contents
             waiting = reading
-        yield {row: content for done in waiting for row, content in done.result().items()}
 
     def check(
         self,
@@ -555,8 +590,6 @@ class _Checker:
         on_image: Callable[[int, NDArray[np.uint8]], None] | None,
     ) -> Iterator[tuple[int, Verdict, bool]]:
         """Yield row, verdict, and whether the verdict lasts as long as the file's content."""
-        if not contents:
-            return
         shapes, pixels = self._graphs
         encoded: dict[int, NDArray[np.uint8]] = {}
         crc32: dict[int, int] = {}
@@ -571,7 +604,10 @@ class _Checker:
                 yield row, Verdict(crc32[row], reason=shape), True
                 continue
             height, width = map(int, shape[:2])
-            if not 0 < height * width <= self._max_pixels:
+            if height < 1 or width < 1:
+                reason = f"its header claims {width:,} x {height:,} pixels"
+                yield row, Verdict(crc32[row], reason=reason), True
+            elif height * width > self._max_pixels:
                 reason = (
                     f"{width:,} x {height:,} pixels, more than the {self._max_pixels:,} of"
                     f" --max-pixels"
@@ -596,11 +632,13 @@ class _Checker:
     def _read(self, rows: list[int]) -> dict[int, Content]:
         contents: dict[int, Content] = {}
         for row in rows:
+            self._reading.add(self._paths[row])
             try:
                 content = imagefile.read(self._paths[row], self._max_pixels)
                 contents[row] = np.frombuffer(content, dtype=np.uint8), zlib.crc32(content)
             except GrigriError as e:
                 contents[row] = str(e)
+            self._reading.discard(self._paths[row])
         return contents
 
 

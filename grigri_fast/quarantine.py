@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import files, run
 from .dataset import Dataset
-from .errors import GrigriError
+from .errors import BetweenStepsError, GrigriError
 
 BEFORE = 0  # the "epoch" of what was bad before training
 
@@ -41,15 +41,17 @@ class Quarantine:
         """Enter rows with their reasons.
 
         Raises:
-            GrigriError: if they are too many now.
+            BetweenStepsError: if they would be too many then; none of them is entered.
         """
-        for row, reason in bad.items():
-            self.bad.setdefault(self._data.names[row], (reason, epoch))
-        require_few(
-            {self._path(name): reason for name, (reason, _) in self.bad.items()},
-            self._num_images,
-            self._max_bad,
-        )
+        names = {self._data.names[row]: (reason, epoch) for row, reason in bad.items()}
+        all_bad = names | self.bad
+        by_path = {self._path(name): reason for name, (reason, _) in all_bad.items()}
+        try:
+            require_few(by_path, self._num_images, self._max_bad)
+        except GrigriError as e:
+            raise BetweenStepsError(str(e)) from e
+        for name in names:
+            self.bad.setdefault(name, names[name])
 
     def rows(self, since: int = BEFORE) -> list[int]:
         """Return the rows that turned bad in epoch ``since`` or later."""
@@ -79,7 +81,7 @@ class Quarantine:
         return (
             f"{count:,} of {self._num_images:,} images cannot be used and"
             f" {'is' if count == 1 else 'are'} left out, listed in {folder / run.QUARANTINE};"
-            f" {'the last' if count > 1 else 'it is'} {self._path(name)}: {reason}"
+            f" {'the last is' if count > 1 else 'it is'} {self._path(name)}: {reason}"
             + (f" ({_since(epoch)})" if epoch != BEFORE else "")
         )
 

@@ -30,7 +30,7 @@ from . import (
 from . import keeper as keeping
 from .checkpoint import Progress
 from .config import TrainConfig, read_toml, resolve, write_toml
-from .errors import DivergedError, GrigriError, Interrupted
+from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from .losses import LOSSES
 from .quarantine import BEFORE, Quarantine
 
@@ -125,6 +125,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             max_pixels=config.max_pixels,
             max_bad=quarantine.num_allowed,
             on_progress=lambda done: watch.checking(done, len(rows)),
+            on_slow=watch.note,
         )
         if resume is not None:
             provenance.require_same(resume / run.DATA, data, found.crc32_N)
@@ -201,8 +202,19 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             on_slow=watch.note,
         )
         stack.callback(loader.close)
-        advice = f"use a smaller --batch-size than {config.batch_size}, or a smaller --size"
+        advice = (
+            f"train with a smaller --batch-size than {config.batch_size} or a smaller --size, or"
+            f" free memory that others use"
+        )
         stack.enter_context(devices.out_of_memory_explained(advice))
+        totals = torch.zeros(_NUM_TOTALS, dtype=torch.float64, device=device)
+
+        def store_after_the_last_step(kind: object, error: object, trace: object) -> None:
+            if isinstance(error, BetweenStepsError):
+                progress.totals = totals.tolist()
+                keeper.store()
+
+        stack.push(store_after_the_last_step)
         targets_NC = torch.from_numpy(data.targets_NC).to(device)
         skipped_in_a_row = 0
         logits_NC = None
@@ -224,11 +236,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 _leave_out(batch.dropped, epoch, quarantine, folder, watch)
                 progress.batches = batch.position
                 if len(batch.rows_N) < 2:  # BatchNorm needs two
-                    if len(batch.rows_N):
-                        name = data.names[batch.rows_N.item()]
-                        watch.note(
-                            f"{name} is left alone in the last step of epoch {epoch}: unused"
-                        )
+                    for left in batch.rows_N.tolist():
+                        watch.note(f"{data.names[left]} is alone in a step: unused this epoch")
                     continue
                 step = (epoch - 1) * steps_per_epoch + batch.position - 1
                 lr, momentum = optim.lr_and_momentum(config, step, num_steps)
@@ -267,9 +276,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 now_s = time.perf_counter()
                 if now_s - shown_s > _SHOW_EVERY_S:
                     shown_s = now_s
-                    mean_loss = totals[0].item() / max(
-                        1, progress.num_seen
-                    )  # synchronisation: show
+                    # CPU-GPU synchronisation: the display.
+                    mean_loss = totals[0].item() / max(1, progress.num_seen)
                     speed = (progress.num_seen - seen_before) / (now_s - epoch_start_s)
                     watch.step(epoch, step + 1, num_steps, mean_loss, speed)
                 if keeper.is_due():

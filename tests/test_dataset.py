@@ -354,3 +354,12 @@ def test_an_image_under_two_spellings_of_its_path_is_one_image(tmp_path: Path) -
     """Otherwise it can be in train and in val at once."""
     (tmp_path / "l.csv").write_text("image,labels\na.jpg,cat\n./a.jpg,cat\n")
     assert "line 3" in one_line_error(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000])
+def test_a_number_without_end_in_json_is_a_wrong_line(tmp_path: Path, number: str) -> None:
+    """Python refuses to read integers of more than 4,300 digits (found by benchmarks/fuzz.py)."""
+    (tmp_path / "l.jsonl").write_text('{"file_name": "a.jpg", "label": "x"}\n' + number + "\n")
+    assert "l.jsonl line 2: not valid JSON" in one_line_error(tmp_path / "l.jsonl")
+    (tmp_path / "l.csv").write_text(f"image,labels\na.jpg,[{number}]\n")
+    assert "l.csv line 2: not a JSON list" in one_line_error(tmp_path / "l.csv")

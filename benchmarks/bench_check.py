@@ -1,0 +1,92 @@
+"""How long does checking every image take, beside decoding them once?
+
+    python benchmarks/bench_check.py FOLDER [--repeats 7] [--threads 2] [--out result.json]
+
+Three ways to go through a folder's images, interleaved (A B C A B C ...), each in full:
+
+- decode: read each file and decode it with DALI, 64 at a time, and nothing else;
+- check: ``pipeline.inspect`` as ``train`` calls it the first time (guard, header, sum, decode);
+- known: the same with the verdicts of the run before, as ``train`` calls it from then on.
+
+What counts is the ratio check / decode within a repeat (issue 3 asks for at most 2).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from grigri_fast import files, pipeline
+from grigri_fast.dataset import find_images
+
+_AT_A_TIME = 64
+
+
+def decode(paths: list[Path], threads: int) -> None:
+    """Read and decode every file."""
+    graph = pipeline.image_graph(
+        device="cpu",
+        size_px=0,
+        shrink=False,
+        warp=False,
+        batch_size=_AT_A_TIME,
+        num_threads=threads,
+        device_id=None,
+        prefetch_queue_depth=1,
+    )
+    graph.build()
+    for first in range(0, len(paths), _AT_A_TIME):
+        batch = [np.fromfile(p, dtype=np.uint8) for p in paths[first : first + _AT_A_TIME]]
+        graph.feed_input("encoded", batch)
+        graph.run()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long ``work`` takes."""
+    start_s = time.perf_counter()
+    work()
+    return time.perf_counter() - start_s
+
+
+def main() -> None:
+    """Measure, print a table, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    paths, threads = find_images([options.folder]), options.threads
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        ways = {
+            "decode": lambda: decode(paths, threads),
+            "check": lambda: pipeline.inspect(paths, threads=threads, remembered=False),
+            "known": lambda: pipeline.inspect(paths, threads=threads),
+        }
+        for work in ways.values():  # warm: files in the page cache, verdicts remembered
+            work()
+        runs = [
+            {name: seconds(work) for name, work in ways.items()} for _ in range(options.repeats)
+        ]
+    print(f"{len(paths):,} images, {threads} threads, {options.repeats} interleaved repeats")
+    for name in ways:
+        times = sorted(run[name] for run in runs)
+        median = statistics.median(times)
+        print(f"{name:8} {median:6.2f} s  ({times[0]:.2f}-{times[-1]:.2f})")
+    ratios = sorted(run["check"] / run["decode"] for run in runs)
+    median = statistics.median(ratios)
+    print(f"check / decode: {median:.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})")
+    if options.out is not None:
+        record = {"images": len(paths), "threads": threads, "seconds": runs, "ratios": ratios}
+        files.write_atomic(options.out, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
