@@ -5,7 +5,7 @@
 Three ways to go through a folder's images, interleaved (A B C A B C ...), each in full:
 
 - decode: read each file and decode it with DALI, 64 at a time, and nothing else;
-- check: ``pipeline.inspect`` as ``train`` calls it the first time (guard, header, sum, decode);
+- check: ``inspection.inspect`` as ``train`` calls it the first time (guard, header, sum, decode);
 - known: the same with the verdicts of the run before, as ``train`` calls it from then on.
 
 What counts is the ratio check / decode within a repeat (issue 3 asks for at most 2).
@@ -22,15 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from grigri_fast import files, pipeline
+from grigri_fast import decode, files, inspection, pipeline
 from grigri_fast.dataset import find_images
 
 _AT_A_TIME = 64
 
 
-def decode(paths: list[Path], threads: int) -> None:
+def decode_all(paths: list[Path], threads: int) -> None:
     """Read and decode every file."""
-    graph = pipeline.image_graph(
+    graph = decode.image_graph(
         device="cpu",
         size_px=0,
         shrink=False,
@@ -66,9 +66,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         ways = {
-            "decode": lambda: decode(paths, threads),
-            "check": lambda: pipeline.inspect(paths, threads=threads, remembered=False),
-            "known": lambda: pipeline.inspect(paths, threads=threads),
+            "decode": lambda: decode_all(paths, threads),
+            "check": lambda: inspection.inspect(paths, threads=threads, remembered=False),
+            "known": lambda: inspection.inspect(paths, threads=threads),
         }
         for work in ways.values():  # warm: files in the page cache, verdicts remembered
             work()

@@ -17,8 +17,9 @@ from . import checkpoint, dataset, devices, metrics, models, run, split
 from .checkpoint import ModelInfo
 from .config import TrainConfig, read_toml
 from .errors import GrigriError
+from .inspection import inspect
 from .metrics import Scores
-from .pipeline import ImageLoader, inspect
+from .pipeline import ImageLoader
 from .quarantine import require_few, without
 
 _BATCH_SIZE = 32

@@ -1,7 +1,6 @@
 """What a data set holds: the numbers behind ``data check``."""
 
 import contextlib
-import hashlib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import pipeline
+from . import inspection
 from .dataset import Dataset
 
 
@@ -45,20 +44,16 @@ def survey(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Survey:
     """Decode every image once and return what was seen."""
-    same_pixels: dict[bytes, list[Path]] = defaultdict(list)
-
-    def remember(i: int, pixels: NDArray[np.uint8]) -> None:
-        digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-        digest.update(pixels)
-        same_pixels[digest.digest()].append(data.paths[i])
-
-    found = pipeline.inspect(
+    found = inspection.inspect(
         data.paths,
         threads=threads,
         max_pixels=max_pixels,
+        digests=True,
         on_progress=lambda done: on_progress(done, len(data)),
-        on_image=remember,
     )
+    same_pixels: dict[str, list[Path]] = defaultdict(list)
+    for i, digest in sorted(found.digests.items()):
+        same_pixels[digest].append(data.paths[i])
     good = [i for i in range(len(data)) if i not in found.bad]
     sizes = Counter(tuple(map(int, found.sizes_HW[i])) for i in good)
     labels = Counter(data.targets_NC.sum(1).astype(int).tolist())

@@ -18,6 +18,7 @@ from . import (
     devices,
     evaluate,
     files,
+    inspection,
     interrupt,
     metrics,
     models,
@@ -118,7 +119,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         # -------------------------------------------------------- the images: all are checked
         rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
         quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
-        found = pipeline.inspect(
+        found = inspection.inspect(
             data.paths,
             quarantine.good(rows),
             threads=threads,

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from grigri_fast.decode import Checker
+
 CLASSES = ("cat", "dog", "sky")
 
 
@@ -27,3 +29,13 @@ def write_image(path: Path, row: int, size: tuple[int, int] = (40, 32)) -> None:
         pixels[: size[1] // 3] = (row, 128, 250)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=95)
+
+
+def decoded(path: Path) -> np.ndarray:
+    """Return the pixels (H, W, 3) of an image file as the check sees them."""
+    seen = []
+    checker = Checker(threads=1, max_pixels=10**8)
+    (contents,) = checker.read_ahead([{0: path}])
+    (found,) = checker.check(contents, on_image=lambda row, pixels: seen.append(pixels.copy()))
+    assert not found.reason
+    return seen[0]

@@ -12,8 +12,8 @@ FLOORS = [
     {"errors"},
     {"files", "interrupt"},
     {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile"},
-    {"dataset", "split", "models", "run", "demo", "verdicts"},
-    {"pipeline", "checkpoint", "provenance", "quarantine", "figures"},
+    {"dataset", "split", "models", "run", "demo", "verdicts", "decode"},
+    {"inspection", "pipeline", "checkpoint", "provenance", "quarantine", "figures"},
     {"survey", "evaluate", "predict", "keeper", "train"},
     {"screens", "cli"},
 ]
@@ -22,6 +22,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 SAME_FLOOR = {
     ("optim", "config"),  # an optimizer is made from a config
     ("split", "dataset"),  # a split is of a data set
+    ("pipeline", "inspection"),  # only what was checked is decoded
     ("train", "evaluate"),  # an epoch ends with an evaluation
     ("train", "keeper"),  # which keeps what it leaves
     ("config", "imagefile"),  # the limit on pixels is an option
@@ -60,7 +61,7 @@ def test_imports_only_point_down(module: str) -> None:
 @pytest.mark.parametrize(
     "package, allowed",
     [
-        ("nvidia", {"pipeline"}),
+        ("nvidia", {"decode", "pipeline"}),
         ("typer", {"cli"}),
         ("rich", {"screens"}),
         ("skmultilearn", {"split"}),

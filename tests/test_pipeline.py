@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from small_set import write_image
+from small_set import decoded, write_image
 
-from grigri_fast import geometry, pipeline
+from grigri_fast import decode, geometry, inspection, pipeline
 from grigri_fast.errors import GrigriError
-from grigri_fast.pipeline import ImageLoader, inspect
+from grigri_fast.inspection import inspect
+from grigri_fast.pipeline import ImageLoader
 
 CPU = torch.device("cpu")
 
@@ -195,9 +196,7 @@ def test_every_kind_of_file_is_seen_as_pillow_sees_it(tmp_path: Path, name: str)
     found = inspect([path], threads=1)
     assert not found.bad
     assert tuple(found.sizes_HW[0]) == expected.shape[:2]
-    seen = []
-    inspect([path], threads=1, on_image=lambda i, decoded: seen.append(decoded.copy()))
-    assert np.abs(seen[0].astype(int) - expected.astype(int)).max() <= 1
+    assert np.abs(decoded(path).astype(int) - expected.astype(int)).max() <= 1
 
 
 # ---------------------------------------------------------------------- checking and failing
@@ -230,19 +229,14 @@ def test_inspect_names_each_bad_file_and_decodes_each_good_one_once(files, capfd
     bad = dict(zip((0, 3, 4, 11, 12, 30, 36), HOWS, strict=True))
     for row, how in bad.items():
         damage(files[row], how)
-    seen: list[int] = []
     progress: list[int] = []
-    found = inspect(
-        files,
-        threads=2,
-        on_image=lambda i, pixels: seen.append(i),
-        on_progress=progress.append,
-    )
+    found = inspect(files, threads=2, digests=True, on_progress=progress.append)
     assert list(found.bad) == list(bad)
     assert all(found.bad.values())
     assert "Premature end" in found.bad[0]  # the decoder's own words
     assert found.bad[3] == "empty file"
-    assert sorted(seen) == [i for i in range(37) if i not in bad]
+    assert sorted(found.digests) == [i for i in range(37) if i not in bad]
+    assert len(set(found.digests.values())) == 37 - len(bad)
     assert (found.crc32_N[list(bad)] == -1).all()
     assert found.sizes_HW[1].tolist() == [30, 33]
     assert progress[-1] == 37
@@ -252,7 +246,7 @@ def test_inspect_names_each_bad_file_and_decodes_each_good_one_once(files, capfd
 def test_groups_fit_the_memory_together() -> None:
     rows = [0, 2, 3, *range(4, 74)]
     weights = [32, 32, 32, *[1] * 70]
-    groups = list(pipeline._groups(rows, weights, limit=64))
+    groups = list(decode.groups_of(rows, weights, limit=64))
     assert groups[0] == [0, 2]
     assert max(map(len, groups)) <= 64
     assert [i for group in groups for i in group] == rows
@@ -380,13 +374,18 @@ def hanging(monkeypatch):
     over.set()
 
 
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr(inspection, "SLOW_S", 0.3)
+    monkeypatch.setattr(inspection, "HANG_S", 1.0)
+    monkeypatch.setattr(pipeline, "_LEAVE_S", 0.1)
+
+
 @pytest.mark.timeout(60)
 def test_a_reader_that_hangs_is_noticed_and_ends(files, hanging, monkeypatch) -> None:
     said = []
     loader = make_loader(files, on_slow=said.append)
     hanging()
-    for name, value in (("_SLOW_S", 0.3), ("_HANG_S", 1.0), ("_POLL_S", 0.1), ("_LEAVE_S", 0.1)):
-        monkeypatch.setattr(pipeline, name, value)
+    impatient(monkeypatch)
     with pytest.raises(GrigriError, match=r"no images for 1 s; being read: .*20\.jpg"):
         list(loader.eval_epoch(np.arange(37)))
     assert 2 <= len(said) <= 3 and "20.jpg" in said[0]

@@ -20,7 +20,7 @@ import torchvision
 from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import screens
+from grigri_fast import checkpoint, screens
 from grigri_fast import train as grigri_train
 
 TINY = ["--weights=none", "--size=32", "--epochs=1", "--batch-size=8", "--amp=fp32"]
@@ -620,6 +620,24 @@ def test_too_many_files_that_turn_bad_end_the_run(
     assert code == 1 and err.count("\n") == 1 and f"{image}: its content has changed" in err
     assert f"--resume {tmp_path / 'run'}" in err
     check_run_is_whole(cli, tmp_path / "run", epochs=1, extra=["--max-bad=0.5"])
+
+
+def test_a_run_that_ended_for_its_files_goes_on_when_they_are_back(
+    cli, photos, tmp_path, monkeypatch
+) -> None:
+    options = [*SMALL, "--epochs=3", "--strict", "--out", tmp_path]
+    whole = fit(cli, photos, tmp_path, *options)
+    last = parts(whole)["train"][-1]
+    image = photos / "images" / last
+    content = image.read_bytes()
+    after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
+    assert cli("train", photos, *options, "--name=run")[0] == 1
+    state = checkpoint.load_state(tmp_path / "run" / "resume.safetensors").progress
+    assert state.epoch == 2 and not state.bad  # stored when it ended, the bad file not in it
+    image.write_bytes(content)
+    code, _, err = cli("train", "--resume", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert same(whole, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_the_step(cli, photos, tmp_path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_set import write_image
 
-from grigri_fast import files, pipeline
+from grigri_fast import files, inspection
 from grigri_fast.verdicts import Verdict, Verdicts
 
 GOOD, BAD = Verdict(7, 20, 30), Verdict(8, reason="cannot be decoded")
@@ -96,13 +96,14 @@ def test_a_locked_cache_is_done_without(monkeypatch) -> None:
 def decoded(monkeypatch) -> list[int]:
     """Return a list that grows by the number of files that are really decoded."""
     counts = []
-    check = pipeline._Checker.check
+    checked = inspection._checked_elsewhere
 
-    def counted(self, contents: dict, on_image: object):
-        counts.append(len(contents))
-        return check(self, contents, on_image)
+    def counted(*args: object):
+        for group in checked(*args):
+            counts.append(len(group))
+            yield group
 
-    monkeypatch.setattr(pipeline._Checker, "check", counted)
+    monkeypatch.setattr(inspection, "_checked_elsewhere", counted)
     return counts
 
 
@@ -111,11 +112,11 @@ def test_a_second_look_decodes_only_what_has_changed(tmp_path: Path, decoded: li
     for i, path in enumerate(paths):
         write_image(path, i)
     paths[4].write_bytes(paths[4].read_bytes()[:300])
-    first = pipeline.inspect(paths, threads=1)
+    first = inspection.inspect(paths, threads=1)
     assert sum(decoded) == 9 and list(first.bad) == [4]
     write_image(paths[7], 70)
     decoded.clear()
-    second = pipeline.inspect(paths, threads=1)
+    second = inspection.inspect(paths, threads=1)
     assert sum(decoded) == 1 and second.bad == first.bad
     same = np.arange(9) != 7
     assert (second.crc32_N[same] == first.crc32_N[same]).all()
@@ -127,16 +128,16 @@ def test_what_depends_on_an_option_is_not_remembered(tmp_path: Path, decoded: li
     write_image(tmp_path / "a.jpg", 0)  # 40 x 32
     paths = [tmp_path / "a.jpg"]
     for _ in range(2):
-        found = pipeline.inspect(paths, threads=1, max_pixels=1000)
+        found = inspection.inspect(paths, threads=1, max_pixels=1000)
         assert found.bad == {0: "40 x 32 pixels, more than the 1,000 of --max-pixels"}
-    assert not pipeline.inspect(paths, threads=1).bad
-    assert pipeline.inspect(paths, threads=1, max_pixels=1000).bad
-    assert not pipeline.inspect(paths, threads=1, max_pixels=1280).bad
+    assert not inspection.inspect(paths, threads=1).bad
+    assert inspection.inspect(paths, threads=1, max_pixels=1000).bad
+    assert not inspection.inspect(paths, threads=1, max_pixels=1280).bad
 
 
 def test_a_look_that_stops_early(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.jpg" for i in range(200)]
     for path in paths:
         path.write_text("no image")
-    found = pipeline.inspect(paths, threads=1, max_bad=3)
+    found = inspection.inspect(paths, threads=1, max_bad=3)
     assert 4 <= len(found.bad) <= 64

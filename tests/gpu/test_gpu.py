@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from grigri_fast import devices, models
-from grigri_fast.pipeline import ImageLoader, inspect
+from grigri_fast.inspection import inspect
+from grigri_fast.pipeline import ImageLoader
 
 
 def loader_on(device: torch.device, paths: list[Path], size_px: int) -> ImageLoader:
