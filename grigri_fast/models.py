@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import urllib.error
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -207,7 +208,9 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are refused anyway
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, ValueError, safetensors.SafetensorError, struct.error) as e:
         raise GrigriError(f"--weights {file}: cannot be read: {e}") from e
     except Exception as e:  # torch.load raises many kinds for what is no weight file

@@ -172,6 +172,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         else:
             folder = resume
             environment = run.resumed_environment(folder, environment)
+        files.write_atomic(folder / run.CONFIG, write_toml(config))
         run.write_json(folder / run.ENVIRONMENT, environment)
         quarantine.write(folder)
         watch.note(f"run folder {folder}")
@@ -190,8 +191,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             keeper.store()  # from here on there is something to resume
         else:
             keeper.keep_epoch()  # in case it was killed between the state and these
-        # Last, so that a folder with a config has all that a resume needs.
-        files.write_atomic(folder / run.CONFIG, write_toml(config))
         loader = pipeline.ImageLoader(
             data.paths,
             found,

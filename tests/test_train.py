@@ -686,7 +686,7 @@ def test_out_of_memory_is_one_line_with_advice(
     monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
     code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--name=run")
     assert code == 1 and err.count("\n") == 1
-    assert "out of memory: use a smaller --batch-size than 8" in err
+    assert "out of memory: train with a smaller --batch-size than 8" in err
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
