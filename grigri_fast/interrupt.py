@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .errors import Interrupted
 
@@ -37,8 +37,10 @@ def raised() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Stop]:
+def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
     """Let signals only be noted, so that a step is finished; the second one ends the process.
+
+    The first one is told to ``say``, from another thread.
 
     Python's own handlers wait until the main thread runs Python code, which it does not while a
     device hangs. So a thread reads the signals from the interpreter's wake-up descriptor. Ending
@@ -58,6 +60,8 @@ def deferred() -> Iterator[Stop]:
             if stop.signum:
                 os._exit(128 + number[0])
             stop.signum = number[0]
+            with contextlib.suppress(OSError):  # a terminal that is closed
+                say("stopping after this step; a second Ctrl-C ends at once")
 
     thread = threading.Thread(target=listen, name="grigri-signals", daemon=True)
     with _handlers({s: lambda signum, frame: None for s in _SIGNALS}) as caught:

@@ -182,7 +182,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             watch.note(_where(progress, config, steps_per_epoch))
 
         # --------------------------------------------------------------------- the main loop
-        stop = stack.enter_context(interrupt.deferred())
+        stop = stack.enter_context(interrupt.deferred(watch.note))
         keeper = keeping.Keeper(
             folder, config, model, optimizer, scaler, progress, data.class_names
         )
