@@ -445,6 +445,8 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
     """
     run.require(folder)
     stored = read_toml(folder / run.CONFIG)
+    if "data" not in stored | given:
+        raise GrigriError(f"{folder / run.CONFIG} does not say which data; name them as DATA")
     before = resolve(TrainConfig(**stored))
     if "strict" in given or "max_bad" in given:
         stored = {k: v for k, v in stored.items() if k not in ("strict", "max_bad")}
@@ -466,7 +468,7 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
         )
     if config.epochs < before.epochs:
         raise GrigriError(f"--epochs was {before.epochs} in {folder}; it can only grow")
-    return config
+    return dataclasses.replace(config, data=str(run.shown(config.data)))
 
 
 def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> TrainConfig:

@@ -627,6 +627,8 @@ def test_what_is_no_run_is_not_resumed(cli, photos: Path, stopped: Path, tmp_pat
     ):
         code, _, err = cli("train", *words)
         assert code == 1 and says in err and err.count("\n") == 1
+    (stopped / run.CONFIG).write_text("epochs = 2\n")
+    assert "does not say which data" in refused(cli, stopped)
 
 
 # ------------------------------------------------------------------------------- concurrency
