@@ -5,6 +5,7 @@ Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 
 import contextlib
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -361,7 +362,12 @@ def _batch_totals(
 
 
 def _scores_of_totals(totals: list[float], num_images: int) -> dict[str, float]:
-    """Return loss, micro-F1 and subset accuracy of an epoch's totals."""
+    """Return loss, micro-F1 and subset accuracy of an epoch's totals; NaN without images.
+
+    In fp16 there are none where every step of a short epoch has been left out.
+    """
+    if not num_images:
+        return dict.fromkeys(("loss", "micro_f1", "subset_accuracy"), math.nan)
     loss_sum, tp, fp, fn, right = totals
     counts = metrics.Counts(np.array([tp]), np.array([fp]), np.array([fn]))
     return {

@@ -107,3 +107,21 @@ def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path, monkeypatch
     score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
     assert float(score) > 0.6
     assert f"grigri-fast eval {folder}" in out
+
+
+def test_two_processes_may_write_the_cached_set_at_once(monkeypatch) -> None:
+    def other_was_faster(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        raise GrigriError("Directory not empty")
+
+    monkeypatch.setattr(demo, "write_demo", other_was_faster)
+    assert demo.cached_folder().is_dir()
+
+
+def test_a_cached_set_that_cannot_be_written_is_an_error(monkeypatch) -> None:
+    def full(folder: Path) -> None:
+        raise GrigriError("No space left on device")
+
+    monkeypatch.setattr(demo, "write_demo", full)
+    with pytest.raises(GrigriError, match="No space left"):
+        demo.cached_folder()

@@ -20,7 +20,7 @@ import torchvision
 from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import checkpoint, screens
+from grigri_fast import checkpoint, devices, screens
 from grigri_fast import train as grigri_train
 
 TINY = ["--weights=none", "--size=32", "--epochs=1", "--batch-size=8", "--amp=fp32"]
@@ -672,6 +672,44 @@ def test_a_gradient_that_is_no_number_ends_the_run_before_the_step(
     code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--epochs=3")
     assert code == 1 and "step 4 of epoch 1: loss 0." in err and "gradient norm nan" in err
     assert len(calls) == 3
+
+
+def fp16_with_overflows(monkeypatch, overflowing: range) -> None:
+    """Train in fp16 with a scaler, which only GPUs do; some steps get infinite gradients."""
+    steps = [0]
+
+    def bce(logits_NC: torch.Tensor, targets_NC: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits_NC, targets_NC)
+        if logits_NC.requires_grad:
+            steps[0] += 1
+        return loss * (1e38 if steps[0] in overflowing and logits_NC.requires_grad else 1)
+
+    monkeypatch.setattr(devices, "pick_amp", lambda name, device: "fp16")
+    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+
+
+def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
+    cli, photos, tmp_path, monkeypatch
+) -> None:
+    skipped = []
+    for overflowing in (range(0), range(9, 12)):
+        fp16_with_overflows(monkeypatch, overflowing)
+        run = fit(cli, photos, tmp_path, *SMALL, "--epochs=3")
+        skipped.append(json.loads((run / "summary.json").read_text())["skipped_steps"])
+        state = checkpoint.load_state(run / "resume.safetensors")
+        assert state.fields["scaler"]["scale"] == 65536 * 0.5 ** skipped[-1]
+    assert skipped[1] == skipped[0] + 3 < 9  # the first scale is too high on its own
+    assert all(v.isfinite().all() for v in tensors(run).values() if v.is_floating_point())
+    assert np.isfinite([row["train_loss"] for row in results(run)]).all()
+
+
+def test_in_fp16_too_many_such_steps_in_a_row_end_the_run(
+    cli, photos, tmp_path, monkeypatch
+) -> None:
+    fp16_with_overflows(monkeypatch, range(1, 1000))
+    code, _, err = cli("train", photos, *SMALL, "--epochs=9", "--out", tmp_path)
+    assert code == 1 and err.count("\n") == 1
+    assert "step 26 of epoch 6: loss" in err and "in fp16" in err
 
 
 @pytest.mark.parametrize("where", ["on a GPU", "on a CPU"])

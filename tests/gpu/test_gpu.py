@@ -1,5 +1,8 @@
 """What only a GPU can show. The CPU tests run the same graph on DALI's CPU operators."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from grigri_fast import devices, models
+from grigri_fast import devices, keeper, models
 from grigri_fast.inspection import inspect
 from grigri_fast.pipeline import ImageLoader
 
@@ -95,6 +98,30 @@ def test_the_command_trains_on_the_gpu(cuda: torch.device, cli, photos: Path, tm
     run = tmp_path / "runs" / "photos-resnet18"
     assert cli("eval", run)[0] == 0
     assert cli("predict", run, photos / "images", "--out", tmp_path / "p.csv")[0] == 0
+
+
+def test_a_stopped_run_goes_on_on_the_gpu(
+    cuda: torch.device, cli, photos: Path, tmp_path, monkeypatch
+) -> None:
+    is_due, steps = keeper.Keeper.is_due, []
+
+    def stopping(self) -> bool:
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return is_due(self)
+
+    monkeypatch.setattr(keeper.Keeper, "is_due", stopping)
+    small = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=2", "--batch-size=8"]
+    for amp in ("bf16", "fp16"):
+        steps.clear()
+        options = [*small, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]
+        code, _, err = cli("train", photos, *options)
+        assert code == 143 and "--resume" in err
+        code, out, err = cli("train", "--resume", tmp_path / amp)
+        assert (code, err) == (0, "") and "after 3 of its 5 steps" in out
+        assert (tmp_path / amp / "summary.json").is_file()
 
 
 @pytest.fixture
