@@ -698,7 +698,7 @@ def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
         skipped.append(json.loads((run / "summary.json").read_text())["skipped_steps"])
         state = checkpoint.load_state(run / "resume.safetensors")
         assert state.fields["scaler"]["scale"] == 65536 * 0.5 ** skipped[-1]
-    assert skipped[1] == skipped[0] + 3 < 9  # the first scale is too high on its own
+    assert skipped[1] == skipped[0] + 3 < 15  # the first scale is too high on its own
     assert all(v.isfinite().all() for v in tensors(run).values() if v.is_floating_point())
     assert np.isfinite([row["train_loss"] for row in results(run)]).all()
 
