@@ -27,6 +27,7 @@ _KEY = "grigri-fast"  # of the header: one JSON text with everything
 # The file's SHA-256, taken while these digits are zeros. JSON within JSON has escaped quotes.
 _CHECKSUM = re.compile(rb'sha256\\": \\"([0-9a-f]{64})')
 _HEAD_BYTES = 4096  # it stands near the beginning
+_MAX_HEADER_BYTES = 100 * 2**20  # that of safetensors
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,7 @@ def _read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[s
     if not path.exists():
         raise GrigriError(f"{path}: no such checkpoint (has the run finished its first epoch?)")
     try:
+        _require_size(path)
         content = bytearray(files.read_bytes(path))
     except GrigriError as e:
         raise GrigriError(f"{path}: {e}") from e
@@ -270,6 +272,23 @@ def _read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[s
         RecursionError,
     ) as e:
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
+
+
+def _require_size(path: Path) -> None:
+    """Raise GrigriError unless a file has the size that its header says: it may be of any."""
+    wrong = GrigriError("damaged checkpoint, or none of grigri-fast")
+    head = files.read_bytes(path, first=_HEAD_BYTES)
+    length = 8 + int.from_bytes(head[:8], "little")
+    if _CHECKSUM.search(head) is None or length > _MAX_HEADER_BYTES:
+        raise wrong
+    try:
+        header = json.loads(files.read_bytes(path, first=length)[8:])
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key[:2] != "__"]
+        size = length + max(ends)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
+        raise wrong from e
+    if files.stamp(path)[0] != size:
+        raise GrigriError("damaged checkpoint: its size is not what its header says")
 
 
 def _read_model(path: Path) -> tuple[dict[str, torch.Tensor], ModelInfo]:

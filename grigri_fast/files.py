@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .errors import GrigriError
 
+_MAX_TEXT_BYTES = 2**30
+
 
 def stamp(path: str | Path) -> tuple[int, int]:
     """Return size (bytes) and time of change (ns) of a regular file, without opening it.
@@ -26,15 +28,20 @@ def stamp(path: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
+def read_bytes(path: str | Path, max_bytes: int | None = None, first: int | None = None) -> bytes:
     """Return the content of a regular file. Nothing that a path may name blocks or has an effect.
 
     A FIFO would wait for ever for who writes into it, and a device may do things when it is opened;
     so the kind is looked up first, and again once the file is open, without waiting.
 
+    Args:
+        path: the file.
+        max_bytes: a larger one is an error.
+        first: return only so many bytes, from the beginning.
+
     Raises:
-        GrigriError: if it is no regular file, cannot be read, or is larger than ``max_bytes``. The
-            message is the reason alone; the caller knows the path.
+        GrigriError: if it is no regular file, cannot be read, or is too large. The message is the
+            reason alone; the caller knows the path.
     """
     stamp(path)
     try:
@@ -47,6 +54,8 @@ def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
                 raise GrigriError(
                     f"{status.st_size:,} bytes, more than the {max_bytes:,} that are read"
                 )
+            if first is not None:
+                return os.read(descriptor, first)
             pieces = []
             while piece := os.read(descriptor, status.st_size + 1):
                 pieces.append(piece)
@@ -61,10 +70,10 @@ def read_text(path: str | Path) -> str:
     """Return the text of a regular UTF-8 file, with or without a byte-order mark.
 
     Raises:
-        GrigriError: as :func:`read_bytes`, or if it is not UTF-8.
+        GrigriError: as :func:`read_bytes`, or if it is not UTF-8 or larger than 1 GiB.
     """
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return read_bytes(path, _MAX_TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise GrigriError(f"not UTF-8 text (byte {e.start})") from e
 

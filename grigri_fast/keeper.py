@@ -100,6 +100,8 @@ class Keeper:
         except DivergedError:
             raise  # it would come again
         except GrigriError as e:
+            if not (self._folder / run.RESUME).exists():
+                raise
             raise GrigriError(f"{e}; {self.advice}") from e
 
 

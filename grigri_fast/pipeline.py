@@ -278,14 +278,11 @@ class ImageLoader:
         try:
             images, maps = self._run_graph(encoded, rows, maps)
         except RuntimeError:
-            # What was decoded once should be decoded again; if one file is to blame, name it.
-            found = inspect(
-                self._paths, rows, threads=1, max_pixels=self._max_pixels, remembered=False
-            )
-            if not found.bad:
+            bad = self._to_blame(encoded, rows, maps)
+            if not bad:
                 raise
-            dropped |= found.bad
-            good = ~np.isin(rows, list(found.bad))
+            dropped |= bad
+            good = ~np.isin(rows, list(bad))
             return self._make(rows[good], maps[good], dropped)
         if self._stream is not None:
             return *self._copy_on_gpu(images, shape, rows), rows
@@ -300,6 +297,23 @@ class ImageLoader:
 
         list(self._pool.map(warp_every, range(self._threads)))
         return torch.from_numpy(batch_NHWC), rows_N, rows
+
+    def _to_blame(
+        self, encoded: list, rows: NDArray[np.intp], maps: NDArray[np.float32]
+    ) -> dict[int, str]:
+        """Return the files that a failed batch is to be blamed on, if it is not all of them.
+
+        They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
+        that can do less than the one on the CPU.
+        """
+        found = inspect(self._paths, rows, threads=1, max_pixels=self._max_pixels, remembered=False)
+        bad = dict(found.bad)
+        for i, row in enumerate(rows.tolist() if not bad else []):
+            try:
+                self._run_graph(encoded[i : i + 1], rows[i : i + 1], maps[i : i + 1])
+            except RuntimeError:
+                bad[row] = f"cannot be decoded on {self._device.type}"
+        return bad if len(bad) < len(rows) or found.bad else {}
 
     def _run_graph(self, encoded: list, rows: NDArray[np.intp], maps: NDArray[np.float32]):
         """Return the graph's output, and the maps from there where they are still to be done."""

@@ -294,6 +294,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 )
                 _leave_out(dropped, epoch, quarantine, folder, watch)
                 val_rows = quarantine.good(val_rows)
+                if not len(val_rows):
+                    raise BetweenStepsError("no image is left to validate on")
             if stop():
                 keeper.store()
                 raise Interrupted(stop.signum, keeper.advice)

@@ -79,7 +79,7 @@ def test_other_programs_can_read_it(saved) -> None:
             lambda p: p.write_bytes(flipped(p.read_bytes(), 8 * 100_000)),
             "its checksum does not fit",
         ),
-        (lambda p: p.write_bytes(p.read_bytes() + b"\0"), "its checksum does not fit"),
+        (lambda p: p.write_bytes(p.read_bytes() + b"\0"), "its size is not what"),
         (lambda p: safetensors.torch.save_file({"a": torch.zeros(1)}, p), "or none of grigri-fast"),
         (lambda p: write(p, {"colour": 3}), "damaged checkpoint header"),
         (lambda p: write(p, {}), "damaged checkpoint header"),
@@ -163,6 +163,25 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, seed: int) -> None:
         path.write_bytes(flipped(content, bit))
         with pytest.raises(GrigriError, match="damaged"):
             checkpoint.load(path, CPU)
+
+
+@pytest.mark.timeout(60)
+def test_a_huge_file_that_is_no_checkpoint_is_not_read(tmp_path: Path) -> None:
+    for start in (b"", b"\xff" * 7 + b"\x0f", b"\x00\x00\x00\x7f\x00\x00\x00\x00{"):
+        with (tmp_path / "x").open("wb") as file:
+            file.write(start)
+            file.truncate(10**12)
+        with pytest.raises(GrigriError, match="damaged checkpoint, or none of grigri-fast"):
+            checkpoint.load(tmp_path / "x", CPU)
+
+
+@pytest.mark.timeout(60)
+def test_a_checkpoint_with_much_behind_it_is_not_read(saved) -> None:
+    path, _ = saved
+    with path.open("r+b") as file:
+        file.truncate(10**12)
+    with pytest.raises(GrigriError, match="its size is not what its header says"):
+        checkpoint.load(path, CPU)
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:

@@ -177,3 +177,12 @@ def test_many_writers_leave_one_whole_file(tmp_path: Path) -> None:
         thread.join()
     assert (tmp_path / "x").read_bytes() in contents
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_first_bytes_alone(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.write(b"12345")
+        file.truncate(10**12)
+    assert files.read_bytes(tmp_path / "x", first=4) == b"1234"
+    with pytest.raises(GrigriError, match="more than the 1,073,741,824 that are read"):
+        files.read_text(tmp_path / "x")

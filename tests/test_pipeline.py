@@ -292,6 +292,33 @@ def test_the_same_picture_written_again_is_used(files) -> None:
     assert len(batch.rows_N) == 8 and not batch.dropped
 
 
+def test_a_file_that_only_this_device_cannot_decode_is_dropped(files, monkeypatch) -> None:
+    loader = make_loader(files)
+    run_graph = ImageLoader._run_graph
+
+    def picky(self, encoded: list, rows: np.ndarray, maps: np.ndarray):
+        if 5 in rows:
+            raise RuntimeError("nvJPEG does not support this")
+        return run_graph(self, encoded, rows, maps)
+
+    monkeypatch.setattr(ImageLoader, "_run_graph", picky)
+    batches = list(loader.eval_epoch(np.arange(37)))
+    assert [b.dropped for b in batches] == [{5: "cannot be decoded on cpu"}, {}, {}, {}, {}]
+    _, rows = collect(batches)
+    assert rows.tolist() == [i for i in range(37) if i != 5]
+
+
+def test_a_device_that_decodes_nothing_is_no_files_fault(files, monkeypatch) -> None:
+    loader = make_loader(files)
+
+    def broken(*args: object) -> None:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(ImageLoader, "_run_graph", broken)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        list(loader.eval_epoch(np.arange(37)))
+
+
 # --------------------------------------------------------------- batches around bad files
 
 

@@ -52,3 +52,14 @@ def test_its_table_of_floors_is_the_houses() -> None:
 def test_constraints_hold_names_and_versions_alone() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+def test_the_tests_that_it_names_are_there() -> None:
+    source = "".join(p.read_text() for p in (ROOT / "tests").glob("*.py"))
+    names = set(re.findall(r"`(test_\w+(?:\.py)?)`", README))
+    assert len(names) > 12
+    for name in names:
+        there = (
+            (ROOT / "tests" / name).is_file() if name.endswith(".py") else f"def {name}(" in source
+        )
+        assert there, name
