@@ -54,6 +54,11 @@ def stamp(path: Path) -> Stamp:
         raise
 
 
+def max_bytes(max_pixels: int) -> int:
+    """Return how large the file of an image of ``max_pixels`` may be."""
+    return max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_OTHER_BYTES
+
+
 def read(path: Path, max_pixels: int) -> bytes:
     """Return the encoded bytes of a file that may be decoded, if its header says no bomb.
 
@@ -62,7 +67,7 @@ def read(path: Path, max_pixels: int) -> bytes:
             read (by its first bytes, not its name), or too large for an image of ``max_pixels``, or
             a JPEG with too many scans. The message is the reason alone.
     """
-    content = files.read_bytes(path, max_pixels * _MAX_BYTES_PER_PIXEL + _MAX_OTHER_BYTES)
+    content = files.read_bytes(path, max_bytes(max_pixels))
     if not content:
         raise GrigriError("empty file")
     format_name = next((name for name, magic in _READ.items() if magic.match(content)), None)

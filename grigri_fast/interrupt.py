@@ -60,8 +60,12 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
             if stop.signum:
                 os._exit(128 + number[0])
             stop.signum = number[0]
-            with contextlib.suppress(OSError):  # a terminal that is closed
-                say("stopping after this step; a second Ctrl-C ends at once")
+            # In a thread of its own: a terminal that does not read must not block the next signal.
+            threading.Thread(target=tell, daemon=True).start()
+
+    def tell() -> None:
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            say("stopping after this step; a second Ctrl-C ends at once")
 
     thread = threading.Thread(target=listen, name="grigri-signals", daemon=True)
     with _handlers({s: lambda signum, frame: None for s in _SIGNALS}) as caught:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import files, geometry
+from . import files, geometry, imagefile
 from .decode import image_graph
 from .errors import GrigriError
 from .inspection import POLL_S, Inspection, inspect, patiently
@@ -331,7 +331,7 @@ class ImageLoader:
         path = self._paths[row]
         self._reading.add(path)
         try:
-            content = files.read_bytes(path)
+            content = files.read_bytes(path, imagefile.max_bytes(self._max_pixels))
         except GrigriError as e:
             return str(e)
         finally:
