@@ -1,6 +1,7 @@
 """Fixtures that many tests use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import pipeline
 from grigri_fast.cli import main
+
+# A shell that runs tests in the background has Ctrl-C ignored, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
