@@ -89,11 +89,10 @@ def whole(photos_once: Path, tmp_path_factory) -> Path:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [0, 1])
 def test_killed_again_and_again_it_ends_where_it_would_have(
-    photos_once: Path, whole: Path, tmp_path: Path, seed: int
+    photos_once: Path, whole: Path, tmp_path: Path
 ) -> None:
-    rng = random.Random(seed)
+    rng = random.Random(0)
     folder = tmp_path / "run"
     words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
     kills = 0
@@ -104,7 +103,7 @@ def test_killed_again_and_again_it_ends_where_it_would_have(
         before = time_of(folder / run.RESUME)
         while kills and process.poll() is None and time_of(folder / run.RESUME) in (0, before):
             time.sleep(0.005)  # the others: until something new has been stored
-        if kills < 10:
+        if kills < 12:
             time.sleep(rng.uniform(0, 0.12))
             process.kill()
         _, err = process.communicate()
@@ -114,7 +113,7 @@ def test_killed_again_and_again_it_ends_where_it_would_have(
         kills += 1
         assert run.RESUME in loadable(folder) or run.PREVIOUS in loadable(folder)
         words = ["train", "--resume", folder]
-    assert kills == 10
+    assert kills == 12  # and eight more below
     assert same_end(folder, whole)
     assert not list(folder.glob(".*"))  # what killed processes had left is gone
 
