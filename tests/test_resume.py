@@ -24,7 +24,7 @@ from grigri_fast import train as grigri_train
 from grigri_fast.config import TrainConfig
 from grigri_fast.errors import GrigriError
 
-LONG = [*SMALL, "--epochs=6", "--threads=1", "--checkpoint-every=1", "--seed=5"]
+LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]
 
 
 def same_end(a: Path, b: Path) -> bool:
@@ -78,7 +78,7 @@ def loadable(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(photos_once: Path, tmp_path_factory) -> Path:
-    """Return a run of six epochs that nobody stopped."""
+    """Return a run of eight epochs that nobody stopped."""
     out = tmp_path_factory.mktemp("whole")
     words = ["train", photos_once, *LONG, "--out", out, "--name=run"]
     subprocess.run(command(*words), check=True, capture_output=True)
@@ -104,7 +104,7 @@ def test_killed_again_and_again_it_ends_where_it_would_have(
         while kills and process.poll() is None and time_of(folder / run.RESUME) in (0, before):
             time.sleep(0.005)  # the others: until something new has been stored
         if kills < 12:
-            time.sleep(rng.uniform(0, 0.12))
+            time.sleep(rng.uniform(0, 0.06))
             process.kill()
         _, err = process.communicate()
         if process.returncode == 0:
