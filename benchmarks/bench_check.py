@@ -32,9 +32,7 @@ def decode_all(paths: list[Path], threads: int) -> None:
     """Read and decode every file."""
     graph = decode.image_graph(
         device="cpu",
-        size_px=0,
         shrink=False,
-        warp=False,
         batch_size=_AT_A_TIME,
         num_threads=threads,
         device_id=None,

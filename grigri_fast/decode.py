@@ -30,7 +30,7 @@ from .errors import GrigriError
 
 DECODER = f"dali-{dali_version}"
 GROUP_FILES = 64  # files decoded at a time ...
-_GROUP_PIXELS = 64 * 2**20  # ... and at most so many pixels (192 MiB)
+GROUP_PIXELS = 64 * 2**20  # ... and at most so many pixels (192 MiB)
 
 # What the process below may take for a group, beyond what it has. A 16-bit PNG of 100 Mpx needs
 # more than 16 bytes per pixel; one of 330 bytes, which claims 56 x 40, took 2.2 GiB.
@@ -39,11 +39,11 @@ _BYTES_PER_PIXEL = 24
 
 
 @pipeline_def
-def image_graph(device: Literal["gpu", "cpu"], size_px: int, shrink: bool, warp: bool):
-    """Encoded bytes -> decode (-> shrink) (-> warp) -> uint8 HWC.
+def image_graph(device: Literal["gpu", "cpu"], shrink: bool):
+    """Encoded bytes -> decode (-> shrink, anti-aliased) -> uint8 RGB, HWC.
 
-    Fed by name with ``encoded`` (uint8 bytes), and where they are asked for ``shrunk_HW``
-    (float32, 2) and ``maps`` (float32, 2 x 3).
+    Fed by name with ``encoded`` (uint8 bytes) and, where it is asked for, ``shrunk_HW`` (float32,
+    2).
     """
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
     if device == "gpu":
@@ -64,11 +64,6 @@ def image_graph(device: Literal["gpu", "cpu"], size_px: int, shrink: bool, warp:
     if shrink:
         shrunk_HW = fn.external_source(name="shrunk_HW", dtype=types.FLOAT, ndim=1)
         images = fn.resize(images, size=shrunk_HW, antialias=True)
-    if warp:
-        maps = fn.external_source(name="maps", dtype=types.FLOAT, ndim=2)
-        images = fn.warp_affine(
-            images, matrix=maps, size=(size_px, size_px), interp_type=types.INTERP_LINEAR
-        )
     return images
 
 
@@ -135,9 +130,7 @@ class Checker:
     def _graphs(self) -> tuple[Pipeline, Pipeline]:
         size = {"batch_size": GROUP_FILES, "num_threads": self._threads, "device_id": None}
         shapes = shape_graph(**size, prefetch_queue_depth=1)
-        pixels = image_graph(
-            device="cpu", size_px=0, shrink=False, warp=False, **size, prefetch_queue_depth=1
-        )
+        pixels = image_graph(device="cpu", shrink=False, **size, prefetch_queue_depth=1)
         shapes.build()
         pixels.build()
         return shapes, pixels
@@ -188,7 +181,7 @@ class Checker:
                 yield Finding(row, crc32[row], reason=reason, lasts=False)
             else:
                 num_pixels[row] = height * width
-        for group in groups_of(list(num_pixels), list(num_pixels.values()), _GROUP_PIXELS):
+        for group in groups_of(list(num_pixels), list(num_pixels.values()), GROUP_PIXELS):
             self._allow(sum(num_pixels[row] for row in group), num_bytes)
             decoded = _each(pixels, [encoded[row] for row in group])
             for row, image_HWC in zip(group, decoded, strict=True):

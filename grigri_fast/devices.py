@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
 from .errors import GrigriError
 
+_CGROUP = Path("/sys/fs/cgroup")  # version 2, seen from inside a container
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -44,6 +46,23 @@ def pick_amp(name: str, device: torch.device) -> str:
     if major >= 8:
         return "bf16"
     return "fp16" if major == 7 and "GTX 16" not in torch.cuda.get_device_name(device) else "fp32"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device, or this machine (a container, a job), has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo").read_text()
+    free = next(int(x.split()[1]) * 1024 for x in info.splitlines() if x.startswith("MemAvailable"))
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # without a limit it says "max"
+        limit = int((_CGROUP / "memory.max").read_text())
+        stat = (_CGROUP / "memory.stat").read_text()
+        cached = next(
+            int(x.split()[1]) for x in stat.splitlines() if x.startswith("inactive_file ")
+        )
+        used = int((_CGROUP / "memory.current").read_text()) - cached
+        free = min(free, limit - used)
+    return max(0, free)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:

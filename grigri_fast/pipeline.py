@@ -1,39 +1,51 @@
 """From files to batches on the device.
 
-One graph with two back-ends. On CUDA, DALI decodes and warps on the GPU. On a CPU, DALI decodes and
-OpenCV warps, which makes the loader 1.6 to 2.2 times as fast as DALI's own CPU operator does
-(benchmarks/README.md) and is equal to it within one level (a test holds them together). Both get
-the same maps (see ``geometry``), so training and evaluation differ only in the maps, and share one
-pipeline.
+A batch is one task of one thread: read the files, decode them with DALI (which also shrinks large
+originals) into a flat buffer of pixels, and look at each image once through its map (see
+``geometry`` and ``warp``). Several such tasks run side by side and ahead of who consumes them, so
+that nothing waits for anything but the slowest part as a whole; on a CPU that is 1.3 times as fast
+as threads that share each batch (benchmarks/README.md). The same on CUDA and on a CPU: only the
+decoder's device and the code of the look differ. Training and evaluation differ only in the maps.
+
+The decoded images may be kept (the cache), in host memory or on the device: they are decoded in the
+first epoch then, and never again. A pixel is the same with and without.
 
 Labels never come here: a batch carries the row numbers of its images.
 """
 
 import contextlib
+import ctypes
 import os
 import queue
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from nvidia.dali import Pipeline
 
-from . import files, geometry, imagefile
-from .decode import image_graph
+from . import devices, files, geometry, imagefile, warp
+from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph
 from .errors import GrigriError
 from .inspection import POLL_S, Inspection, inspect, patiently
 
-cv2.setNumThreads(1)  # the loader's own threads warp, an image each
+CacheName = Literal["off", "ram", "device"]
 
-_MORE = 3  # images in a batch beyond batch_size: one each by cut, by without, and by a drop
 _AHEAD = 2  # batches that wait ready while the device works on one
-_LEAVE_S = 5.0  # how long a batch that is being made is waited for when an epoch is left
+_LEAVE_S = 5.0  # how long batches that are being made are waited for when an epoch is left
+
+# The automatic cache takes at most these shares of the memory that is free, one that was asked for
+# this much of it. (Assumed.)
+_SHARE_OF_RAM = 0.5
+_SHARE_OF_DEVICE = 0.25
+_MOST_OF_IT = 0.8
 
 
 @dataclass(frozen=True)
@@ -86,26 +98,84 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def warp_on_host(image_HWC: NDArray[np.uint8], map_23: NDArray, out_HWC: NDArray[np.uint8]) -> None:
-    """Fill ``out_HWC`` with the image seen through a map; beyond its edge, the edge goes on."""
-    cv_map = map_23.astype(np.float64)
-    # OpenCV's coordinate (0, 0) is the centre of the first pixel, ours is its corner.
-    cv_map[:, 2] += cv_map[:, :2] @ (0.5, 0.5) - 0.5
-    cv2.warpAffine(
-        image_HWC,
-        cv_map,
-        (out_HWC.shape[1], out_HWC.shape[0]),
-        dst=out_HWC,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+# --------------------------------------------------------------------------------- the cache
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """Where decoded images are kept, how many bytes of them there are, and how many of those fit.
+
+    ``capacity`` may be less than ``needed``: the images beyond are decoded in every epoch.
+    """
+
+    place: CacheName
+    needed: int
+    capacity: int
+
+    def in_words(self) -> str:
+        """Return what to tell the user."""
+        if self.place == "off":
+            return "cache: off, images are decoded in every epoch"
+        share = "" if self.capacity == self.needed else f" of {self.needed / 2**20:,.0f}"
+        where = "the GPU's memory" if self.place == "device" else "memory"
+        return f"cache: {self.capacity / 2**20:,.0f}{share} MiB of decoded images in {where}"
+
+
+def plan_cache(name: str, found: Inspection, size_px: int, device: torch.device) -> CachePlan:
+    """Return where to keep decoded images: what ``auto`` means here, or what was asked.
+
+    ``auto``: on a GPU if they take at most a quarter of its free memory, else in host memory, as
+    many as half of what is free there can hold.
+
+    Raises:
+        GrigriError: for ``device`` on a CPU.
+    """
+    on_gpu = device.type == "cuda"
+    if name == "device" and not on_gpu:
+        raise GrigriError("--cache device means a GPU's memory; on a CPU use --cache ram")
+    good = found.crc32_N >= 0
+    needed = int(geometry.working_sizes(found.sizes_HW[good], size_px).prod(1).sum()) * 3
+    if name == "off":
+        return CachePlan("off", needed, 0)
+    if name == "auto":
+        name = "ram"
+        if on_gpu and needed <= _SHARE_OF_DEVICE * devices.free_bytes(device):
+            name = "device"
+        share = _SHARE_OF_RAM if name == "ram" else _SHARE_OF_DEVICE
+    else:
+        share = _MOST_OF_IT
+    free_bytes = devices.free_bytes(device if name == "device" else torch.device("cpu"))
+    return CachePlan(name, needed, min(needed, int(share * free_bytes)))
+
+
+class _Cache:
+    """Pixels of decoded images, one image behind the other in the order in which they come."""
+
+    def __init__(self, num_images: int, plan: CachePlan, device: torch.device) -> None:
+        place = device if plan.place == "device" else torch.device("cpu")
+        if place.type == "cpu":  # NumPy asks for huge pages, which are faster to fill
+            self.pixels = torch.from_numpy(np.empty(plan.capacity, dtype=np.uint8))
+        else:
+            self.pixels = torch.empty(plan.capacity, dtype=torch.uint8, device=place)
+        self.pixels = self.pixels[: plan.capacity // 3 * 3].view(-1, 3)
+        self.first_N = np.full(num_images, -1, dtype=np.int64)  # where an image begins, -1: nowhere
+        self._lock = threading.Lock()
+        self._num_used = 0
+
+    def reserve(self, num_pixels: int) -> int | None:
+        """Return where so many pixels may be put, None if there is no room left."""
+        with self._lock:
+            if self._num_used + num_pixels > len(self.pixels):
+                return None
+            self._num_used += num_pixels
+            return self._num_used - num_pixels
 
 
 # -------------------------------------------------------------------------------- the loader
 
 
 class ImageLoader:
-    """Reads, decodes and warps images in a background thread, ahead of who consumes them.
+    """Reads, decodes and warps images in background threads, ahead of who consumes them.
 
     Every byte that is decoded is one that :func:`inspect` has checked: a file that is gone, or
     whose content is another one by now, is dropped from its batch and named there; the others
@@ -118,7 +188,8 @@ class ImageLoader:
         batch_size: images in a batch (a batch may hold a few more, see :func:`cut`).
         device: where batches end up.
         threads: CPU threads for reading, decoding and warping.
-        host_warp: warp with OpenCV instead of in the graph; by default on a CPU.
+        cache: what :func:`plan_cache` returns; without it nothing is kept.
+        host_warp: warp with OpenCV instead of on the device; by default on a CPU.
         give_up: asked before each batch and while waiting for it; if it returns True, the epoch
             ends early.
         on_slow: told what is waited for, when there have been no images for a while.
@@ -133,31 +204,45 @@ class ImageLoader:
         batch_size: int,
         device: torch.device,
         threads: int,
+        cache: CachePlan | None = None,
         host_warp: bool | None = None,
         give_up: Callable[[], bool] = lambda: False,
         on_slow: Callable[[str], None] = lambda text: None,
     ) -> None:
         on_gpu = device.type == "cuda"
-        self._paths, self._sizes_HW, self._crc32_N = paths, found.sizes_HW, found.crc32_N
+        self._paths, self._crc32_N = paths, found.crc32_N
+        self._sizes_HW = geometry.working_sizes(found.sizes_HW, size_px)
+        self._num_pixels_N = found.sizes_HW.prod(1)  # as they are decoded
         self._size_px, self._max_pixels = size_px, found.max_pixels
-        self._device, self._threads, self._batch_size = device, threads, batch_size
+        self._device, self._batch_size = device, batch_size
         self._give_up, self._on_slow = give_up, on_slow
         self._reading: set[Path] = set()
-        self._shrink = geometry.needs_shrinking(found.sizes_HW, size_px)
+        self._shrink = bool((self._sizes_HW != found.sizes_HW).any())
         self._host_warp = not on_gpu if host_warp is None else host_warp
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="grigri-image")
         self._stream = torch.cuda.Stream(device) if on_gpu else None
-        self._pipe = image_graph(
-            device="gpu" if on_gpu else "cpu",
-            size_px=size_px,
-            shrink=self._shrink,
-            warp=not self._host_warp,
-            batch_size=batch_size + _MORE,
-            num_threads=threads,
-            device_id=(device.index or 0) if on_gpu else None,
-            prefetch_queue_depth=1,
-        )
-        self._pipe.build()
+        # On a CPU every thread decodes a batch of its own. On a GPU one decoder uses all threads
+        # and memory once, while another thread reads the next batch's files.
+        num_decoders, self._num_tasks = (1, 2) if on_gpu else (threads, threads)
+        self._group_pixels = GROUP_PIXELS // num_decoders
+        self._pool = ThreadPoolExecutor(self._num_tasks, thread_name_prefix="grigri-image")
+        self._decoders: queue.Queue[Pipeline] = queue.Queue()
+        for _ in range(num_decoders):
+            graph = image_graph(
+                device="gpu" if on_gpu else "cpu",
+                shrink=self._shrink,
+                batch_size=GROUP_FILES,
+                num_threads=threads // num_decoders,
+                device_id=(device.index or 0) if on_gpu else None,
+                prefetch_queue_depth=1,
+                exec_async=False,
+                exec_pipelined=False,
+            )
+            graph.build()
+            self._decoders.put(graph)
+        self._cache = None
+        if cache is not None and cache.place != "off":
+            with self._on_stream():
+                self._cache = _Cache(len(paths), cache, device)
 
     def train_epoch(
         self,
@@ -193,9 +278,10 @@ class ImageLoader:
         return self._run_ahead(cut(rows, self._batch_size), maps, 0, min_images=1)
 
     def close(self) -> None:
-        """Free the pipeline and its threads."""
-        self._pool.shutdown(wait=False)  # a thread may hang
-        del self._pipe
+        """Free the decoders, the threads and the cache."""
+        self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
+        self._cache = None
+        self._decoders = queue.Queue()
 
     def _run_ahead(
         self,
@@ -204,127 +290,73 @@ class ImageLoader:
         first: int,
         min_images: int,
     ) -> Iterator[Batch]:
-        """Yield the batches while a thread makes the next ones; closing ends the thread."""
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=_AHEAD)
-        stop = threading.Event()
-
-        def put(item: Batch | BaseException | None) -> None:
-            while not stop.is_set():
-                with contextlib.suppress(queue.Full):
-                    return ready.put(item, timeout=0.1)
-
-        def produce() -> None:
-            try:
-                dropped: dict[int, str] = {}
-                left = np.empty(0, dtype=np.intp)  # too few for a batch: they join the next one
-                filled = [i for i, rows in enumerate(row_batches) if len(rows)]
-                for i in filled:
-                    if stop.is_set():
-                        return
-                    rows = np.concatenate([left, row_batches[i]])
-                    images_NHWC, rows_N, good = self._make(rows, maps[rows], dropped)
-                    is_last = i == filled[-1]
-                    if len(good) < min_images and not is_last:
-                        left = good
-                        continue
-                    position = first + (len(row_batches) if is_last else i + 1)
-                    put(Batch(images_NHWC, rows_N, position, dropped))
-                    dropped, left = {}, left[:0]
-                put(None)
-            except BaseException as e:
-                put(e)  # raised again where the batches are consumed
-
-        thread = threading.Thread(target=produce, name="grigri-loader", daemon=True)
-        thread.start()
+        """Yield the batches in order while threads make the next ones; closing ends the making."""
+        last = first + len(row_batches)
+        todo = iter([(first + i + 1, rows) for i, rows in enumerate(row_batches) if len(rows)])
+        coming: deque[Future[Batch]] = deque()
+        waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
+        left: Batch | None = None  # too small: it joins the next one
         try:
-
-            def next_one() -> Batch | BaseException | None:
-                return ready.get(timeout=POLL_S)
-
-            waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
-            while not self._give_up():
-                item = patiently(next_one, lambda: self._reading, **waiting)
-                if item is None:
-                    break
-                if isinstance(item, BaseException):
-                    raise item
+            while True:
+                for position, rows in todo:
+                    coming.append(self._pool.submit(self._make, rows, maps[rows], position))
+                    if len(coming) == self._num_tasks + _AHEAD:
+                        break
+                if not coming or self._give_up():
+                    return
+                first_one = coming[0]
+                batch = patiently(
+                    lambda done=first_one: done.result(timeout=POLL_S),
+                    lambda: self._reading,
+                    **waiting,
+                )
+                if batch is None:
+                    return
+                coming.popleft()
                 if self._stream is not None:
-                    item.images_NHWC.record_stream(torch.cuda.current_stream(self._device))
-                    item.rows_N.record_stream(torch.cuda.current_stream(self._device))
-                yield item
+                    batch.images_NHWC.record_stream(torch.cuda.current_stream(self._device))
+                    batch.rows_N.record_stream(torch.cuda.current_stream(self._device))
+                if left is not None:
+                    batch, left = _joined(left, batch), None
+                if not coming:  # what no batch has been made of is done with the last one
+                    batch = replace(batch, position=last)
+                elif len(batch.rows_N) < min_images:
+                    left = batch
+                    continue
+                yield batch
         finally:
-            stop.set()
-            thread.join(_LEAVE_S)  # one that hangs is left behind
+            for future in coming:
+                future.cancel()
+            wait(coming, _LEAVE_S)  # one that hangs is left behind
 
-    def _make(
-        self, rows: NDArray[np.intp], maps: NDArray[np.float32], dropped: dict[int, str]
-    ) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.intp]]:
-        """Return the images and their rows on the device, and the rows here.
-
-        Files that are bad go to ``dropped`` with their reason.
-        """
-        encoded: list[NDArray[np.uint8]] = []
-        for row, content in zip(rows, self._pool.map(self._read, rows), strict=True):
-            if isinstance(content, str):
-                dropped[int(row)] = content
-            else:
-                encoded.append(content)
-        good = np.array([row not in dropped for row in rows.tolist()], dtype=bool)
+    def _make(self, rows: NDArray[np.intp], maps: NDArray[np.float32], position: int) -> Batch:
+        """Return the batch of those rows that can be used."""
+        views, dropped = self._pixels(rows)
+        good = np.array([row in views for row in rows.tolist()], dtype=bool)
         rows, maps = rows[good], maps[good]
-        shape = (len(rows), self._size_px, self._size_px, 3)
-        if not len(rows):
-            nothing = torch.empty(shape, dtype=torch.uint8, device=self._device)
-            return nothing, torch.empty(0, dtype=torch.int64, device=self._device), rows
-        try:
-            images, maps = self._run_graph(encoded, rows, maps)
-        except RuntimeError:
-            bad = self._to_blame(encoded, rows, maps)
-            if not bad:
-                raise
-            dropped |= bad
-            good = ~np.isin(rows, list(bad))
-            return self._make(rows[good], maps[good], dropped)
-        if self._stream is not None:
-            return *self._copy_on_gpu(images, shape, rows), rows
-        rows_N = torch.from_numpy(rows)
-        if not self._host_warp:
-            return torch.from_numpy(np.array(images.as_tensor())), rows_N, rows
-        batch_NHWC = np.empty(shape, dtype=np.uint8)
+        look = self._look_on_host if self._host_warp else self._look_on_device
+        images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps)
+        return Batch(images_NHWC, self._to_device(rows), position, dropped)
 
-        def warp_every(first: int) -> None:
-            for i in range(first, len(rows), self._threads):
-                warp_on_host(np.asarray(images[i]), maps[i], batch_NHWC[i])
+    # ---------------------------------------------------------------------- reading, decoding
 
-        list(self._pool.map(warp_every, range(self._threads)))
-        return torch.from_numpy(batch_NHWC), rows_N, rows
-
-    def _to_blame(
-        self, encoded: list, rows: NDArray[np.intp], maps: NDArray[np.float32]
-    ) -> dict[int, str]:
-        """Return the files that a failed batch is to be blamed on, if it is not all of them.
-
-        They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
-        that can do less than the one on the CPU.
-        """
-        found = inspect(self._paths, rows, threads=1, max_pixels=self._max_pixels, remembered=False)
-        bad = dict(found.bad)
-        for i, row in enumerate(rows.tolist() if not bad else []):
-            try:
-                self._run_graph(encoded[i : i + 1], rows[i : i + 1], maps[i : i + 1])
-            except RuntimeError:
-                bad[row] = f"cannot be decoded on {self._device.type}"
-        return bad if len(bad) < len(rows) or found.bad else {}
-
-    def _run_graph(self, encoded: list, rows: NDArray[np.intp], maps: NDArray[np.float32]):
-        """Return the graph's output, and the maps from there where they are still to be done."""
-        self._pipe.feed_input("encoded", encoded)
-        if self._shrink:
-            shrunk_HW, maps = geometry.shrink_first(maps, self._sizes_HW[rows])
-            self._pipe.feed_input("shrunk_HW", shrunk_HW.astype(np.float32))
-        if not self._host_warp:
-            self._pipe.feed_input("maps", maps)
-        (images,) = self._pipe.run()
-        return images, maps
+    def _pixels(self, rows: NDArray[np.intp]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+        """Return by row the decoded pixels, uint8 RGB (P, 3), or why a file is bad."""
+        views: dict[int, torch.Tensor] = {}
+        if self._cache is not None:
+            firsts, sizes = self._cache.first_N[rows], self._sizes_HW[rows].prod(1)
+            for row, first, size in zip(
+                rows.tolist(), firsts.tolist(), sizes.tolist(), strict=True
+            ):
+                if first >= 0:
+                    views[row] = self._cache.pixels[first : first + size]
+        contents = {row: self._read(row) for row in rows.tolist() if row not in views}
+        dropped = {row: c for row, c in contents.items() if isinstance(c, str)}
+        new = [row for row in contents if row not in dropped]
+        weights = self._num_pixels_N[new].tolist()
+        for group in groups_of(new, weights, self._group_pixels):
+            views |= self._decode(group, contents, dropped)
+        return views, dropped
 
     def _read(self, row: int) -> NDArray[np.uint8] | str:
         """Return a file's bytes if they are those that were checked, else why they are not."""
@@ -340,15 +372,126 @@ class ImageLoader:
             return "its content has changed since it was checked"
         return np.frombuffer(content, dtype=np.uint8)
 
-    def _copy_on_gpu(
-        self, images, shape: tuple[int, ...], rows: NDArray[np.intp]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images and rows in PyTorch's memory, out of DALI's, which is used again."""
-        from nvidia.dali.plugin.pytorch import feed_ndarray
+    def _decode(
+        self, rows: list[int], contents: dict[int, NDArray[np.uint8]], dropped: dict[int, str]
+    ) -> dict[int, torch.Tensor]:
+        """Return the pixels of a group; files that are bad after all go to ``dropped``."""
+        decoder = self._decoders.get()
+        try:
+            images = self._run_graph(decoder, rows, [contents[row] for row in rows])
+            return self._taken(images, rows)
+        except RuntimeError:
+            bad = self._to_blame(decoder, rows, contents)
+            if not bad:
+                raise
+        finally:
+            self._decoders.put(decoder)
+        dropped |= bad
+        good = [row for row in rows if row not in bad]
+        return self._decode(good, contents, dropped) if good else {}
 
-        with torch.cuda.stream(self._stream):
-            batch_NHWC = torch.empty(shape, dtype=torch.uint8, device=self._device)
-            feed_ndarray(images.as_tensor(), batch_NHWC, cuda_stream=self._stream)
-            rows_N = torch.from_numpy(rows).to(self._device)
-        self._stream.synchronize()  # of this thread only; the training step goes on meanwhile
-        return batch_NHWC, rows_N
+    def _run_graph(self, decoder: Pipeline, rows: list[int], encoded: list[NDArray[np.uint8]]):
+        """Return DALI's list of the decoded images, which is valid until the next call.
+
+        Raises:
+            RuntimeError: if one of them cannot be decoded.
+        """
+        sizes_HW = self._sizes_HW[rows]
+        decoder.feed_input("encoded", encoded)
+        if self._shrink:
+            decoder.feed_input("shrunk_HW", sizes_HW.astype(np.float32))
+        (images,) = decoder.run()
+        if ([shape[:2] for shape in images.shape()] != sizes_HW).any():
+            raise RuntimeError("decoded to another size than when it was checked")
+        return images
+
+    def _taken(self, images, rows: list[int]) -> dict[int, torch.Tensor]:
+        """Return the pixels in PyTorch's memory, out of DALI's, which is used again; keep them."""
+        num_pixels = self._sizes_HW[rows].prod(1)
+        total = int(num_pixels.sum())
+        first = self._cache.reserve(total) if self._cache is not None else None
+        place = None if first is None else self._cache.pixels[first : first + total]
+        with self._on_stream():
+            if place is not None and place.device.type == self._device.type:
+                pixels_P3 = place
+            else:
+                pixels_P3 = torch.empty((total, 3), dtype=torch.uint8, device=self._device)
+            to = ctypes.c_void_p(pixels_P3.data_ptr())
+            if self._stream is None:
+                images.copy_to_external(to)
+            else:
+                on = ctypes.c_void_p(self._stream.cuda_stream)
+                images.copy_to_external(to, on, non_blocking=True)
+                self._stream.synchronize()  # a thread of the loader waits, not the step
+        if place is not None:
+            if place is not pixels_P3:
+                place.copy_(pixels_P3)
+            self._cache.first_N[rows] = first + np.cumsum(num_pixels) - num_pixels
+        return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))
+
+    def _to_blame(
+        self, decoder: Pipeline, rows: list[int], contents: dict[int, NDArray[np.uint8]]
+    ) -> dict[int, str]:
+        """Return the files that a failed group is to be blamed on, if it is not all of them.
+
+        They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
+        that can do less than the one on the CPU.
+        """
+        numbers = np.array(rows, dtype=np.intp)
+        options = {"threads": 1, "max_pixels": self._max_pixels, "remembered": False}
+        bad = dict(inspect(self._paths, numbers, **options).bad)
+        if bad:
+            return bad
+        for row in rows:
+            try:
+                self._run_graph(decoder, [row], [contents[row]])
+            except RuntimeError:
+                bad[row] = f"cannot be decoded on {self._device.type}"
+        return bad if len(bad) < len(rows) else {}
+
+    # -------------------------------------------------------------------------------- warping
+
+    def _look_on_host(
+        self, rows: NDArray[np.intp], views: list[torch.Tensor], maps: NDArray[np.float32]
+    ) -> torch.Tensor:
+        """Return the output images (N, size_px, size_px, 3)."""
+        images_NHWC = np.empty((len(rows), self._size_px, self._size_px, 3), dtype=np.uint8)
+        sizes = self._sizes_HW[rows].tolist()
+        images = [v.numpy().reshape(*size, 3) for v, size in zip(views, sizes, strict=True)]
+        warp.on_host(images, maps, images_NHWC)
+        return torch.from_numpy(images_NHWC)
+
+    def _look_on_device(
+        self, rows: NDArray[np.intp], views: list[torch.Tensor], maps: NDArray[np.float32]
+    ) -> torch.Tensor:
+        """Return the output images (N, size_px, size_px, 3) on the device."""
+        if not len(rows):
+            shape = (0, self._size_px, self._size_px, 3)
+            return torch.empty(shape, dtype=torch.uint8, device=self._device)
+        sizes_HW = self._sizes_HW[rows]
+        firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
+        with self._on_stream():
+            pixels_P3 = torch.cat([view.to(self._device) for view in views])
+            on_device = [self._to_device(array) for array in (firsts, sizes_HW, maps)]
+            images_NHWC = warp.on_device(pixels_P3, *on_device, geometry.taps(maps), self._size_px)
+            if self._stream is not None:
+                self._stream.synchronize()  # a thread of the loader waits, not the step
+        return images_NHWC
+
+    def _to_device(self, array: NDArray) -> torch.Tensor:
+        with self._on_stream():
+            return torch.from_numpy(array).to(self._device)
+
+    def _on_stream(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the loader's work is given to the GPU, if there is one."""
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def _joined(a: Batch, b: Batch) -> Batch:
+    """Return two batches as one."""
+    return Batch(
+        torch.cat([a.images_NHWC, b.images_NHWC]),
+        torch.cat([a.rows_N, b.rows_N]),
+        b.position,
+        a.dropped | b.dropped,
+    )

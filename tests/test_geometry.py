@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 from grigri_fast import geometry
-from grigri_fast.pipeline import warp_on_host
+from grigri_fast.warp import on_host
 
 
 def smooth_image(height: int, width: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def noise_image(height: int, width: int) -> np.ndarray:
 
 def warp(image: np.ndarray, map_23: np.ndarray, size_px: int) -> np.ndarray:
     out = np.empty((size_px, size_px, 3), dtype=np.uint8)
-    warp_on_host(image, map_23, out)
+    on_host([image], map_23[None], out[None])
     return out
 
 
@@ -131,26 +131,20 @@ def test_rotation_turns_the_way_torchvision_does(angle_deg: float) -> None:
     assert np.abs(ours[inside].astype(int) - np.asarray(wrong_way)[inside].astype(int)).max() > 20
 
 
-def test_shrinking_leaves_the_geometry_as_it_is() -> None:
-    sizes_HW = np.array([[1000, 400], [100, 100], [90, 900]])
-    maps = geometry.random_maps(np.random.default_rng(1), sizes_HW, 64)
-    shrunk_HW, shrunk_maps = geometry.shrink_first(maps, sizes_HW)
-    assert (shrunk_HW <= sizes_HW).all() and (shrunk_HW >= 1).all()
-    point = np.array([10.0, 50.0, 1.0])
-    before = maps.astype(np.float64) @ point / sizes_HW[:, ::-1]
-    after = shrunk_maps.astype(np.float64) @ point / shrunk_HW[:, ::-1]
-    np.testing.assert_allclose(before, after, atol=1e-5)
-    steps = np.linalg.norm(shrunk_maps[:, :, :2], axis=2)
-    assert steps.max() <= 1.51
+def test_working_sizes_have_a_short_side_of_at_most_twice_the_output() -> None:
+    sizes_HW = np.array([[128, 128], [3000, 4000], [4000, 3000], [90, 9000], [449, 448], [1, 1]])
+    expected = [[128, 128], [448, 597], [597, 448], [90, 9000], [449, 448], [1, 1]]
+    assert geometry.working_sizes(sizes_HW, 224).tolist() == expected
 
 
-def test_small_images_are_never_shrunk() -> None:
-    sizes_HW = np.array([[128, 128], [96, 64]])
-    assert not geometry.needs_shrinking(sizes_HW, 128)
-    assert geometry.needs_shrinking(sizes_HW, 64)
-    maps = geometry.random_maps(np.random.default_rng(0), sizes_HW, 128)
-    shrunk_HW, same = geometry.shrink_first(maps, sizes_HW)
-    assert (shrunk_HW == sizes_HW).all() and (same == maps).all()
+def test_taps_leave_no_way_of_more_than_one_and_a_half_source_pixels() -> None:
+    sizes_HW = np.array([[128, 128], [192, 192], [193, 192], [448, 800], [100, 100_000]])
+    maps = geometry.whole_image_maps(sizes_HW, 128)
+    assert geometry.taps(maps).tolist() == [[1, 1], [1, 1], [1, 2], [5, 3], [16, 1]]
+    random = geometry.random_maps(np.random.default_rng(0), np.full((500, 2), 448), 128)
+    steps = np.linalg.norm(random[:, :, :2], axis=1)  # along the output's x and y
+    assert (steps / geometry.taps(random) <= 1.5 + 1e-5).all()
+    assert (geometry.taps(random)[steps < 1.5] == 1).all()
 
 
 def test_generators_of_epochs_and_purposes_differ_and_repeat() -> None:
