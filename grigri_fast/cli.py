@@ -391,6 +391,105 @@ def predict(
         raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
 
 
+# ------------------------------------------------------------------------------------- bench
+
+
+@app.command()
+def bench(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[pipeline|step|train|all]",
+            help="pipeline: images without a model. step: one batch that is there already. "
+            "train: both together, and evaluation. Without it: all.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Photographs and labels, as in train. Without it: the demo set.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Literal["torchvision"] | None,
+        typer.Option(
+            "--against",
+            help="Also measure the usual way, in turns: torchvision's transforms in a DataLoader "
+            "with as many workers as threads, and its plain loop (fp32; AMP on a GPU).",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every figure to a file.")
+    ] = None,
+    arch: Annotated[str, typer.Option("--arch")] = TrainConfig.arch,
+    size: Annotated[int, typer.Option("--size", min=1)] = TrainConfig.size,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = TrainConfig.batch_size,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; the more, the steadier.")] = 5,
+    limit: Annotated[int, typer.Option(min=1, help="Use only N images.")] = 2000,
+    fast: Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.")] = True,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Use torch.compile in the step.")
+    ] = False,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Say how fast it is on this machine, and what bounds it.
+
+    Images per second: the median of several turns, and the least and the greatest. Alone on the
+    machine, please.
+
+    Example:  grigri-fast bench all my-photos --against torchvision
+    """
+    if what not in (None, "pipeline", "step", "train", "all"):
+        if data is not None:
+            raise typer.BadParameter(f"{what!r} is not pipeline, step, train or all")
+        what, data = None, what
+    if json_file is not None and not json_file.parent.is_dir():
+        raise GrigriError(f"--json {json_file}: its folder does not exist")
+    if data is None:
+        from . import demo
+
+        data = str(demo.cached_folder())
+
+    import torch
+
+    from . import bench as benches
+    from . import dataset, devices, models, pipeline, run, screens
+
+    models.build(arch, 1, size)  # says at once if the two do not go together
+    place = devices.pick_device(device)
+    threads = threads or pipeline.usable_threads()
+    torch.set_num_threads(threads)
+    setting = benches.setting_of(
+        dataset.load(data).paths[:limit],
+        threads,
+        arch=arch,
+        size_px=size,
+        batch_size=batch_size,
+        device=place,
+        amp=devices.pick_amp("fp32" if amp == "auto" and not fast else amp, place),
+        fast=fast,
+        compile=compiled,
+    )
+    parts = {"pipeline": ["pipeline"], "step": ["step"], "train": ["train", "evaluation"]}
+    with screens.progress("measuring") as on_turn:
+        report = benches.measure(
+            setting,
+            parts.get(what, benches.WHATS),
+            against=against is not None,
+            repeats=repeats,
+            on_turn=on_turn,
+        )
+    environment = run.environment(place, setting.amp)
+    screens.show_bench(report, environment)
+    if json_file is not None:
+        run.write_json(json_file, {"environment": environment, **report.to_json()})
+
+
 # -------------------------------------------------------------------------------------- data
 
 

@@ -76,6 +76,21 @@ class TrainConfig:
     amp: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto", "Number format of the forward pass; auto: what the device is fast at.", "Machine"
     )
+    cache: Literal["auto", "off", "ram", "device"] = option(
+        "auto",
+        "Where decoded images are kept, so that later epochs need not decode; auto: where they "
+        "fit. Pixels are the same.",
+        "Machine",
+    )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile; auto: where it was measured to pay for itself.", "Machine"
+    )
+    fast: bool = option(
+        True,
+        "Whatever makes it fast: number format, memory format, CUDA graphs, cache, compile. "
+        "--no-fast: the plain way.",
+        "Machine",
+    )
     threads: int | None = option(None, "CPU threads. [default: all that are usable]", "Machine")
 
     out: str = option("runs", "Folder that run folders are made in.", "Output")
@@ -133,6 +148,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
         new["test"] = 0.0 if config.test is None else config.test
     if config.max_bad is None:
         new["max_bad"] = 0.0 if config.strict else 0.05
+    if not config.fast:
+        plain = {"amp": "fp32", "cache": "off", "compile": "off"}
+        new |= {name: way for name, way in plain.items() if getattr(config, name) == "auto"}
     new["lr"] = config.lr or (0.01 if config.optimizer == "sgd" else 0.001)
     onecycle = config.schedule == "onecycle"
     new["momentum"] = config.momentum

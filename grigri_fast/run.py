@@ -136,7 +136,7 @@ def environment(device: torch.device, amp: str) -> dict[str, Any]:
         "packages": versions,
         "device": str(device),
         "amp": amp,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
@@ -156,7 +156,8 @@ def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
         return now
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import run
+from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .dataset import Dataset
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
@@ -316,3 +318,68 @@ def show_survey(data: Dataset, found: Survey) -> None:
         say("\nFiles that cannot be used")
         for path, reason in found.bad.items():
             say(f"  {path}: {reason}")
+
+
+# --------------------------------------------------------------------------------- bench
+
+_BENCH_ROWS = {
+    "pipeline": "input",
+    "step": "training step",
+    "train": "training, end to end",
+    "evaluation": "evaluation",
+}
+
+
+def show_bench(report: Report, environment: dict[str, Any]) -> None:
+    """Show the table of ``grigri-fast bench``: plain text that can be pasted anywhere."""
+    s = report.setting
+    where = environment.get("gpu", environment["cpu"])
+    versions = environment["packages"]
+    say(
+        f"{s.arch} at {s.size_px} px, batch {s.batch_size}, {s.amp}"
+        f"{', compiled' if s.compile else ''}{'' if s.fast else ', --no-fast'};"
+        f" {len(s.rows):,} images"
+    )
+    say(f"{where}, {s.threads} threads; torch {versions['torch']}\n")
+    pairs = report.pairs()
+    has_usual = any(usual is not None for _, usual in pairs)
+    columns = ["images per second", "grigri-fast", *(["torchvision", "ratio"] if has_usual else [])]
+    table = _table(*columns)
+    for ours, usual in pairs:
+        _, _, way = ours.name.partition(", ")
+        cells = [_BENCH_ROWS[ours.what] + (f", {way}" if way else ""), _speed(ours)]
+        if has_usual:
+            cells += ["-", "-"] if usual is None else [_speed(usual), _ratio(ratio(ours, usual))]
+        table.add_row(*cells)
+    _out.print(table)
+    say("")
+    for ours, _ in pairs:
+        if ours.what == "train":
+            waited = 100 * statistics.median(ours.notes["waiting_share"])
+            say(f"waiting for input: {waited:.1f} % of the time")
+        if ours.what == "step":
+            used = ours.median * report.train_flops
+            peak = peak_flops_per_s(s.device)
+            share = f", {used / peak:.0%} of the peak (MFU)" if peak else ""
+            say(f"the step computes {used / 1e12:.2f} TFLOP/s{share}")
+    for name, num_bytes in report.memory.items():
+        say(f"{_MEMORY[name]}: {num_bytes / 2**20:,.0f} MiB")
+    if report.bound:
+        say(report.bound)
+
+
+_MEMORY = {
+    "host": "peak memory of this process",
+    "device_torch": "peak memory of PyTorch on the GPU",
+    "device_used_now": "memory in use on the GPU, by all, with context and DALI",
+}
+
+
+def _speed(measured: Measured) -> str:
+    low, high = min(measured.images_per_s), max(measured.images_per_s)
+    digits = 0 if measured.median >= 100 else 1
+    return f"{measured.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+
+
+def _ratio(of: tuple[float, float, float]) -> str:
+    return f"{of[0]:.2f}x ({of[1]:.2f}-{of[2]:.2f})"

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from . import (
     provenance,
     run,
     split,
+    tuning,
 )
 from . import keeper as keeping
 from .checkpoint import Progress
@@ -35,6 +37,7 @@ from .config import TrainConfig, read_toml, resolve, write_toml
 from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from .losses import LOSSES
 from .quarantine import BEFORE, Quarantine
+from .step import Sums, TrainStep
 
 _MAX_SKIPPED_STEPS = 25  # in a row, in fp16: the scale has been halved to nothing by then
 _SHOW_EVERY_S = 0.25  # the display costs a CPU-GPU synchronisation, so it is not asked for oftener
@@ -92,6 +95,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
     with contextlib.ExitStack() as stack:
+        if device.type == "cuda":  # a CUDA graph cannot be captured on the default stream
+            stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         state = None
         if resume is not None:
             stack.enter_context(run.locked(resume))
@@ -150,7 +155,9 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         models.start_bias_at_log_odds(model, data.targets_NC[train_rows].mean(0))
         if config.freeze_backbone:
             models.freeze_backbone(model)
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device)
+        if config.fast:
+            model.to(memory_format=torch.channels_last)
         trained = [p for p in model.parameters() if p.requires_grad]
         watch.note(
             f"{config.arch} at {config.size} px, weights {config.weights}: "
@@ -161,6 +168,20 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         loss_of = LOSSES[config.loss]
         if state is not None:
             state.restore(model, optimizer, scaler)
+
+        if config.compile == "auto":
+            pays = tuning.pays_to_compile(
+                model,
+                arch=config.arch,
+                size_px=config.size,
+                batch_size=config.batch_size,
+                num_steps=num_steps,
+                num_classes=num_classes,
+                device=device,
+                amp=amp,
+                say=watch.note,
+            )
+            config = dataclasses.replace(config, compile="on" if pays else "off")
 
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
@@ -192,6 +213,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             keeper.store()  # from here on there is something to resume
         else:
             keeper.keep_epoch()  # in case it was killed between the state and these
+        cache = pipeline.plan_cache(config.cache, found, config.size, device)
+        watch.note(cache.in_words())
         loader = pipeline.ImageLoader(
             data.paths,
             found,
@@ -199,6 +222,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             batch_size=config.batch_size,
             device=device,
             threads=threads,
+            cache=cache,
             give_up=stop,
             on_slow=watch.note,
         )
@@ -208,23 +232,52 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             f" free memory that others use"
         )
         stack.enter_context(devices.out_of_memory_explained(advice))
-        totals = torch.zeros(_NUM_TOTALS, dtype=torch.float64, device=device)
+        make_step = TrainStep(
+            model,
+            optimizer,
+            scaler,
+            loss_of,
+            device=device,
+            amp=amp,
+            batch_size=config.batch_size,
+            fast=config.fast,
+            compiled=tuning.compiled(model) if config.compile == "on" else None,
+        )
+        make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
 
         def store_after_the_last_step(kind: object, error: object, trace: object) -> None:
             if isinstance(error, BetweenStepsError):
-                progress.totals = totals.tolist()
+                look()
                 keeper.store()
+
+        # Rows and learning rates of the steps that were made since the last look.
+        unseen: deque[tuple[int, torch.Tensor, float]] = deque()
+
+        def look() -> Sums:
+            """Take over what the device has summed up; end the run if numbers have ended."""
+            sums = make_step.look()  # CPU-GPU synchronisation
+            progress.totals = list(sums[:_NUM_TOTALS])
+            progress.num_seen = int(sums.num_images)
+            progress.skipped_steps = int(sums.num_skipped)
+            # The scale of fp16 is found by overflowing: a few steps left out are normal.
+            if sums.bad_step >= 0 and (amp != "fp16" or sums.streak > _MAX_SKIPPED_STEPS):
+                numbers = f"loss {sums.bad_loss:.4g}, gradient norm {sums.bad_norm:.4g}"
+                step, rows_N, lr = unseen[int(sums.bad_step) - make_step.number - 1]
+                names = [data.names[row] for row in rows_N.tolist()]
+                raise _diverged(
+                    f"step {step + 1:,}", progress.epoch, numbers, lr, amp, names, folder
+                )
+            unseen.clear()
+            return sums
 
         stack.push(store_after_the_last_step)
         targets_NC = torch.from_numpy(data.targets_NC).to(device)
-        skipped_in_a_row = 0
         logits_NC = None
         shown_s = time.perf_counter()
         for epoch in range(progress.epoch, config.epochs + 1):
             epoch_start_s, seen_before = time.perf_counter(), progress.num_seen
             models.set_training(model, config.freeze_backbone)
-            stored = progress.totals or [0.0] * _NUM_TOTALS
-            totals = torch.tensor(stored, dtype=torch.float64, device=device)
+            make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
             batches = loader.train_epoch(
                 train_rows,
                 seed=config.seed,
@@ -244,49 +297,26 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 lr, momentum = optim.lr_and_momentum(config, step, num_steps)
                 optim.set_lr_and_momentum(optimizer, lr, momentum)
 
-                # --- forward and backward
-                batch_targets_NC = targets_NC[batch.rows_N]
-                with devices.autocast(device, amp):
-                    logits_NC = model(models.normalise(batch.images_NHWC))
-                loss = loss_of(logits_NC.float(), batch_targets_NC)
-                scaler.scale(loss).backward()
-                scaler.unscale_(optimizer)
+                # --- forward, backward, update, metrics: all on the device
+                make_step(batch.images_NHWC, targets_NC[batch.rows_N])
+                unseen.append((step, batch.rows_N, lr))
 
-                # --- the step, unless it would lead to where numbers end
-                gradients = [p.grad for p in trained if p.grad is not None]
-                grad_norm = torch.nn.utils.get_total_norm(gradients)
-                # CPU-GPU synchronisation: weights that are no numbers cannot be mended.
-                is_finite = (loss.detach() + grad_norm).isfinite().item()
-                skipped_in_a_row = 0 if is_finite else skipped_in_a_row + 1
-                # The scale of fp16 is found by overflowing: a few steps left out are normal.
-                if not is_finite and (amp != "fp16" or skipped_in_a_row > _MAX_SKIPPED_STEPS):
-                    numbers = f"loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}"
-                    names = [data.names[row] for row in batch.rows_N.tolist()]
-                    raise _diverged(f"step {step + 1:,}", epoch, numbers, lr, amp, names, folder)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-
-                # --- metrics stay on the device
-                if is_finite:
-                    with torch.no_grad():
-                        totals += _batch_totals(loss, logits_NC, batch_targets_NC)
-                    progress.num_seen += len(batch.rows_N)
-                else:
-                    progress.skipped_steps += 1
+                # --- a look at it: on a CPU, which does not wait for that, after every step
                 now_s = time.perf_counter()
-                if now_s - shown_s > _SHOW_EVERY_S:
+                is_shown = now_s - shown_s > _SHOW_EVERY_S
+                if is_shown or device.type == "cpu":
+                    sums = look()
+                if is_shown:
                     shown_s = now_s
-                    # CPU-GPU synchronisation: the display.
-                    mean_loss = totals[0].item() / max(1, progress.num_seen)
                     speed = (progress.num_seen - seen_before) / (now_s - epoch_start_s)
+                    mean_loss = sums.loss / max(1, progress.num_seen)
                     watch.step(epoch, step + 1, num_steps, mean_loss, speed)
                 if keeper.is_due():
-                    progress.totals = totals.tolist()  # CPU-GPU synchronisation: a checkpoint
+                    look()
                     keeper.store()
 
             # --- scores of the epoch
-            progress.totals = totals.tolist()
+            look()
             train_s = time.perf_counter() - epoch_start_s
             if not stop():
                 logits_NC, dropped = evaluate.predict_logits(
@@ -344,23 +374,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
 # ----------------------------------------------------------------------------------- helpers
 
-_NUM_TOTALS = 5  # loss x images, true positives, false positives, false negatives, images right
-
-
-def _batch_totals(
-    loss: torch.Tensor, logits_NC: torch.Tensor, targets_NC: torch.Tensor
-) -> torch.Tensor:
-    """Return one batch's share of the epoch's totals, float64 on the device."""
-    predicted_NC, true_NC = logits_NC > 0, targets_NC > 0
-    return torch.stack(
-        [
-            loss.double() * len(logits_NC),
-            (predicted_NC & true_NC).sum(),
-            (predicted_NC & ~true_NC).sum(),
-            (~predicted_NC & true_NC).sum(),
-            (predicted_NC == true_NC).all(1).sum(),
-        ]
-    )
+_NUM_TOTALS = 5  # of the sums: those that make the epoch's training scores
 
 
 def _scores_of_totals(totals: list[float], num_images: int) -> dict[str, float]:
@@ -438,6 +452,7 @@ _STAYS = {f.name for f in dataclasses.fields(TrainConfig)} - {
     "epochs",
     "device",
     "threads",
+    "cache",
     "checkpoint_every",
 }
 

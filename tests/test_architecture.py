@@ -12,10 +12,19 @@ FLOORS = [
     {"errors"},
     {"files", "interrupt"},
     {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile"},
-    {"dataset", "split", "models", "run", "demo", "verdicts", "decode"},
-    {"inspection", "pipeline", "checkpoint", "provenance", "quarantine", "figures"},
+    {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"},
+    {
+        "inspection",
+        "pipeline",
+        "step",
+        "tuning",
+        "checkpoint",
+        "provenance",
+        "quarantine",
+        "figures",
+    },
     {"survey", "evaluate", "predict", "keeper", "train"},
-    {"screens", "cli"},
+    {"bench", "screens", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -25,9 +34,12 @@ SAME_FLOOR = {
     ("pipeline", "inspection"),  # only what was checked is decoded
     ("train", "evaluate"),  # an epoch ends with an evaluation
     ("train", "keeper"),  # which keeps what it leaves
+    ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option
     ("predict", "evaluate"),  # predicting is the first half of evaluating
     ("cli", "screens"),
+    ("screens", "bench"),
+    ("cli", "bench"),
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -65,7 +77,7 @@ def test_imports_only_point_down(module: str) -> None:
         ("typer", {"cli"}),
         ("rich", {"screens"}),
         ("skmultilearn", {"split"}),
-        ("torchvision", {"models"}),
+        ("torchvision", {"models", "usual"}),
         ("matplotlib", {"figures"}),
     ],
 )
@@ -78,6 +90,7 @@ COMMANDS = [
     ["train"],
     ["eval"],
     ["predict"],
+    ["bench"],
     ["data"],
     ["data", "check"],
     ["data", "split"],

@@ -231,7 +231,7 @@ def test_files_that_turned_bad_stay_out_after_a_stop(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """The reference turns bad at the same step, and is not stopped."""
-    options = [*SMALL, "--epochs=3", "--out", tmp_path, "--max-bad=0.2"]
+    options = [*SMALL, "--epochs=3", "--out", tmp_path, "--max-bad=0.2", "--cache=off"]
     contents = {path: path.read_bytes() for path in (photos / "images").iterdir()}
     bad = sorted(contents)[::11]
     train_epoch = pipeline.ImageLoader.train_epoch
@@ -566,6 +566,7 @@ OTHER_VALUES = {
     "weight_decay": "0.5",
     "seed": "7",
     "amp": "bf16",
+    "compile": "on",
     "out": "elsewhere",
     "name": "other",
     "epochs": "3",
@@ -577,9 +578,9 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
         flag = "--" + name.replace("_", "-")
         assert flag in refused(cli, stopped, f"{flag}={value}"), name
     assert "--split" in refused(cli, stopped, "--split=x.json")
-    for flag in ("--freeze-backbone", "--no-augment"):
+    for flag in ("--freeze-backbone", "--no-augment", "--no-fast"):
         assert flag.replace("--no-", "--") in refused(cli, stopped, flag)
-    covered = {*OTHER_VALUES, "split", "freeze_backbone", "augment"}
+    covered = {*OTHER_VALUES, "split", "freeze_backbone", "augment", "fast"}
     assert covered == (grigri_train._STAYS | {"epochs"})
 
 
@@ -681,5 +682,6 @@ def test_every_option_either_stays_or_may_change() -> None:
         "epochs",
         "device",
         "threads",
+        "cache",
         "checkpoint_every",
     }

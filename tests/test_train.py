@@ -591,7 +591,15 @@ def test_files_that_turn_bad_are_left_out_and_named(
         DAMAGES[damage](in_val)
 
     after_epoch(monkeypatch, 1, turn_bad)
-    options = [*SMALL, "--epochs=3", "--name=run", "--max-bad=0.1", "--out", tmp_path]
+    options = [
+        *SMALL,
+        "--epochs=3",
+        "--name=run",
+        "--max-bad=0.1",
+        "--cache=off",
+        "--out",
+        tmp_path,
+    ]
     code, out, err = cli("train", photos, *options)
     assert (code, err) == (0, "")
     run = tmp_path / "run"
@@ -615,7 +623,7 @@ def test_too_many_files_that_turn_bad_end_the_run(
 ) -> None:
     image = photos / "images" / "im7.jpg"
     after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
-    options = [*SMALL, "--epochs=3", "--name=run", "--out", tmp_path]
+    options = [*SMALL, "--epochs=3", "--name=run", "--cache=off", "--out", tmp_path]
     code, _, err = cli("train", photos, *options, option)
     assert code == 1 and err.count("\n") == 1 and f"{image}: its content has changed" in err
     assert f"--resume {tmp_path / 'run'}" in err
@@ -625,7 +633,7 @@ def test_too_many_files_that_turn_bad_end_the_run(
 def test_a_run_that_ended_for_its_files_goes_on_when_they_are_back(
     cli, photos, tmp_path, monkeypatch
 ) -> None:
-    options = [*SMALL, "--epochs=3", "--strict", "--out", tmp_path]
+    options = [*SMALL, "--epochs=3", "--strict", "--cache=off", "--out", tmp_path]
     whole = fit(cli, photos, tmp_path, *options)
     last = parts(whole)["train"][-1]
     image = photos / "images" / last

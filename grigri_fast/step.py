@@ -1,0 +1,208 @@
+"""One training step, with nothing in it that makes the host wait for the device.
+
+On a GPU the whole step becomes a CUDA graph after a few steps: one launch instead of hundreds,
+which is what a batch of 32 is bound by. So learning rate, momentum and the sums of the epoch live
+on the device, and whether all numbers are finite is found out there too: a step that would lead to
+where numbers end is left out by the device, and the host hears of it when it next looks.
+
+Shapes: N images of a batch, C classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from . import devices, models
+from .losses import Loss
+from .optim import DeviceSGD
+
+_WARM_UP_STEPS = 3  # before a capture, as torch.cuda.graph asks for
+
+
+class Sums(NamedTuple):
+    """What the steps have left on the device.
+
+    Attributes:
+        loss: sum of loss x images, over the finite steps of the epoch, as the next five are.
+        tp, fp, fn: labels that were predicted rightly, predicted wrongly, missed (at 0.5).
+        right: images whose labels were all right.
+        num_images: images.
+        num_skipped: steps that were left out, in the whole run.
+        streak: of those, how many in a row until now.
+        bad_step: number of the first step left out since the last look (see ``TrainStep.number``),
+            -1 for none; and ``bad_loss`` and ``bad_norm``, its loss and gradient norm.
+    """
+
+    loss: float
+    tp: float
+    fp: float
+    fn: float
+    right: float
+    num_images: float
+    num_skipped: float
+    streak: float
+    bad_step: float
+    bad_loss: float
+    bad_norm: float
+
+
+_NUM_PER_EPOCH = 6
+
+
+class TrainStep:
+    """Forward, loss, backward, update, sums: call it with a batch.
+
+    Args:
+        model: in training mode while steps are made.
+        optimizer: over the parameters that are trained.
+        scaler: of fp16, disabled otherwise.
+        loss_of: loss of logits and targets.
+        device, amp: what to compute on and how.
+        batch_size: images in a full batch; smaller ones take the slow way.
+        fast: channels_last and, on a GPU, CUDA graphs.
+        compiled: the model as torch.compile has made it, for full batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        loss_of: Loss,
+        *,
+        device: torch.device,
+        amp: str,
+        batch_size: int,
+        fast: bool = True,
+        compiled: nn.Module | None = None,
+    ) -> None:
+        self._model, self._optimizer, self._scaler = model, optimizer, scaler
+        self._compiled = model if compiled is None else compiled
+        self._loss_of, self._device, self._amp = loss_of, device, amp
+        self._batch_size, self._fast = batch_size, fast
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
+        # A fused optimizer reads this from the device and leaves the step out where it is 1.
+        self._decides_itself = bool(optimizer.defaults.get("fused"))
+        self._left_out = torch.zeros((), device=device)
+        if self._decides_itself:
+            optimizer.found_inf = self._left_out
+        self._sums = torch.zeros(len(Sums._fields), dtype=torch.float64, device=device)
+        self._sums[Sums._fields.index("bad_step")] = -1
+        self._number = torch.zeros((), dtype=torch.float64, device=device)
+        self.number = 0  # steps that were made, finite or not
+        self._num_full = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def start_epoch(self, sums: list[float], num_images: int, num_skipped: int) -> None:
+        """Set the sums to what an epoch begins with, or goes on with."""
+        start = [*(sums or [0.0] * (_NUM_PER_EPOCH - 1)), num_images, num_skipped]
+        self._sums[: len(start)] = torch.tensor(start, dtype=torch.float64)
+
+    def look(self) -> Sums:
+        """Return the sums; the host waits for the device here."""
+        sums = Sums(*self._sums.tolist())
+        if sums.bad_step >= 0:
+            self._sums[Sums._fields.index("bad_step")] = -1
+        return sums
+
+    def __call__(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+        """Make a step, unless loss or gradient are not finite.
+
+        Args:
+            images_NHWC: uint8 RGB on the device.
+            targets_NC: float32 0/1 on the device.
+        """
+        self.number += 1
+        is_full = len(images_NHWC) == self._batch_size
+        if not (self._fast and is_full and self._device.type == "cuda"):
+            self._gradients(self._compiled if is_full else self._model, images_NHWC, targets_NC)
+            self._update()
+            return
+        self._num_full += 1
+        if self._num_full <= _WARM_UP_STEPS:
+            self._gradients(self._compiled, images_NHWC, targets_NC)
+            self._update()
+            return
+        if self._graph is None:
+            self._capture(images_NHWC, targets_NC)
+        self._images_NHWC.copy_(images_NHWC)
+        self._targets_NC.copy_(targets_NC)
+        self._graph.replay()
+        if not self._all_in_graph:
+            for parameter, gradient in zip(self._trained, self._graph_gradients, strict=True):
+                parameter.grad = gradient  # a small batch may have left another one
+            self._update()
+
+    def _gradients(
+        self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor
+    ) -> None:
+        """Compute the gradients, find out whether they are finite, and add to the sums."""
+        self._optimizer.zero_grad(set_to_none=True)
+        inputs_NCHW = models.normalise(images_NHWC)
+        if not self._fast:
+            inputs_NCHW = inputs_NCHW.contiguous()
+        with devices.autocast(self._device, self._amp):
+            logits_NC = model(inputs_NCHW)
+        logits_NC = logits_NC.float()
+        loss = self._loss_of(logits_NC, targets_NC)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        with torch.no_grad():
+            gradients = [p.grad for p in self._trained if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self._add(logits_NC, targets_NC, loss.detach(), norm)
+
+    def _add(
+        self,
+        logits_NC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        loss: torch.Tensor,
+        norm: torch.Tensor,
+    ) -> None:
+        is_finite = (loss + norm).isfinite()
+        self._left_out.copy_(~is_finite)
+        self._number += 1
+        predicted_NC, true_NC = logits_NC > 0, targets_NC > 0
+        of_batch = torch.stack(
+            [
+                loss.double() * len(logits_NC),
+                (predicted_NC & true_NC).sum(),
+                (predicted_NC & ~true_NC).sum(),
+                (~predicted_NC & true_NC).sum(),
+                (predicted_NC == true_NC).all(1).sum(),
+                torch.full_like(loss, len(logits_NC), dtype=torch.float64),
+            ]
+        )
+        sums = self._sums
+        sums[:_NUM_PER_EPOCH] += torch.where(is_finite, of_batch, 0.0)
+        num_skipped, streak, bad = sums[6], sums[7], sums[8:11]
+        num_skipped += self._left_out
+        streak.copy_(torch.where(is_finite, 0.0, streak + 1))
+        this_one = torch.stack([self._number, loss.double(), norm.double()])
+        bad.copy_(torch.where(is_finite | (bad[0] >= 0), bad, this_one))
+
+    def _update(self) -> None:
+        """Make the step, unless it is to be left out."""
+        # CPU-GPU synchronisation: an optimizer that is not fused (RMSprop) has to be told.
+        if self._decides_itself or not self._left_out.item():
+            self._optimizer.step()
+        self._scaler.update()
+
+    def _capture(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+        """Record the step as a CUDA graph; nothing is computed yet."""
+        self._images_NHWC = torch.empty_like(images_NHWC)
+        self._targets_NC = torch.empty_like(targets_NC)
+        self._all_in_graph = isinstance(self._optimizer, DeviceSGD)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        # thread_local: the loader's threads go on allocating and copying meanwhile.
+        with torch.cuda.graph(
+            self._graph,
+            stream=torch.cuda.current_stream(self._device),
+            capture_error_mode="thread_local",
+        ):
+            self._gradients(self._compiled, self._images_NHWC, self._targets_NC)
+            if self._all_in_graph:
+                self._update()
+        self._graph_gradients = [p.grad for p in self._trained]
