@@ -242,7 +242,7 @@ def limit_ways(s: Setting) -> list[Way]:
 
     return [
         Way("pipeline", "DALI, decoding alone", decode_all),
-        Way("pipeline", "OpenCV, warping alone", warp_all),
+        Way("pipeline", "warping alone", warp_all),
     ]
 
 

@@ -38,17 +38,18 @@ def on_host(
     for image_HWC, cv_map, (taps_x, taps_y), out_HWC in zip(
         images, cv_maps, taps_N2.tolist(), out_NHWC, strict=True
     ):
-        simple = taps_x == taps_y == 1
-        fine_HWC = cv2.warpAffine(
-            image_HWC,
+        # With a fourth channel OpenCV warps twice as fast as with three, to the same values.
+        source = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2RGBA)
+        seen = cv2.warpAffine(
+            source,
             cv_map,
             (size * taps_x, size * taps_y),
-            dst=out_HWC if simple else None,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        if not simple:
-            cv2.resize(fine_HWC, (size, size), dst=out_HWC, interpolation=cv2.INTER_AREA)
+        if (taps_x, taps_y) != (1, 1):
+            seen = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(seen, cv2.COLOR_RGBA2RGB, dst=out_HWC)
 
 
 def on_device(
