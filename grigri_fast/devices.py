@@ -1,6 +1,7 @@
 """Which device to use, and in which number format."""
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,9 @@ import torch
 
 from .errors import GrigriError
 
+# From glibc's malloc.h and Linux' mman.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
+_HUGE_PAGE = 2 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")  # version 2, seen from inside a container
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -63,6 +67,31 @@ def free_bytes(device: torch.device) -> int:
         used = int((_CGROUP / "memory.current").read_text()) - cached
         free = min(free, limit - used)
     return max(0, free)
+
+
+def keep_freed_memory() -> None:
+    """Let memory that is freed stay with this process, in huge pages, for the steps to come.
+
+    glibc gives large blocks back to the system at once, so a step on a CPU, whose activations are
+    large blocks, would wait for the system to zero them again, page by page: a fifth of the time of
+    a step (benchmarks/README.md). PyTorch has no allocator of its own on a CPU. Does nothing where
+    there is no glibc. To be called from the main thread, whose heap it is about.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)  # whose end is never given back
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    num_bytes = free_bytes(torch.device("cpu")) // 2
+    place = libc.malloc(num_bytes)  # takes addresses, not memory, until it is written to
+    if place:
+        first = -(-place // _HUGE_PAGE) * _HUGE_PAGE
+        length = max(0, place + num_bytes - first) // _HUGE_PAGE * _HUGE_PAGE
+        libc.madvise(first, length, _MADV_HUGEPAGE)
+        libc.free(place)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:

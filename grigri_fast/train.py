@@ -93,6 +93,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     amp = devices.pick_amp(config.amp, device)
     threads = config.threads or pipeline.usable_threads()
     torch.set_num_threads(threads)
+    if config.fast and device.type == "cpu":
+        devices.keep_freed_memory()
     torch.manual_seed(config.seed)
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":  # a CUDA graph cannot be captured on the default stream
