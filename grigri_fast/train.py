@@ -185,6 +185,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             )
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
+        cache = pipeline.plan_cache(config.cache, found, config.size, device)
+
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
         environment = run.environment(device, amp)
@@ -199,6 +201,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         files.write_atomic(folder / run.CONFIG, write_toml(config))
         run.write_json(folder / run.ENVIRONMENT, environment)
         quarantine.write(folder)
+        watch.note(cache.in_words())
         watch.note(f"run folder {folder}")
         if quarantine.bad:
             watch.note(quarantine.in_words(folder))
@@ -215,8 +218,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             keeper.store()  # from here on there is something to resume
         else:
             keeper.keep_epoch()  # in case it was killed between the state and these
-        cache = pipeline.plan_cache(config.cache, found, config.size, device)
-        watch.note(cache.in_words())
         loader = pipeline.ImageLoader(
             data.paths,
             found,

@@ -747,3 +747,31 @@ def test_very_few_images_train_or_are_refused_in_one_line(cli, photos, tmp_path,
     else:
         assert code == 1 and err.startswith("error: ") and err.count("\n") == 1
         assert not (tmp_path / "runs").exists()
+
+
+# ---------------------------------------------------------------------------------- speed
+
+
+def test_fast_and_plain_training_agree(cli, photos, tmp_path) -> None:
+    """In fp32 to rounding; in bf16 to what eight bits of mantissa leave of small losses."""
+    options = ["--arch=squeezenet1_1", *TINY, "--epochs=2"]
+    plain = fit(cli, photos, tmp_path, *options, "--no-fast", "--name=plain")
+    config = tomllib.loads((plain / "config.toml").read_text())
+    assert (config["amp"], config["cache"], config["compile"]) == ("fp32", "off", "off")
+    for amp, tolerance in (("fp32", 1e-3), ("bf16", 0.05)):
+        fast = fit(cli, photos, tmp_path, *options, f"--amp={amp}", f"--name={amp}")
+        np.testing.assert_allclose(losses_of(fast), losses_of(plain), rtol=tolerance)
+
+
+def test_the_cache_changes_no_bit(cli, photos, tmp_path) -> None:
+    runs = [
+        fit(cli, photos, tmp_path, *SMALL, "--epochs=2", f"--cache={cache}", f"--name={cache}")
+        for cache in ("off", "ram")
+    ]
+    assert same(*runs)
+
+
+def test_a_cache_on_the_device_needs_one(cli, photos, tmp_path) -> None:
+    code, _, err = cli("train", photos, *SMALL, "--device=cpu", "--cache=device", "--out", tmp_path)
+    assert code == 1 and err.count("\n") == 1 and "on a CPU use --cache ram" in err
+    assert not list(tmp_path.glob("photos-*"))
