@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 from collections.abc import Callable
 
@@ -42,6 +43,67 @@ CASES: dict[str, tuple[np.ndarray, np.ndarray]] = {
 @pytest.fixture(params=CASES)
 def case(request) -> tuple[np.ndarray, np.ndarray]:
     return CASES[request.param]
+
+
+# ----------------------------------------------------------------------- simple references
+
+
+def simple_best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return what the search finds, with all scores sorted beside their targets, in float64."""
+    scores, targets = np.ravel(scores).astype(np.float64), np.ravel(targets).astype(bool)
+    if not targets.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(targets[order])
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # last of equal scores
+    best = ends[np.argmax(2 * hits[ends] / (ends + 1 + targets.sum()))]
+    below = scores[best + 1] if best + 1 < len(scores) else 0.0
+    middle = (scores[best] + below) / 2
+    return float(middle if below < middle <= scores[best] else scores[best])
+
+
+def simple_average_precision(
+    scores_NC: np.ndarray, targets_NC: np.ndarray, weights_RN: np.ndarray
+) -> np.ndarray:
+    """Return AP (R, C) from the weights in the order of each class's scores."""
+    ap_RC = np.full((len(weights_RN), scores_NC.shape[1]), np.nan)
+    for c in np.flatnonzero(targets_NC.any(0)):
+        order = np.argsort(-scores_NC[:, c], kind="stable")
+        weights_RK = weights_RN[:, order].astype(np.float64)
+        ends = np.append(np.flatnonzero(np.diff(scores_NC[order, c])), len(scores_NC) - 1)
+        tp_RK = np.cumsum(weights_RK * targets_NC[order, c], axis=1)[:, ends]
+        shown_RK = np.cumsum(weights_RK, axis=1)[:, ends]
+        steps_RK = np.diff(tp_RK, axis=1, prepend=0)
+        precision_RK = np.divide(tp_RK, shown_RK, out=np.zeros(tp_RK.shape), where=shown_RK > 0)
+        there = tp_RK[:, -1] > 0
+        ap_RC[there, c] = (steps_RK * precision_RK).sum(1)[there] / tp_RK[there, -1]
+    return ap_RC
+
+
+def large_case(
+    dtype: type, frequency: float, ties: bool, num_images: int = 400, num_classes: int = 40
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores that tell something, of more classes than are worked on at a time."""
+    rng = np.random.default_rng(0)
+    targets_NC = rng.random((num_images, num_classes)) < frequency
+    logits_NC = rng.normal(size=targets_NC.shape) + 2 * targets_NC - 1
+    scores_NC = 1 / (1 + np.exp(-logits_NC))
+    return (scores_NC.round(2) if ties else scores_NC).astype(dtype), targets_NC
+
+
+@pytest.fixture(params=[np.float32, np.float64])
+def dtype(request) -> type:
+    return request.param
+
+
+@pytest.fixture(params=[0.004, 0.3, 0.95], ids=["sparse", "dense", "nearly all"])
+def frequency(request) -> float:
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["distinct", "ties"])
+def large(request, dtype, frequency) -> tuple[np.ndarray, np.ndarray]:
+    return large_case(dtype, frequency, request.param)
 
 
 # ---------------------------------------------------------------------- against scikit-learn
@@ -128,6 +190,14 @@ def test_average_precision_knows_ranks_alone(case) -> None:
         assert other == pytest.approx(ap_C, abs=1e-12, nan_ok=True)
 
 
+def test_average_precision_equals_the_simple_one_to_the_last_bit(large) -> None:
+    scores_NC, targets_NC = large
+    ones_RN = np.ones((1, len(scores_NC)))
+    expected = simple_average_precision(scores_NC, targets_NC, ones_RN)[0]
+    found = metrics.average_precision(scores_NC, targets_NC)
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
 def test_no_score_warns(case) -> None:
     scores_NC, targets_NC = case
     with warnings.catch_warnings():
@@ -193,6 +263,63 @@ def test_the_best_threshold_is_the_best_of_all(seed: int) -> None:
         assert threshold == pytest.approx((lowest_positive + next_lower) / 2, rel=1e-15)
     else:
         assert threshold == lowest_positive
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_best_threshold_is_the_simple_one(seed: int, dtype) -> None:
+    """Exactly the same number; from a few scores to many groups of positives."""
+    rng = np.random.default_rng(seed)
+    n = rng.choice([3, 30, 300, 3000])
+    targets = rng.random(n) < rng.choice([0.01, 0.3, 0.7, 1])
+    scores = (rng.normal(size=n) + targets * rng.choice([-1, 0, 0.5, 3])).astype(dtype)
+    if seed % 2:
+        scores = scores.round(seed % 3)  # some ties, or little else
+    found = metrics.best_f1_threshold(scores, targets)
+    assert found == simple_best_f1_threshold(scores, targets)
+
+
+def test_the_best_threshold_of_many_scores_is_the_simple_one(large) -> None:
+    scores_NC, targets_NC = large
+    before = scores_NC.copy(), targets_NC.copy()
+    expected = simple_best_f1_threshold(scores_NC, targets_NC)
+    assert metrics.best_f1_threshold(scores_NC, targets_NC) == expected
+    assert metrics.best_f1_threshold(scores_NC.T, targets_NC.T) == expected  # not contiguous
+    expected_C = [
+        simple_best_f1_threshold(s, t) if t.any() else expected
+        for s, t in zip(scores_NC.T, targets_NC.T, strict=True)
+    ]
+    for kind in (bool, np.uint8, np.float32):
+        found_C = metrics.best_f1_thresholds(scores_NC, targets_NC.astype(kind))
+        assert found_C.dtype == np.float64 and found_C.tolist() == expected_C
+    assert np.array_equal(scores_NC, before[0]) and np.array_equal(targets_NC, before[1])
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float16])
+def test_the_best_threshold_of_other_kinds_of_scores(kind: type) -> None:
+    scores = np.array([3, 1, 0, 2, 1, 0]).astype(kind)
+    targets = np.array([1, 0, 0, 1, 1, 0])
+    assert metrics.best_f1_threshold(scores, targets) == simple_best_f1_threshold(scores, targets)
+
+
+def test_a_score_that_is_no_number_is_below_all_others() -> None:
+    scores = np.array([np.nan, 0.9, 0.8, np.nan, 0.4])
+    targets = np.array([0, 1, 1, 1, 0])
+    assert metrics.best_f1_threshold(scores, targets) == pytest.approx(0.6)
+    ap = metrics.average_precision(scores[:, None], targets[:, None])
+    assert ap == pytest.approx((1 + 1 + 3 / 5) / 3)  # the two without a number are one step
+
+
+@pytest.mark.parametrize("share", [0.003, 0.3])
+def test_the_search_takes_one_copy_of_the_scores(share: float) -> None:
+    """100,000 x 1,000 of them fit in 2 GB only so."""
+    rng = np.random.default_rng(0)
+    scores_NC = rng.random((2000, 500), dtype=np.float32)
+    targets_NC = rng.random((2000, 500)) < share
+    tracemalloc.start()
+    metrics.best_f1_threshold(scores_NC, targets_NC)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (1.1 + 2 * share) * scores_NC.nbytes
 
 
 def test_the_threshold_between_neighbouring_floats_still_cuts() -> None:
@@ -288,6 +415,23 @@ def test_thresholds_per_class_are_cross_fitted_by_class() -> None:
     assert predicted_NC.tolist() == [[True, False]] * 10
 
 
+def test_a_threshold_is_not_rounded_to_the_dtype_of_the_scores() -> None:
+    """Midway between neighbours in float32, 0.5 and the next, lies no float32."""
+    high = np.nextafter(np.float32(0.5), np.float32(1))
+    scores_NC = np.array([[high], [0.5], [high], [0.5]], dtype=np.float32)
+    threshold = (float(high) + 0.5) / 2
+    assert np.float32(threshold) == 0.5
+    predicted_NC = metrics.cross_fit(lambda s, t: threshold, scores_NC, scores_NC > 0.5)
+    assert predicted_NC.ravel().tolist() == [True, False, True, False]
+
+
+def test_cross_fitted_predictions_are_those_of_the_simple_search(large) -> None:
+    scores_NC, targets_NC = large
+    found_NC = metrics.cross_fit(metrics.best_f1_threshold, scores_NC, targets_NC)
+    expected_NC = metrics.cross_fit(simple_best_f1_threshold, scores_NC, targets_NC)
+    assert np.array_equal(found_NC, expected_NC)
+
+
 def test_one_image_is_predicted_at_one_half() -> None:
     def never(scores: np.ndarray, targets: np.ndarray) -> float:
         raise AssertionError("there is nothing to tune on")
@@ -381,6 +525,39 @@ def test_weighted_average_precision_equals_scikit_learns() -> None:
                 targets_NC[:, c], scores_NC[:, c], sample_weight=weights_N
             )
             assert found_RC[r, c] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("at_a_time", [1000, 10_000_000])
+def test_weighted_average_precision_equals_the_simple_one(
+    large, at_a_time: int, monkeypatch
+) -> None:
+    scores_NC, targets_NC = large[0][:, :18], large[1][:, :18]
+    monkeypatch.setattr(metrics, "_WEIGHTS_AT_A_TIME", at_a_time)
+    weights_RN = metrics.bootstrap_weights(len(scores_NC), 20, seed=0)
+    found_RC = metrics._weighted_average_precision(scores_NC, targets_NC, weights_RN)
+    expected_RC = simple_average_precision(scores_NC, targets_NC, weights_RN)
+    assert found_RC == pytest.approx(expected_RC, rel=1e-12, nan_ok=True)
+
+
+def test_intervals_of_many_classes_are_those_of_the_weighted_counts() -> None:
+    scores_NC, targets_NC = large_case(np.float32, 0.1, False, num_classes=150)
+    weights_RN = metrics.bootstrap_weights(len(scores_NC), 30, seed=0)
+    predicted_NC = scores_NC >= 0.5
+    c_R = Counts(
+        *(
+            (weights_RN[:, :, None] * flags_NC).sum(1, dtype=np.float64)
+            for flags_NC in (
+                predicted_NC & targets_NC,
+                predicted_NC & ~targets_NC,
+                ~predicted_NC & targets_NC,
+            )
+        )
+    )
+    unused = Interval(0, 0, 0)
+    found = metrics.bootstrap_scores(predicted_NC, targets_NC, unused, weights_RN)
+    for name in ("micro_f1", "macro_f1"):
+        low, high = np.percentile(getattr(metrics, name)(c_R), [2.5, 97.5])
+        assert (getattr(found, name).low, getattr(found, name).high) == (low, high)
 
 
 def test_intervals_of_4000_images_are_as_wide_as_is_known() -> None:
