@@ -1,5 +1,6 @@
-"""What only a GPU can show. The CPU tests run the same graph on DALI's CPU operators."""
+"""What only a GPU can show, beside the CPU doing the same."""
 
+import copy
 import os
 import signal
 import time
@@ -10,14 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from grigri_fast import devices, keeper, models
+from grigri_fast import devices, keeper, models, optim
+from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.inspection import inspect
-from grigri_fast.pipeline import ImageLoader
+from grigri_fast.losses import LOSSES
+from grigri_fast.pipeline import CachePlan, ImageLoader
+from grigri_fast.step import TrainStep
 
 
-def loader_on(device: torch.device, paths: list[Path], size_px: int) -> ImageLoader:
+def loader_on(device: torch.device, paths: list[Path], size_px: int, **options) -> ImageLoader:
     found = inspect(paths, threads=2)
-    return ImageLoader(paths, found, size_px=size_px, batch_size=16, device=device, threads=2)
+    settings = {"size_px": size_px, "batch_size": 16, "device": device, "threads": 2}
+    return ImageLoader(paths, found, **settings, **options)
 
 
 def images_of(batches) -> np.ndarray:
@@ -64,6 +69,61 @@ def test_rows_and_images_stay_together_under_load(cuda: torch.device, tmp_path: 
             weights = torch.tanh(weights @ weights)  # the device is busy while images arrive
             shown = batch.images_NHWC.float().mean((1, 2, 3)).round().long()
             assert (shown == batch.rows_N).all()
+
+
+@pytest.mark.parametrize("place", ["ram", "device"])
+def test_the_cache_gives_the_same_pixels(
+    cuda: torch.device, photograph_files: list[Path], place: str
+) -> None:
+    rows = np.arange(len(photograph_files))
+    cached = loader_on(cuda, photograph_files, 96, cache=CachePlan(place, 0, 10_000_000))
+    plain = loader_on(cuda, photograph_files, 96)
+    for epoch in (1, 2, 3):  # filled in the first
+        options = {"seed": 0, "epoch": epoch, "augment": True}
+        a, b = (images_of(loader.train_epoch(rows, **options)) for loader in (cached, plain))
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("amp", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_the_cuda_graph_makes_the_steps_that_eager_makes(
+    cuda: torch.device, amp: str, optimizer: str
+) -> None:
+    """Rates that change, a smaller batch and a step that is not finite included."""
+    torch.manual_seed(0)
+    first = models.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
+    rng = torch.Generator(device=cuda).manual_seed(0)
+    config = resolve(TrainConfig(data="-", optimizer=optimizer, lr=0.01))
+    seen = []
+    for batch_size in (16, 99):  # of 99 no batch is full, so that no graph is made
+        model = copy.deepcopy(first)
+        found = optim.make_optimizer(config, model.parameters())
+        scaler = torch.amp.GradScaler("cuda", init_scale=1024.0, enabled=amp == "fp16")
+        step = TrainStep(
+            model, found, scaler, LOSSES["bce"], device=cuda, amp=amp, batch_size=batch_size
+        )
+        step.start_epoch([], 0, 0)
+        rng.manual_seed(0)
+        stream = torch.cuda.Stream(cuda)  # as in train: a capture is not for the default stream
+        with torch.cuda.stream(stream):
+            for i in range(12):
+                n = 7 if i == 8 else 16
+                images_NHWC = torch.randint(0, 256, (n, 32, 32, 3), generator=rng, device=cuda)
+                targets_NC = (torch.rand(n, 3, generator=rng, device=cuda) < 0.5).float()
+                if i == 6:
+                    targets_NC *= torch.inf
+                optim.set_lr_and_momentum(found, 0.001 * (i + 1), 0.95 - 0.01 * i)
+                step(images_NHWC.to(torch.uint8), targets_NC)
+        stream.synchronize()
+        assert (step._graph is not None) == (batch_size == 16)
+        seen.append((step.look(), [p.detach().clone() for p in model.parameters()]))
+    (a, weights_a), (b, weights_b) = seen
+    assert (a.num_images, a.num_skipped, a.bad_step) == (11 * 16 - 9, 1, 7)
+    assert (b.num_images, b.num_skipped, b.bad_step) == (11 * 16 - 9, 1, 7)
+    assert a.loss == pytest.approx(b.loss, rel=1e-3 if amp == "fp32" else 2e-2)
+    moved = sum((w - p).norm() for w, p in zip(weights_b, first.parameters(), strict=True))
+    apart = sum((w - v).norm() for w, v in zip(weights_a, weights_b, strict=True))
+    assert apart < (0.01 if amp == "fp32" else 0.2) * moved
 
 
 @pytest.mark.parametrize("amp", ["auto", "fp32", "fp16", "bf16"])

@@ -1,0 +1,95 @@
+"""(d) How does cost grow with image size, number of classes, batch size and threads?
+
+    python benchmarks/bench_scaling.py DATA [--images 2000] [--repeats 3] [--out R]
+
+One thing at a time is changed from resnet18 at 128 px, 14 classes, batch 32, all threads: our step
+on a resident batch, and our input (decoding, and from the cache) where it depends on that. All in
+turns, alone on the machine. How it grows with the number of images is in bench_long.py.
+"""
+
+import argparse
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import record
+import torch
+
+from grigri_fast import bench, dataset, devices, pipeline
+
+SIZES = [64, 96, 128, 160, 224]
+CLASSES = [14, 100, 1000]
+BATCHES = [8, 16, 32, 64, 128]
+
+
+def with_threads(way: bench.Way, threads: int) -> bench.Way:
+    """Return a way that runs with so many threads of PyTorch."""
+
+    def run() -> float:
+        torch.set_num_threads(threads)
+        return way.run()
+
+    return replace(way, run=run)
+
+
+def settings(base: bench.Setting) -> dict[str, list[tuple[int, bench.Setting]]]:
+    """Return what is changed, and the settings with each of its values."""
+    threads = [2**i for i in range(6) if 2**i <= base.threads]
+    return {
+        "size_px": [(v, replace(base, size_px=v)) for v in SIZES],
+        "num_classes": [(v, replace(base, num_classes=v)) for v in CLASSES],
+        "batch_size": [(v, replace(base, batch_size=v)) for v in BATCHES],
+        "threads": [(v, replace(base, threads=v)) for v in threads],
+    }
+
+
+def main() -> None:
+    """Measure, print a table, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = devices.pick_device("auto")
+    amp = devices.pick_amp("auto", device)
+    about = record.environment(device, amp)
+    data = dataset.load(options.data)
+    paths = data.paths[: options.images]
+    base = bench.setting_of(
+        paths, options.threads, arch="resnet18", size_px=128, device=device, amp=amp
+    )
+    cases, ways = [], []
+    for what, values in settings(base).items():
+        for value, s in values:
+            of_case = [bench.step_way(s)]
+            of_case += bench.input_ways(s) if what in ("size_px", "batch_size", "threads") else []
+            for way in of_case:
+                kind = "step" if way.what == "step" else way.name.removeprefix(f"{bench.OURS}, ")
+                cases.append({"what": what, "value": value, "kind": kind})
+                ways.append(with_threads(way, s.threads))
+    results = bench.in_turns(ways, options.repeats)
+    for case, m in zip(cases, results, strict=True):
+        case["images_per_s"] = m.images_per_s
+    for what, values in settings(base).items():
+        print(
+            f"\n{what:12} {'step':>18} {'decoding':>18} {'from the cache':>18}   images/s (ms each)"
+        )
+        for value, _ in values:
+            line = f"{value:12,}"
+            for kind in ("step", "decoding", "from the cache"):
+                of_kind = [
+                    c["images_per_s"]
+                    for c in cases
+                    if (c["what"], c["value"], c["kind"]) == (what, value, kind)
+                ]
+                median = statistics.median(of_kind[0]) if of_kind else None
+                line += f" {median:8,.0f} ({1000 / median:6.2f})" if median else " " * 18
+            print(line)
+    record.write(options.out, {**about, "data": record.data_hash(data), "cases": cases})
+
+
+if __name__ == "__main__":
+    main()
