@@ -264,6 +264,7 @@ def test_a_signal_stores_the_step_and_says_how_to_go_on(
     cli, photos_once: Path, whole: Path, tmp_path: Path, name: str
 ) -> None:
     number = signal.Signals[name]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, as by our children
     options = [*LONG, "--checkpoint-every=10min"]
     process = start("train", photos_once, *options, "--out", tmp_path, "--name=run")
     wait_for(tmp_path / "run" / run.RESULTS, process)
