@@ -10,7 +10,6 @@ Made for 100,000 images x 1,000 classes on two cores: scores stay in their own d
 dearest step, and what has to be sorted class by class is shared among threads.
 """
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -186,40 +185,70 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
     target F1 is 0 everywhere and the threshold is 0.5.
 
     A cut that is not at a positive's score shows more images than the last one that is, and no more
-    hits. So the P positives are the candidates; for their ranks all N scores are sorted, in their
-    own dtype: O(N log N), and one copy of the scores. Every sqrt(P)-th positive bounds F1 up to the
-    next, and only where the bound reaches the best of these is every positive ranked (with 30 % of
-    all labels set, ranking all of them doubles the time and the memory).
+    hits. So the P positives are the candidates. All scores are counted into bins first, by the
+    upper 16 bits of a float32: the cuts between bins bound F1 within them, and only the bins from
+    the first to the last that could hold the best one are sorted. No copy of the scores is made.
 
     Source: Lipton et al. 2014, arXiv 1402.1892 (what the best threshold is for calibrated scores).
     """
     scores, targets = np.ravel(scores), _bools(np.ravel(targets))
     if not targets.any():
         return 0.5
-    # Negated, the highest score is first (and NaN, which nothing predicts, last).
-    ordered_N = np.negative(scores, dtype=np.result_type(scores, np.float32))
-    positives_P = np.sort(ordered_N[targets])
-    ordered_N.sort()
-    num_positives = len(positives_P)
+    if scores.dtype.kind != "f":
+        scores = scores.astype(np.float64)
+    parts = [slice(i, i + _PART) for i in range(0, len(scores), _PART)]
 
-    def shown(places: NDArray) -> NDArray:  # by a cut at these positives
-        return np.searchsorted(ordered_N, positives_P[places], side="right")
+    # How many scores and positives each bin has, the highest scores first.
+    counts = np.zeros(2 * _NUM_BINS, dtype=np.int64)
+    for part in parts:
+        counts += np.bincount(2 * _bins(scores[part]) + targets[part], minlength=2 * _NUM_BINS)
+    positives_B = counts[1::2]
+    hits_B, shown_B = positives_B.cumsum(), (counts[::2] + positives_B).cumsum()
+    num_positives, num_before_B = hits_B[-1], shown_B - counts[::2]  # with its positives alone
+    reached = (2 * hits_B / (shown_B + num_positives)).max()
+    bounds_B = 2 * hits_B / (num_before_B + num_positives)
+    near = np.flatnonzero((bounds_B >= reached) & (positives_B > 0))
+    first, last = near[0], near[-1]
 
-    group = math.isqrt(num_positives)
-    starts = np.arange(0, num_positives, group)
-    shown_and_positives = shown(starts) + num_positives
-    reached = (2 * (starts + 1) / shown_and_positives).max()
-    bounds = 2 * (starts + group) / shown_and_positives
-    places = (starts[bounds >= reached, None] + np.arange(group)).ravel()
-    places = places[places < num_positives]
+    # The scores of the bins that matter; negated, the highest is first (and NaN last).
+    kept, kept_positives, below = [], [], -np.inf
+    for part in parts:
+        bins = _bins(scores[part])
+        inside = (bins >= first) & (bins <= last)
+        kept.append(scores[part][inside])
+        kept_positives.append(scores[part][inside & targets[part]])
+        below = max(below, np.max(scores[part], where=bins > last, initial=-np.inf))
+    dtype = np.result_type(scores, np.float32)
+    ordered = np.sort(np.negative(np.concatenate(kept), dtype=dtype))
+    positives = np.sort(np.negative(np.concatenate(kept_positives), dtype=dtype))
+    num_inside = np.searchsorted(ordered, positives, side="right")
+    hits = hits_B[first] - positives_B[first] + np.arange(1, len(positives) + 1)
+    shown = shown_B[first] - counts[2 * first] - positives_B[first] + num_inside
     # Of equal positives all but the last are counted with too few hits, and so are never the best.
-    best = places[np.argmax(2 * (places + 1) / (shown(places) + num_positives))]
+    best = np.argmax(2 * hits / (shown + num_positives))
 
-    num_shown = int(shown(best))
-    cut = -float(positives_P[best])
-    below = -float(ordered_N[num_shown]) if num_shown < len(ordered_N) else 0.0
-    middle = (cut + below) / 2
+    cut = -float(positives[best])
+    if num_inside[best] < len(ordered):
+        below = -float(ordered[num_inside[best]])
+    elif below == -np.inf:
+        below = 0.0
+    middle = (cut + float(below)) / 2
     return middle if below < middle <= cut else cut
+
+
+_PART = 2**18  # scores that are looked at together: what a processor's cache can hold
+_NUM_BINS = 2**16
+
+
+def _bins(scores: Array) -> NDArray[np.int64]:
+    """Return numbers of bins, 0 to 65,535: a higher score has the same or a lower one."""
+    with np.errstate(over="ignore"):
+        negated = np.negative(scores, dtype=np.float32, casting="unsafe")
+    negated[np.isnan(negated)] = np.inf
+    negated += 0.0  # -0.0 is 0.0
+    bits = negated.view(np.int32)
+    # As integers, negative floats are in the opposite order.
+    return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> 16).astype(np.int64) + _NUM_BINS // 2
 
 
 def best_f1_thresholds(scores_NC: Array, targets_NC: Bools) -> Array:
