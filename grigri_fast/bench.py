@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import decode, devices, evaluate, geometry, models, optim, pipeline, tuning, usual, warp
+from . import decode, devices, evaluate, geometry, models, pipeline, trial, usual, warp
 from .config import TrainConfig, resolve
 from .errors import GrigriError
 from .inspection import Inspection, inspect
-from .losses import LOSSES
+from .memory import Budget
+from .plan import Plan
 from .step import TrainStep
 
 What = Literal["pipeline", "step", "train", "evaluation"]
@@ -125,6 +126,8 @@ class Setting:
         device, amp, threads, fast: as ``train`` would have them.
         compile: whether the step is compiled.
         num_classes: outputs of the model.
+        plan: how the step is made, where memory is limited.
+        cache_bytes: what kept images may take, where memory is limited.
     """
 
     paths: Sequence[Path]
@@ -138,6 +141,8 @@ class Setting:
     fast: bool = True
     compile: bool = False
     num_classes: int = _NUM_CLASSES
+    plan: Plan | None = None
+    cache_bytes: int | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -145,15 +150,17 @@ class Setting:
         return np.flatnonzero(self.found.crc32_N >= 0)
 
 
-def setting_of(paths: Sequence[Path], threads: int, **options: Any) -> Setting:
-    """Return the setting for some image files, which are checked.
+def setting_of(
+    paths: Sequence[Path], threads: int, *, has_limit: bool = False, **options: Any
+) -> Setting:
+    """Return the setting for some image files, which are checked; ``has_limit``: of memory.
 
     Raises:
         GrigriError: if hardly any of them can be used.
     """
     found = inspect(paths, threads=threads)
     setting = Setting(paths=paths, found=found, threads=threads, **options)
-    if setting.fast and setting.device.type == "cpu":
+    if setting.fast and setting.device.type == "cpu" and not has_limit:
         devices.keep_freed_memory()  # helps every way that is measured in this process
     if len(setting.rows) < 2 * setting.batch_size:
         raise GrigriError(
@@ -168,7 +175,8 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _make_loader(s: Setting, cache: str) -> pipeline.ImageLoader:
+def make_loader(s: Setting, cache: str) -> pipeline.ImageLoader:
+    """Return the loader of a setting's images; ``cache`` as in ``--cache``."""
     return pipeline.ImageLoader(
         s.paths,
         s.found,
@@ -176,7 +184,7 @@ def _make_loader(s: Setting, cache: str) -> pipeline.ImageLoader:
         batch_size=s.batch_size,
         device=s.device,
         threads=s.threads,
-        cache=pipeline.plan_cache(cache, s.found, s.size_px, s.device),
+        cache=pipeline.plan_cache(cache, s.found, s.size_px, s.device, s.cache_bytes),
     )
 
 
@@ -198,8 +206,8 @@ def _count(batches: Iterable[pipeline.Batch], device: torch.device) -> float:
 
 def input_ways(s: Setting) -> list[Way]:
     """Return our ways to get augmented batches: decoding, and from the cache."""
-    decoding = _epochs(_make_loader(s, "off"), s)
-    cached = _epochs(_make_loader(s, "auto"), s)
+    decoding = _epochs(make_loader(s, "off"), s)
+    cached = _epochs(make_loader(s, "auto"), s)
     return [
         Way("pipeline", f"{OURS}, decoding", lambda: _count(next(decoding), s.device)),
         Way("pipeline", f"{OURS}, from the cache", lambda: _count(next(cached), s.device)),
@@ -274,23 +282,11 @@ def usual_input_way(s: Setting, backend: usual.Backend) -> Way:
 
 def make_step(s: Setting) -> tuple[nn.Module, TrainStep]:
     """Return an untrained model and our training step of it."""
-    config = resolve(TrainConfig(data="-", fast=s.fast))
     torch.manual_seed(0)
-    model = models.build(s.arch, s.num_classes, s.size_px).to(s.device).train()
-    if s.fast:
-        model.to(memory_format=torch.channels_last)
-    step = TrainStep(
-        model,
-        optim.make_optimizer(config, model.parameters()),
-        torch.amp.GradScaler(s.device.type, enabled=s.amp == "fp16"),
-        LOSSES["bce"],
-        device=s.device,
-        amp=s.amp,
-        batch_size=s.batch_size,
-        fast=s.fast,
-        compiled=tuning.compiled(model) if s.compile else None,
-    )
-    return model, step
+    config = resolve(TrainConfig(data="-", arch=s.arch, size=s.size_px, fast=s.fast))
+    how = s.plan or Plan(s.batch_size, s.batch_size)
+    made = trial.prepare(how, config, s.num_classes, s.device, s.amp, compile=s.compile)
+    return made.model, made.step
 
 
 def make_plain_step(s: Setting, amp: bool = False) -> usual.PlainStep:
@@ -382,7 +378,7 @@ def _without_end(epochs: Iterator[Iterator[Any]]) -> Iterator[Any]:
 
 def train_way(s: Setting, num_steps: int | None = None) -> Way:
     """Return real training: our input and our step together, epoch after epoch."""
-    batches = _without_end(_epochs(_make_loader(s, "auto"), s))
+    batches = _without_end(_epochs(make_loader(s, "auto"), s))
     _, step = make_step(s)
     targets_NC = targets(s)
     num_steps = num_steps or _TRAIN_STEPS[s.device.type]
@@ -431,12 +427,20 @@ def usual_train_way(s: Setting, amp: bool = False) -> Way:
 def evaluation_way(s: Setting, num_images: int) -> Way:
     """Return predicting images: decoding, and the model's forward pass."""
     model, _ = make_step(s)
-    loader = _make_loader(s, "off")
+    loader = make_loader(s, "off")
     rows = s.rows[:num_images]
 
     def run() -> float:
         start_s = time.perf_counter()
-        evaluate.predict_logits(model, loader, rows, device=s.device, amp=s.amp)
+        micro_batch_size = s.plan and s.plan.micro_batch_size
+        evaluate.predict_logits(
+            model,
+            loader,
+            rows,
+            device=s.device,
+            amp=s.amp,
+            micro_batch_size=micro_batch_size,
+        )
         return len(rows) / (time.perf_counter() - start_s)
 
     return Way("evaluation", OURS, run)
@@ -509,6 +513,7 @@ class Report:
                 {"what": m.what, "name": m.name, "images_per_s": m.images_per_s, **m.notes}
                 for m in self.results
             ],
+            "plan": s.plan and asdict(s.plan),
             "bound": self.bound,
         }
 
@@ -519,6 +524,7 @@ def measure(
     *,
     against: bool,
     repeats: int,
+    budget: Budget,
     on_turn: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Measure what ``grigri-fast bench`` shows, with ``against`` also torchvision's usual way."""
@@ -538,7 +544,7 @@ def measure(
         ways.append(evaluation_way(s, num_images))
         ways += [usual_evaluation_way(s, num_images, amp=on_gpu)] if against else []
     results = in_turns(ways, repeats, on_turn)
-    memory, flops = peak_memory(s.device), train_flops_per_image(s)
+    memory, flops = peak_memory(budget), train_flops_per_image(s)
     return Report(s, results, memory, flops, what_bounds(s, results))
 
 
@@ -549,13 +555,36 @@ def _best(results: list[Measured]) -> Measured | None:
 # ------------------------------------------------------------------------------- in words
 
 
-def peak_memory(device: torch.device) -> dict[str, int]:
+def fitted(s: Setting, budget: Budget, say: Callable[[str], None]) -> Setting:
+    """Return the setting with the plan that a training run would have within a memory limit."""
+    loader = make_loader(s, "off")
+    trial.decode_the_largest(loader, s.found.sizes_HW, s.rows)
+    config = TrainConfig(
+        data="-", arch=s.arch, size=s.size_px, batch_size=s.batch_size, fast=s.fast
+    )
+    found = trial.plan_training(
+        resolve(config),
+        budget,
+        num_images=len(s.rows),
+        num_classes=s.num_classes,
+        device=s.device,
+        amp=s.amp,
+        resumed=False,
+        say=say,
+    )
+    loader.close()
+    # The step is there twice, alone and in training; what it takes beside is not known apart.
+    return replace(s, plan=found.plan, cache_bytes=found.to_spare // 2)
+
+
+def peak_memory(budget: Budget) -> dict[str, int]:
     """Return the most memory in bytes that this process has taken until now."""
     found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        found["device_torch"] = torch.cuda.max_memory_reserved(device)
-        found["device_used_now"] = total - free  # by all processes, with context and DALI
+    budget.look()
+    if budget.meter.device.type == "cuda":
+        found["device_torch"] = torch.cuda.max_memory_reserved(budget.meter.device)
+    if budget.meter.device.type == "cuda" or budget.limit is not None:
+        found["limited"] = budget.peak
     return found
 
 

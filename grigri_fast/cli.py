@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import __version__, imagefile, interrupt
-from .config import TrainConfig, read_toml
+from .config import AUTO, TrainConfig, memory_size, read_toml
 from .errors import GrigriError, Interrupted
 
 app = typer.Typer(
@@ -50,6 +50,15 @@ CheckpointOption = Annotated[
 DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")]
 MaxPixelsOption = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Larger images are refused unread.")
+]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="The most that this process may take on the device (on a CPU: of memory of its own), "
+        "like 4GiB.",
+    ),
 ]
 AmpOption = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
@@ -127,6 +136,18 @@ def _top(
 # ------------------------------------------------------------------------------------- train
 
 
+def _batch_size(text: str) -> int:
+    if text == "auto":
+        return AUTO
+    try:
+        number = int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number or auto") from None
+    if number < 2:  # BatchNorm has no variance of one image
+        raise typer.BadParameter(f"{text} is not at least 2")
+    return number
+
+
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for every field of TrainConfig, with the field's documentation.
 
@@ -145,8 +166,9 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
             text += f" [default: {'on' if field.default else 'off'}]"
             flag = f"{flag}/--no-{flag[2:]}"
         text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
+        more = {"parser": _batch_size, "metavar": "N|auto"} if field.name == "batch_size" else {}
         info = typer.Option(
-            flag, help=text, rich_help_panel=field.metadata["group"], show_default=False
+            flag, help=text, rich_help_panel=field.metadata["group"], show_default=False, **more
         )
         kept.append(
             inspect.Parameter(
@@ -240,6 +262,10 @@ def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
 # ---------------------------------------------------------------------------- eval, predict
 
 
+def _limit(text: str | None) -> int | None:
+    return None if text is None else memory_size(text, "--memory-limit")
+
+
 def _threshold(text: str) -> str:
     if text in ("auto", "per-class"):
         return text
@@ -287,6 +313,7 @@ def evaluate(
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Say how good a trained model is, with 95 % intervals.
@@ -304,10 +331,14 @@ def evaluate(
     from . import checkpoint as checkpoints
     from . import devices, pipeline, screens
     from . import evaluate as evaluation
+    from .memory import Budget
 
-    place = devices.pick_device(device)
     path = evaluation.checkpoint_path(folder, checkpoint)
-    with screens.progress("scoring", quiet=as_json) as on_progress:
+    place = devices.pick_device(device)
+    with (
+        Budget(place, _limit(memory_limit)) as budget,
+        screens.progress("scoring", quiet=as_json) as on_progress,
+    ):
         scored = evaluation.evaluate_run(
             folder,
             which=checkpoint,
@@ -320,6 +351,7 @@ def evaluate(
             threads=threads or pipeline.usable_threads(),
             max_bad=max_bad,
             max_pixels=max_pixels,
+            budget=budget,
             on_progress=on_progress,
         )
     if save:
@@ -346,6 +378,7 @@ def predict(
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Label new photographs with the stored threshold.
@@ -364,10 +397,14 @@ def predict(
 
     from . import devices, files, pipeline, screens
     from .evaluate import checkpoint_path
+    from .memory import Budget
 
-    place = devices.pick_device(device)
     path = checkpoint_path(folder, checkpoint)
-    with screens.progress("predicting") as on_progress:
+    place = devices.pick_device(device)
+    with (
+        Budget(place, _limit(memory_limit)) as budget,
+        screens.progress("predicting") as on_progress,
+    ):
         predictions, info = predicting.predict(
             path,
             photos,
@@ -375,6 +412,7 @@ def predict(
             amp=devices.pick_amp(amp, place),
             threads=threads or pipeline.usable_threads(),
             max_pixels=max_pixels,
+            budget=budget,
             on_progress=lambda done: on_progress(done, len(photos)),
         )
     if out is not None:
@@ -435,6 +473,7 @@ def bench(
     ] = False,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Say how fast it is on this machine, and what bounds it.
@@ -459,35 +498,166 @@ def bench(
 
     from . import bench as benches
     from . import dataset, devices, models, pipeline, run, screens
+    from .memory import Budget
 
     models.build(arch, 1, size)  # says at once if the two do not go together
     place = devices.pick_device(device)
     threads = threads or pipeline.usable_threads()
     torch.set_num_threads(threads)
-    setting = benches.setting_of(
-        dataset.load(data).paths[:limit],
-        threads,
-        arch=arch,
-        size_px=size,
-        batch_size=batch_size,
-        device=place,
-        amp=devices.pick_amp("fp32" if amp == "auto" and not fast else amp, place),
-        fast=fast,
-        compile=compiled,
-    )
     parts = {"pipeline": ["pipeline"], "step": ["step"], "train": ["train", "evaluation"]}
-    with screens.progress("measuring") as on_turn:
-        report = benches.measure(
-            setting,
-            parts.get(what, benches.WHATS),
-            against=against is not None,
-            repeats=repeats,
-            on_turn=on_turn,
+    with Budget(place, _limit(memory_limit)) as budget:
+        setting = benches.setting_of(
+            dataset.load(data).paths[:limit],
+            threads,
+            has_limit=budget.limit is not None,
+            arch=arch,
+            size_px=size,
+            batch_size=batch_size,
+            device=place,
+            amp=devices.pick_amp("fp32" if amp == "auto" and not fast else amp, place),
+            fast=fast,
+            compile=compiled,
         )
+        if budget.limit is not None:
+            setting = benches.fitted(setting, budget, screens.say)
+        with screens.progress("measuring") as on_turn:
+            report = benches.measure(
+                setting,
+                parts.get(what, benches.WHATS),
+                against=against is not None,
+                repeats=repeats,
+                budget=budget,
+                on_turn=on_turn,
+            )
     environment = run.environment(place, setting.amp)
     screens.show_bench(report, environment)
     if json_file is not None:
         run.write_json(json_file, {"environment": environment, **report.to_json()})
+    budget.require_held()
+
+
+# ----------------------------------------------------------------------------------- profile
+
+
+@app.command()
+def profile(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Photographs and labels, as in train. Without it: the demo set.",
+            show_default=False,
+        ),
+    ] = None,
+    arch: Annotated[str, typer.Option("--arch")] = TrainConfig.arch,
+    size: Annotated[int, typer.Option("--size", min=1)] = TrainConfig.size,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = TrainConfig.batch_size,
+    micro_batch_size: Annotated[
+        int | None, typer.Option("--micro-batch-size", min=2, help="As in train.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--activation-checkpointing/--no-activation-checkpointing", help="As in train."
+        ),
+    ] = False,
+    num_classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Outputs of the network.")
+    ] = 14,
+    estimated: Annotated[
+        bool,
+        typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed."),
+    ] = False,
+    device_memory: Annotated[
+        str | None,
+        typer.Option("--device-memory", metavar="SIZE", help="Say whether it fits, like 4GiB."),
+    ] = None,
+    snapshot: Annotated[
+        bool,
+        typer.Option(
+            "--snapshot", help="Also PyTorch's memory snapshot, for pytorch.org/memory_viz."
+        ),
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the folder of results.")] = Path(
+        "runs"
+    ),
+    limit: Annotated[int, typer.Option(min=1, help="Use only N images.")] = 512,
+    fast: Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.")] = True,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Show where memory and time go in a training step and an evaluation step.
+
+    Writes profile.json, memory.png and, where it measures, trace.json.gz.
+
+    Example:  grigri-fast profile my-photos --arch resnet34
+
+    Example:  grigri-fast profile --arch wide_resnet50_2 --estimate --device-memory 4GiB
+    """
+    room = None if device_memory is None else memory_size(device_memory, "--device-memory")
+    config = TrainConfig(
+        data=data or "-",
+        arch=arch,
+        size=size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        activation_checkpointing=activation_checkpointing,
+        fast=fast,
+    )
+    if estimated and snapshot:
+        raise GrigriError("--snapshot needs a measurement; leave out --estimate")
+    if data is None and not estimated:
+        from . import demo
+
+        data = str(demo.cached_folder())
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler talks to stderr else
+    import torch
+
+    from . import bench as benches
+    from . import config as configs
+    from . import dataset, devices, figures, files, models, pipeline, profiling, run, screens
+    from .memory import Budget
+    from .plan import Plan
+
+    models.build(arch, 1, size)  # says at once if the two do not go together
+    config = configs.resolve(config)
+    plan = Plan(batch_size, micro_batch_size or batch_size, activation_checkpointing)
+    place = torch.device("cpu") if estimated else devices.pick_device(device)
+    if snapshot and place.type != "cuda":
+        raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
+    environment = run.environment(place, amp)
+    if estimated:
+        amp = ("bf16" if fast else "fp32") if amp == "auto" else amp
+        found = profiling.estimate(config, plan, num_classes, amp)
+        folder = run.create_folder(out, f"estimate-{arch}")
+    else:
+        amp = devices.pick_amp("fp32" if amp == "auto" and not fast else amp, place)
+        threads = threads or pipeline.usable_threads()
+        torch.set_num_threads(threads)
+        with Budget(place) as budget:
+            setting = benches.setting_of(
+                dataset.load(data).paths[:limit],
+                threads,
+                arch=arch,
+                size_px=size,
+                batch_size=batch_size,
+                device=place,
+                amp=amp,
+                fast=fast,
+                num_classes=num_classes,
+            )
+            folder = run.create_folder(out, f"profile-{arch}")
+            found = profiling.measure(setting, config, plan, budget, folder, snapshot)
+    title = f"{arch} at {size} px, {plan.in_words()}, {amp}"
+    screens.say(f"{title}, {num_classes} classes\n")
+    screens.show_profile(found, room)
+    png = figures.memory(found.training.account.series, found.training.account.phases, title)
+    files.write_atomic(folder / "memory.png", png)
+    content = {"title": title, "environment": environment, **found.to_json()}
+    run.write_json(folder / "profile.json", content)
+    screens.say(f"\neverything is in {run.shown(folder)}")
 
 
 # -------------------------------------------------------------------------------------- data

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args, get_origin
 from . import files, imagefile
 from .errors import GrigriError
 
+AUTO = 0  # what --batch-size auto is in a config
+
 
 def option(default: Any, help: str, group: str) -> Any:
     """Return a dataclass field with its default, its one-line documentation and its help panel."""
@@ -48,7 +50,24 @@ class TrainConfig:
     size: int = option(224, "Side of the square that images are resized to, in pixels.", "Model")
 
     epochs: int = option(20, "Passes over the training images.", "Training")
-    batch_size: int = option(32, "Images per step.", "Training")
+    batch_size: int = option(
+        32,
+        "Images per step; auto: the largest power of two that fits the memory (--memory-limit, or "
+        "most of what is free).",
+        "Training",
+    )
+    micro_batch_size: int | None = option(
+        None,
+        "Images that go through the network at once, where a step's do not fit; BatchNorm sees "
+        "each micro-batch alone. [default: all, or what --memory-limit leaves]",
+        "Training",
+    )
+    activation_checkpointing: bool = option(
+        False,
+        "Compute activations twice instead of keeping them: less memory, about a third slower; "
+        "the result is the same.",
+        "Training",
+    )
     loss: Literal["bce", "mse"] = option("bce", "Loss on the labels.", "Training")
     optimizer: Literal["sgd", "adam", "amsgrad", "rmsprop"] = option(
         "sgd", "Optimizer.", "Training"
@@ -75,6 +94,12 @@ class TrainConfig:
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to train.", "Machine")
     amp: Literal["auto", "fp32", "fp16", "bf16"] = option(
         "auto", "Number format of the forward pass; auto: what the device is fast at.", "Machine"
+    )
+    memory_limit: str | None = option(
+        None,
+        "The most that this process may take on the device (on a CPU: of memory of its own), like "
+        "4GiB or 3500MiB. A trial finds out how to train within it.",
+        "Machine",
     )
     cache: Literal["auto", "off", "ram", "device"] = option(
         "auto",
@@ -103,6 +128,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        if self.batch_size == "auto":
+            object.__setattr__(self, "batch_size", AUTO)
         for f in dataclasses.fields(self):
             value = _checked_type(f.name, getattr(self, f.name), f.type)
             object.__setattr__(self, f.name, value)
@@ -113,12 +140,29 @@ class TrainConfig:
         _in_range("momentum", self.momentum, 0, 1)
         _in_range("momentum_min", self.momentum_min, 0, 1)
         _in_range("weight_decay", self.weight_decay, 0, float("inf"))
-        for name in ("epochs", "batch_size", "size", "limit", "threads", "max_pixels"):
+        for name in ("epochs", "size", "limit", "threads", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise GrigriError(f"{_flag(name)} must be at least 1, not {value}")
-        if self.batch_size < 2:
-            raise GrigriError("--batch-size must be at least 2: BatchNorm has no variance of one")
+        for name in ("batch_size", "micro_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 2 and not (name == "batch_size" and value == AUTO):
+                raise GrigriError(
+                    f"{_flag(name)} must be at least 2, not {value}: BatchNorm has no variance of"
+                    f" one image"
+                )
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            if self.batch_size == AUTO:
+                raise GrigriError("--batch-size auto takes whole batches; no --micro-batch-size")
+            raise GrigriError(
+                f"--micro-batch-size {self.micro_batch_size} is above --batch-size"
+                f" {self.batch_size}"
+            )
+        if self.memory_limit is not None:
+            memory_size(self.memory_limit, "--memory-limit")
+        if self.compile == "on" and (self.memory_limit or self.activation_checkpointing):
+            other = "--memory-limit" if self.memory_limit else "--activation-checkpointing"
+            raise GrigriError(f"--compile on does not go with {other}; take --compile off")
         if not 0 <= self.seed < 2**32:
             raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
         if self.name is not None and (self.name[:1] in ("", ".") or "/" in self.name):
@@ -165,6 +209,30 @@ def resolve(config: TrainConfig) -> TrainConfig:
                 f"--momentum-min {new['momentum_min']} is above --momentum {new['momentum']}"
             )
     return dataclasses.replace(config, **new)
+
+
+_UNITS = {
+    **{"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
+}
+_LEAST_MEMORY = 2**20
+
+
+def memory_size(text: str, flag: str) -> int:
+    """Return the bytes that ``4GiB``, ``4GB``, ``3500 MiB`` or ``1.5gib`` means.
+
+    Raises:
+        GrigriError: if it is not an amount of memory, or less than a MiB; the message names
+            ``flag``.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?)\s*([a-zA-Z]*)\s*", text)
+    unit = found[2].upper() if found else None
+    if unit not in _UNITS:
+        raise GrigriError(f"{flag} {text!r}: expected an amount of memory, like 4GiB or 3500MiB")
+    num_bytes = int(float(found[1]) * _UNITS[unit])
+    if num_bytes < _LEAST_MEMORY:
+        raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {found[1]}GiB?")
+    return num_bytes
 
 
 def checkpoint_interval(text: str) -> tuple[int | None, float | None]:

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali import Pipeline, backend, fn, pipeline_def, types
 from nvidia.dali import __version__ as dali_version
 
 from . import imagefile
@@ -65,6 +65,11 @@ def image_graph(device: Literal["gpu", "cpu"], shrink: bool):
         shrunk_HW = fn.external_source(name="shrunk_HW", dtype=types.FLOAT, ndim=1)
         images = fn.resize(images, size=shrunk_HW, antialias=True)
     return images
+
+
+def release_unused_memory() -> None:
+    """Let DALI give back what it keeps for later."""
+    backend.ReleaseUnusedMemory()
 
 
 @pipeline_def

@@ -101,14 +101,23 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=_DTYPES[amp])
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came after, says that memory has run out."""
+    while error is not None:
+        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+        kinds = (torch.OutOfMemoryError, MemoryError)
+        if isinstance(error, kinds) or "allocate memory" in str(error):
+            return True
+        error = error.__context__
+    return False
+
+
 @contextlib.contextmanager
 def out_of_memory_explained(advice: str) -> Iterator[None]:
     """Turn PyTorch's errors about memory, on any device, into one line with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as e:
-        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-        kinds = (torch.OutOfMemoryError, MemoryError)
-        if not isinstance(e, kinds) and "allocate memory" not in str(e):
+        if not is_out_of_memory(e):
             raise
         raise GrigriError(f"out of memory: {advice}") from e

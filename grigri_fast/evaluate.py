@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import nn
 
-from . import checkpoint, dataset, devices, metrics, models, run, split
+from . import checkpoint, dataset, devices, metrics, models, run, split, trial
 from .checkpoint import ModelInfo
 from .config import TrainConfig, read_toml
 from .errors import GrigriError
 from .inspection import inspect
+from .memory import Budget
 from .metrics import Scores
 from .pipeline import ImageLoader
 from .quarantine import require_few, without
@@ -39,13 +40,15 @@ def predict_logits(
     amp: str,
     mean: tuple[float, ...] = models.IMAGENET_MEAN,
     std: tuple[float, ...] = models.IMAGENET_STD,
+    micro_batch_size: int | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
 
     The model is put in eval mode. Results are collected on the device and copied once. A file that
     has turned bad has no logits: its row is in the second result, with the reason, and the logits
-    are (len(rows) - number of those, C).
+    are (len(rows) - number of those, C). ``micro_batch_size``: images that go through the model at
+    once, a whole batch by default.
     """
     model.eval()
     collected = []
@@ -54,9 +57,10 @@ def predict_logits(
     for batch in loader.eval_epoch(rows):
         dropped |= batch.dropped
         if len(batch.rows_N):
-            with devices.autocast(device, amp):
-                logits_NC = model(models.normalise(batch.images_NHWC, mean, std))
-            collected.append(logits_NC.float())
+            for images_NHWC in batch.images_NHWC.split(micro_batch_size or len(batch.rows_N)):
+                with devices.autocast(device, amp):
+                    logits_NC = model(models.normalise(images_NHWC, mean, std))
+                collected.append(logits_NC.float())
         done += len(batch.rows_N) + len(batch.dropped)
         on_progress(done)
     return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
@@ -72,6 +76,7 @@ def probabilities_of_files(
     amp: str,
     threads: int,
     max_pixels: int,
+    budget: Budget,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
     """Return the probabilities of image files, read as ``info`` says, and the bad files.
@@ -81,6 +86,7 @@ def probabilities_of_files(
         paths, rows: files, and which of them.
         device, amp, threads: what to compute on and how.
         max_pixels: larger images are refused.
+        budget: of memory, with or without a limit.
         on_progress: called with the number of images done.
 
     Returns:
@@ -100,6 +106,11 @@ def probabilities_of_files(
         threads=threads,
     )
     with devices.out_of_memory_explained("close other programs, or use --device cpu"):
+        if budget.limit is not None:
+            trial.decode_the_largest(loader, found.sizes_HW, good)
+        micro_batch_size = trial.micro_batch_of_evaluation(
+            model, _BATCH_SIZE, info.size_px, budget, amp
+        )
         logits_NC, dropped = predict_logits(
             model,
             loader,
@@ -108,9 +119,11 @@ def probabilities_of_files(
             amp=amp,
             mean=info.mean,
             std=info.std,
+            micro_batch_size=micro_batch_size,
             on_progress=on_progress,
         )
     loader.close()
+    budget.require_held()
     bad = dict(sorted((found.bad | dropped).items()))
     if len(dropped) == len(good):
         return np.empty((0, len(info.class_names))), bad
@@ -237,6 +250,7 @@ def evaluate_run(
     threads: int,
     max_bad: float,
     max_pixels: int,
+    budget: Budget,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunEvaluation:
     """Score a run's checkpoint on a part of its own data, or on the whole of other data.
@@ -251,6 +265,7 @@ def evaluate_run(
         device, amp, threads: what to compute on and how.
         max_bad: share of the images that may be unusable; they are left out.
         max_pixels: larger images are refused.
+        budget: of memory, with or without a limit.
         on_progress: called with images done and images in all.
 
     Raises:
@@ -282,6 +297,7 @@ def evaluate_run(
         amp=amp,
         threads=threads,
         max_pixels=max_pixels,
+        budget=budget,
         on_progress=lambda done: on_progress(done, len(rows)),
     )
     by_path = {labelled.paths[row]: reason for row, reason in bad.items()}

@@ -3,6 +3,8 @@
 import io
 from typing import Any
 
+import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -53,6 +55,86 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(_FAINT)
         axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+_FIXED = {  # what stays, in the colours of the ground; activations get a ramp of their own
+    "weights": "#2b2d42",
+    "buffers": "#4a4e69",
+    "optimizer state": "#6c7a96",
+    "gradients": "#9aa5b1",
+    "input batch": "#cfd6de",
+    "temporary": "#f2c14e",
+}
+_MAX_POINTS = 1500
+
+
+def memory(
+    series: dict[str, list[int]],
+    phases: list[tuple[int, str]],
+    title: str,
+) -> bytes:
+    """Return a PNG with the tensors of a step stacked by what they are for.
+
+    Args:
+        series: bytes after each operation, by kind, the lowest first.
+        phases: where parts of the step began, as (operation, name).
+        title: what stands above.
+    """
+    mib = np.array(list(series.values()), dtype=np.float64) / 2**20
+    totals = mib.sum(0)
+    peak_at = int(totals.argmax())
+    num = mib.shape[1]
+    shown = np.unique(
+        np.append(np.linspace(0, num - 1, min(num, _MAX_POINTS)).astype(int), peak_at)
+    )
+    stages = [kind for kind in series if kind not in _FIXED]
+    ramp = matplotlib.colormaps["YlOrRd"](np.linspace(0.85, 0.3, max(1, len(stages))))
+    colors = _FIXED | dict(zip(stages, ramp, strict=True))
+
+    figure = Figure(figsize=(12, 5.2), dpi=150, facecolor="white", layout="constrained")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    axes = figure.subplots()
+    stacked = axes.stackplot(shown, mib[:, shown], colors=[colors[kind] for kind in series], lw=0)
+    axes.set_xlim(0, num - 1)
+    axes.set_ylim(0, totals.max() * 1.13)
+    for i, (start, name) in enumerate(phases):
+        end = phases[i + 1][0] if i + 1 < len(phases) else num - 1
+        axes.axvline(start, color=_INK, lw=0.6, ls=":")
+        if end - start > 0.02 * num:
+            middle = (start + end) / 2
+            axes.text(middle, totals.max() * 1.08, name, ha="center", fontsize=9, color=_INK)
+    axes.annotate(
+        f"peak {totals[peak_at]:,.0f} MiB",
+        (peak_at, totals[peak_at]),
+        xytext=(6, 4),
+        textcoords="offset points",
+        fontsize=9,
+        fontweight="bold",
+        color=_INK,
+    )
+    axes.set_xlabel("operations of the step, in order", fontsize=9, color=_INK)
+    axes.set_ylabel("MiB of tensors", fontsize=9, color=_INK)
+    axes.grid(axis="y", color=_FAINT)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+    names = [f"{kind}  {mib[i, peak_at]:,.0f}" for i, kind in enumerate(series)]
+    axes.legend(
+        stacked[::-1],
+        names[::-1],
+        title="MiB at the peak",
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+        labelcolor=_INK,
+        alignment="left",
+    )
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()

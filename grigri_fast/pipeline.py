@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline
 
 from . import devices, files, geometry, imagefile, warp
-from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph
+from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph, release_unused_memory
 from .errors import GrigriError
 from .inspection import POLL_S, Inspection, inspect, patiently
 
@@ -121,11 +121,18 @@ class CachePlan:
         return f"cache: {self.capacity / 2**20:,.0f}{share} MiB of decoded images in {where}"
 
 
-def plan_cache(name: str, found: Inspection, size_px: int, device: torch.device) -> CachePlan:
+def plan_cache(
+    name: str,
+    found: Inspection,
+    size_px: int,
+    device: torch.device,
+    most: int | None = None,
+) -> CachePlan:
     """Return where to keep decoded images: what ``auto`` means here, or what was asked.
 
     ``auto``: on a GPU if they take at most a quarter of its free memory, else in host memory, as
-    many as half of what is free there can hold.
+    many as half of what is free there can hold. ``most`` bytes may be taken of the memory that
+    ``--memory-limit`` is about: a GPU's, or on a CPU that of the process.
 
     Raises:
         GrigriError: for ``device`` on a CPU.
@@ -139,13 +146,18 @@ def plan_cache(name: str, found: Inspection, size_px: int, device: torch.device)
         return CachePlan("off", needed, 0)
     if name == "auto":
         name = "ram"
-        if on_gpu and needed <= _SHARE_OF_DEVICE * devices.free_bytes(device):
+        if on_gpu and needed <= min(
+            _SHARE_OF_DEVICE * devices.free_bytes(device), needed if most is None else most
+        ):
             name = "device"
         share = _SHARE_OF_RAM if name == "ram" else _SHARE_OF_DEVICE
     else:
         share = _MOST_OF_IT
     free_bytes = devices.free_bytes(device if name == "device" else torch.device("cpu"))
-    return CachePlan(name, needed, min(needed, int(share * free_bytes)))
+    capacity = min(needed, int(share * free_bytes))
+    if most is not None and (name == "device" or not on_gpu):
+        capacity = min(capacity, max(0, most))
+    return CachePlan(name, needed, capacity)
 
 
 class _Cache:
@@ -244,6 +256,11 @@ class ImageLoader:
             with self._on_stream():
                 self._cache = _Cache(len(paths), cache, device)
 
+    @property
+    def num_at_once(self) -> int:
+        """Images that are read, decoded or waiting at the same time."""
+        return (self._num_tasks + _AHEAD) * self._batch_size
+
     def train_epoch(
         self,
         rows: NDArray[np.intp],
@@ -282,6 +299,8 @@ class ImageLoader:
         self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
         self._cache = None
         self._decoders = queue.Queue()
+        if self._device.type == "cuda":
+            release_unused_memory()
 
     def _run_ahead(
         self,

@@ -11,6 +11,7 @@ import torch
 from . import checkpoint, evaluate, run
 from .checkpoint import ModelInfo
 from .errors import GrigriError
+from .memory import Budget
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def predict(
     amp: str,
     threads: int,
     max_pixels: int,
+    budget: Budget,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Prediction], ModelInfo]:
     """Return a prediction per path, in order, and what the model is.
@@ -55,6 +57,7 @@ def predict(
         amp=amp,
         threads=threads,
         max_pixels=max_pixels,
+        budget=budget,
         on_progress=on_progress,
     )
     predictions = []

@@ -28,8 +28,10 @@ from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .dataset import Dataset
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
+from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
+from .profiling import ASSUMED, INPUT_ALONE, Profile
 from .split import Split, frequencies
 from .survey import Survey
 from .train import Result
@@ -371,7 +373,7 @@ def show_bench(report: Report, environment: dict[str, Any]) -> None:
 _MEMORY = {
     "host": "peak memory of this process",
     "device_torch": "peak memory of PyTorch on the GPU",
-    "device_used_now": "memory in use on the GPU, by all, with context and DALI",
+    "limited": "peak memory of what --memory-limit is about",
 }
 
 
@@ -383,3 +385,41 @@ def _speed(measured: Measured) -> str:
 
 def _ratio(of: tuple[float, float, float]) -> str:
     return f"{of[0]:.2f}x ({of[1]:.2f}-{of[2]:.2f})"
+
+
+def show_profile(profile: Profile, device_memory: int | None) -> None:
+    """Show where memory and time of a step go; whether it fits, if there is a size to fit."""
+    training, evaluation = profile.training, profile.evaluation
+    table = _table("MiB at the peak of a step", "training", "evaluation")
+    for name in training.rows | evaluation.rows:
+        assumed = " (assumed)" if profile.is_estimate and name in ASSUMED else ""
+        cells = [step.rows.get(name, 0) / 2**20 for step in (training, evaluation)]
+        if any(abs(cell) >= 0.05 for cell in cells):
+            table.add_row(name + assumed, *(f"{cell:,.1f}" for cell in cells))
+    table.add_section()
+    name = "in all" if profile.is_estimate else f"in all ({profile.how})"
+    table.add_row(name, *(f"{step.total / 2**20:,.1f}" for step in (training, evaluation)))
+    _out.print(table)
+    if device_memory is not None:
+        peak = max(training.total, evaluation.total)
+        spare = device_memory - peak
+        words = "to spare" if spare >= 0 else "too much"
+        say(
+            f"\n{'fits' if spare >= 0 else 'does not fit'} {in_words(device_memory)}:"
+            f" {in_words(peak)} at most, {in_words(abs(spare))} {words}"
+        )
+    if profile.seconds:
+        say("")
+        table = _table("time of a training step", "ms", "share of the step")
+        step_s = sum(s for name, s in profile.seconds.items() if name != INPUT_ALONE)
+        for name, seconds in profile.seconds.items():
+            share = "-" if name == INPUT_ALONE else f"{seconds / step_s:.1%}"
+            table.add_row(name, f"{1000 * seconds:,.1f}", share)
+        table.add_section()
+        table.add_row("step", f"{1000 * step_s:,.1f}", "")
+        _out.print(table)
+        say("")
+        table = _table("heaviest operations", "ms per step")
+        for name, seconds in profile.heaviest:
+            table.add_row(escape(name), f"{1000 * seconds:,.1f}")
+        _out.print(table)

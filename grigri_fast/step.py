@@ -8,10 +8,14 @@ where numbers end is left out by the device, and the host hears of it when it ne
 Shapes: N images of a batch, C classes.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from . import devices, models
 from .losses import Loss
@@ -61,7 +65,12 @@ class TrainStep:
         device, amp: what to compute on and how.
         batch_size: images in a full batch; smaller ones take the slow way.
         fast: channels_last and, on a GPU, CUDA graphs.
+        use_graph: whether there may be CUDA graphs; not with activation checkpointing, which asks
+            for the state of the random numbers.
         compiled: the model as torch.compile has made it, for full batches.
+        micro_batch_size: images that go through the model at once, all by default. Gradients are
+            those of the whole batch; BatchNorm sees each micro-batch alone.
+        phase: context of each part of a step, by its name, for who measures them.
     """
 
     def __init__(
@@ -75,12 +84,17 @@ class TrainStep:
         amp: str,
         batch_size: int,
         fast: bool = True,
+        use_graph: bool = True,
         compiled: nn.Module | None = None,
+        micro_batch_size: int | None = None,
+        phase: Callable[[str], AbstractContextManager] = record_function,
     ) -> None:
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
         self._compiled = model if compiled is None else compiled
         self._loss_of, self._device, self._amp = loss_of, device, amp
         self._batch_size, self._fast = batch_size, fast
+        self._use_graph = fast and use_graph and device.type == "cuda"
+        self._micro_batch_size, self._phase = micro_batch_size or batch_size, phase
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         # A fused optimizer reads this from the device and leaves the step out where it is 1.
         self._decides_itself = bool(optimizer.defaults.get("fused"))
@@ -93,6 +107,8 @@ class TrainStep:
         self.number = 0  # steps that were made, finite or not
         self._num_full = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph_gradients: list[torch.Tensor] = []
+        self._stream: torch.cuda.Stream | None = None
 
     def start_epoch(self, sums: list[float], num_images: int, num_skipped: int) -> None:
         """Set the sums to what an epoch begins with, or goes on with."""
@@ -113,15 +129,40 @@ class TrainStep:
             images_NHWC: uint8 RGB on the device.
             targets_NC: float32 0/1 on the device.
         """
+        with self._off_the_default_stream():
+            self._make(images_NHWC, targets_NC)
+
+    @contextlib.contextmanager
+    def _off_the_default_stream(self) -> Iterator[None]:
+        """Use a stream of our own where the default one is current: it cannot be captured."""
+        if not self._use_graph:
+            yield
+            return
+        current = torch.cuda.current_stream(self._device)
+        if current != torch.cuda.default_stream(self._device):
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+    def _make(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
         self.number += 1
         is_full = len(images_NHWC) == self._batch_size
-        if not (self._fast and is_full and self._device.type == "cuda"):
-            self._gradients(self._compiled if is_full else self._model, images_NHWC, targets_NC)
+        if not (self._use_graph and is_full):
+            # A graph's memory is needed; the next full batch captures another one.
+            self._graph, self._graph_gradients = None, []
+            self.compute_gradients(
+                self._compiled if is_full else self._model, images_NHWC, targets_NC
+            )
             self._update()
             return
         self._num_full += 1
         if self._num_full <= _WARM_UP_STEPS:
-            self._gradients(self._compiled, images_NHWC, targets_NC)
+            self.compute_gradients(self._compiled, images_NHWC, targets_NC)
             self._update()
             return
         if self._graph is None:
@@ -134,24 +175,38 @@ class TrainStep:
                 parameter.grad = gradient  # a small batch may have left another one
             self._update()
 
-    def _gradients(
+    def compute_gradients(
         self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor
     ) -> None:
-        """Compute the gradients, find out whether they are finite, and add to the sums."""
+        """Compute the gradients, find out whether they are finite, and add to the sums.
+
+        The parts are the phases forward, backward and metrics.
+        """
         self._optimizer.zero_grad(set_to_none=True)
-        inputs_NCHW = models.normalise(images_NHWC)
-        if not self._fast:
-            inputs_NCHW = inputs_NCHW.contiguous()
-        with devices.autocast(self._device, self._amp):
-            logits_NC = model(inputs_NCHW)
-        logits_NC = logits_NC.float()
-        loss = self._loss_of(logits_NC, targets_NC)
-        self._scaler.scale(loss).backward()
-        self._scaler.unscale_(self._optimizer)
-        with torch.no_grad():
+        num_parts = _num_parts(len(images_NHWC), self._micro_batch_size)
+        logits, losses = [], []
+        for images, targets in zip(
+            images_NHWC.tensor_split(num_parts), targets_NC.tensor_split(num_parts), strict=True
+        ):
+            with self._phase("forward"):
+                inputs_NCHW = models.normalise(images)
+                if not self._fast:
+                    inputs_NCHW = inputs_NCHW.contiguous()
+                with devices.autocast(self._device, self._amp):
+                    part_logits = model(inputs_NCHW)
+                part_logits = part_logits.float()
+                # Losses are means over images.
+                loss = self._loss_of(part_logits, targets) * (len(images) / len(images_NHWC))
+            with self._phase("backward"):
+                self._scaler.scale(loss).backward()
+            logits.append(part_logits.detach())
+            losses.append(loss.detach())
+            del inputs_NCHW, part_logits, loss  # or they would stay during the next forward pass
+        with self._phase("metrics"), torch.no_grad():
+            self._scaler.unscale_(self._optimizer)
             gradients = [p.grad for p in self._trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            self._add(logits_NC, targets_NC, loss.detach(), norm)
+            self._add(torch.cat(logits), targets_NC, sum(losses), norm)
 
     def _add(
         self,
@@ -184,10 +239,11 @@ class TrainStep:
 
     def _update(self) -> None:
         """Make the step, unless it is to be left out."""
-        # CPU-GPU synchronisation: an optimizer that is not fused (RMSprop) has to be told.
-        if self._decides_itself or not self._left_out.item():
-            self._optimizer.step()
-        self._scaler.update()
+        with self._phase("optimizer"):
+            # CPU-GPU synchronisation: an optimizer that is not fused (RMSprop) has to be told.
+            if self._decides_itself or not self._left_out.item():
+                self._optimizer.step()
+            self._scaler.update()
 
     def _capture(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
         """Record the step as a CUDA graph; nothing is computed yet."""
@@ -202,7 +258,14 @@ class TrainStep:
             stream=torch.cuda.current_stream(self._device),
             capture_error_mode="thread_local",
         ):
-            self._gradients(self._compiled, self._images_NHWC, self._targets_NC)
+            self.compute_gradients(self._compiled, self._images_NHWC, self._targets_NC)
             if self._all_in_graph:
                 self._update()
         self._graph_gradients = [p.grad for p in self._trained]
+
+
+def _num_parts(num_images: int, micro_batch_size: int) -> int:
+    """Return how many micro-batches to make; none has a single image, of which BatchNorm has no
+    variance.
+    """
+    return max(1, min(-(-num_images // micro_batch_size), num_images // 2))

@@ -5,6 +5,7 @@ Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections import deque
@@ -29,13 +30,15 @@ from . import (
     provenance,
     run,
     split,
+    trial,
     tuning,
 )
 from . import keeper as keeping
 from .checkpoint import Progress
-from .config import TrainConfig, read_toml, resolve, write_toml
+from .config import AUTO, TrainConfig, memory_size, read_toml, resolve, write_toml
 from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from .losses import LOSSES
+from .memory import Budget
 from .quarantine import BEFORE, Quarantine
 from .step import Sums, TrainStep
 
@@ -90,14 +93,16 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     """
     config = resolve(config)
     device = devices.pick_device(config.device)
+    limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
     amp = devices.pick_amp(config.amp, device)
     threads = config.threads or pipeline.usable_threads()
     torch.set_num_threads(threads)
-    if config.fast and device.type == "cpu":
+    if config.fast and device.type == "cpu" and limit is None:  # it would count
         devices.keep_freed_memory()
     torch.manual_seed(config.seed)
     with contextlib.ExitStack() as stack:
-        if device.type == "cuda":  # a CUDA graph cannot be captured on the default stream
+        budget = stack.enter_context(Budget(device, limit))
+        if device.type == "cuda":  # one for everything, and not the default one: see TrainStep
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         state = None
         if resume is not None:
@@ -143,13 +148,40 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         # keeps its place, so that all others keep theirs.
         train_rows = quarantine.good_before(parts.parts["train"])
         val_rows = quarantine.good(parts.parts["val"])
+        num_classes = len(data.class_names)
+
+        # ------------------------------------------------------------------------ the memory
+        make_loader = functools.partial(
+            pipeline.ImageLoader,
+            data.paths,
+            found,
+            size_px=config.size,
+            device=device,
+            threads=threads,
+            on_slow=watch.note,
+        )
+        fitted = None
+        if budget.limit is not None or config.batch_size == AUTO:
+            loader = make_loader(batch_size=config.batch_size or TrainConfig.batch_size)
+            trial.decode_the_largest(loader, found.sizes_HW, np.append(train_rows, val_rows))
+            fitted = trial.plan_training(
+                config,
+                budget,
+                num_images=len(train_rows),
+                num_classes=num_classes,
+                device=device,
+                amp=amp,
+                resumed=resume is not None,
+                say=watch.note,
+            )
+            loader.close()
+            config = fitted.plan.applied_to(config)
         steps_per_epoch = len(pipeline.cut(train_rows, config.batch_size))
         num_steps = config.epochs * steps_per_epoch
         if len(train_rows) < 2 or not len(val_rows):
             raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
 
         # ------------------------------------------------------------------------- the model
-        num_classes = len(data.class_names)
         if config.weights == "none" or state is not None:
             model = models.build(config.arch, num_classes, config.size)
         else:
@@ -157,6 +189,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         models.start_bias_at_log_odds(model, data.targets_NC[train_rows].mean(0))
         if config.freeze_backbone:
             models.freeze_backbone(model)
+        if config.activation_checkpointing:
+            models.checkpoint_activations(model)
         model.to(device)
         if config.fast:
             model.to(memory_format=torch.channels_last)
@@ -171,6 +205,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         if state is not None:
             state.restore(model, optimizer, scaler)
 
+        if config.compile == "auto" and (fitted or config.activation_checkpointing):
+            config = dataclasses.replace(config, compile="off")  # no trial has compiled anything
         if config.compile == "auto":
             pays = tuning.pays_to_compile(
                 model,
@@ -185,11 +221,14 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             )
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
-        cache = pipeline.plan_cache(config.cache, found, config.size, device)
+        most = None if fitted is None else fitted.to_spare
+        cache = pipeline.plan_cache(config.cache, found, config.size, device, most)
 
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
         environment = run.environment(device, amp)
+        if fitted is not None:
+            environment["memory"] = fitted.to_json(budget)
         if resume is None:
             folder = run.create_folder(config.out, config.name)
             stack.enter_context(run.locked(folder))
@@ -218,17 +257,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             keeper.store()  # from here on there is something to resume
         else:
             keeper.keep_epoch()  # in case it was killed between the state and these
-        loader = pipeline.ImageLoader(
-            data.paths,
-            found,
-            size_px=config.size,
-            batch_size=config.batch_size,
-            device=device,
-            threads=threads,
-            cache=cache,
-            give_up=stop,
-            on_slow=watch.note,
-        )
+        budget.start_again()
+        loader = make_loader(batch_size=config.batch_size, cache=cache, give_up=stop)
         stack.callback(loader.close)
         advice = (
             f"train with a smaller --batch-size than {config.batch_size} or a smaller --size, or"
@@ -244,9 +274,19 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             amp=amp,
             batch_size=config.batch_size,
             fast=config.fast,
+            use_graph=not config.activation_checkpointing,
+            micro_batch_size=config.micro_batch_size,
             compiled=tuning.compiled(model) if config.compile == "on" else None,
         )
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
+        predict_logits = functools.partial(
+            evaluate.predict_logits,
+            model,
+            loader,
+            device=device,
+            amp=amp,
+            micro_batch_size=config.micro_batch_size,
+        )
 
         def store_after_the_last_step(kind: object, error: object, trace: object) -> None:
             if isinstance(error, BetweenStepsError):
@@ -303,6 +343,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 # --- forward, backward, update, metrics: all on the device
                 make_step(batch.images_NHWC, targets_NC[batch.rows_N])
                 unseen.append((step, batch.rows_N, lr))
+                budget.require_held()
 
                 # --- a look at it: on a CPU, which does not wait for that, after every step
                 now_s = time.perf_counter()
@@ -322,9 +363,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             look()
             train_s = time.perf_counter() - epoch_start_s
             if not stop():
-                logits_NC, dropped = evaluate.predict_logits(
-                    model, loader, val_rows, device=device, amp=amp
-                )
+                logits_NC, dropped = predict_logits(val_rows)
                 _leave_out(dropped, epoch, quarantine, folder, watch)
                 val_rows = quarantine.good(val_rows)
                 if not len(val_rows):
@@ -357,9 +396,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ----------------------------------------------------------------------- the summary
         if logits_NC is None:  # nothing was left to do
-            logits_NC, dropped = evaluate.predict_logits(
-                model, loader, val_rows, device=device, amp=amp
-            )
+            logits_NC, dropped = predict_logits(val_rows)
             _leave_out(dropped, progress.epoch, quarantine, folder, watch)
             val_rows = quarantine.good(val_rows)
         evaluation = evaluate.evaluate(
@@ -370,7 +407,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             config.seed,
         )
         result = Result(folder, progress.history, evaluation, progress.train_s)
-        run.write_json(folder / run.SUMMARY, _summary(result, progress))
+        run.write_json(folder / run.SUMMARY, _summary(result, progress, budget.peak))
         (folder / run.PREVIOUS).unlink(missing_ok=True)
         return result
 
@@ -456,6 +493,7 @@ _STAYS = {f.name for f in dataclasses.fields(TrainConfig)} - {
     "device",
     "threads",
     "cache",
+    "memory_limit",
     "checkpoint_every",
 }
 
@@ -518,13 +556,14 @@ def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> Trai
     )
 
 
-def _summary(result: Result, progress: Progress) -> dict[str, Any]:
+def _summary(result: Result, progress: Progress, peak_memory_bytes: int) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
     return {
         "epochs": len(result.history),
         "train_s": round(result.train_s, 1),
         "images_left_out": len(progress.bad),
         "skipped_steps": progress.skipped_steps,
+        "peak_memory_bytes": peak_memory_bytes,
         "last": result.history[-1],
         "best": keeping.best(result.history),
         "validation": {

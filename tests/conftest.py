@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.profile
+
 import pytest
 from small_set import CLASSES, labels_of, write_image
 

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
     {"files", "interrupt"},
-    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile"},
-    {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"},
+    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory", "plan"},
+    {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual", "ledger"},
     {
         "inspection",
         "pipeline",
@@ -23,8 +23,8 @@ FLOORS = [
         "quarantine",
         "figures",
     },
-    {"survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "screens", "cli"},
+    {"trial", "survey", "evaluate", "predict", "keeper", "train"},
+    {"bench", "profiling", "screens", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -37,6 +37,12 @@ SAME_FLOOR = {
     ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option
     ("predict", "evaluate"),  # predicting is the first half of evaluating
+    ("train", "trial"),  # what a run will take is tried before it
+    ("evaluate", "trial"),
+    ("plan", "config"),  # a plan changes a config
+    ("profiling", "bench"),  # the same images and the same step
+    ("screens", "profiling"),
+    ("cli", "profiling"),
     ("cli", "screens"),
     ("screens", "bench"),
     ("cli", "bench"),

@@ -558,6 +558,7 @@ OTHER_VALUES = {
     "limit": "20",
     "size": "64",
     "batch_size": "4",
+    "micro_batch_size": "4",
     "loss": "mse",
     "optimizer": "adam",
     "schedule": "constant",
@@ -579,9 +580,15 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
         flag = "--" + name.replace("_", "-")
         assert flag in refused(cli, stopped, f"{flag}={value}"), name
     assert "--split" in refused(cli, stopped, "--split=x.json")
-    for flag in ("--freeze-backbone", "--no-augment", "--no-fast"):
+    for flag in (
+        "--freeze-backbone",
+        "--activation-checkpointing",
+        "--no-augment",
+        "--no-fast",
+    ):
         assert flag.replace("--no-", "--") in refused(cli, stopped, flag)
-    covered = {*OTHER_VALUES, "split", "freeze_backbone", "augment", "fast"}
+    switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
+    covered = {*OTHER_VALUES, "split", *switches}
     assert covered == (grigri_train._STAYS | {"epochs"})
 
 
@@ -684,5 +691,6 @@ def test_every_option_either_stays_or_may_change() -> None:
         "device",
         "threads",
         "cache",
+        "memory_limit",
         "checkpoint_every",
     }

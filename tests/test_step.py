@@ -1,3 +1,4 @@
+import contextlib
 import copy
 
 import pytest
@@ -135,3 +136,46 @@ def test_channels_last_and_the_plain_format_agree() -> None:
             step(*batch)
         sums.append(step.look().loss)
     assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 3, 4, 5])
+def test_micro_batches_make_the_step_of_the_whole_batch(micro_batch_size: int) -> None:
+    """Without BatchNorm, and with an odd rest; what is summed up is the same, too."""
+    seen = []
+    for size in (None, micro_batch_size):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        step = step_of(model, optimizer, micro_batch_size=size)
+        for images_NHWC, targets_NC in batches(4):
+            step(images_NHWC, targets_NC)
+        step(images_NHWC[:5], targets_NC[:5])  # a smaller batch
+        seen.append((step.look(), list(model.parameters())))
+    (whole, weights), (parts, others) = seen
+    assert parts._replace(loss=0.0) == whole._replace(loss=0.0)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    for a, b in zip(weights, others, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_no_micro_batch_has_a_single_image() -> None:
+    sizes = []
+    model = small_net()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.1), micro_batch_size=2)
+    images_NHWC, targets_NC = batches(1)[0]
+    step(images_NHWC[:5], targets_NC[:5])
+    assert sizes == [3, 2]
+
+
+def test_the_parts_of_a_step_can_be_watched() -> None:
+    seen = []
+
+    def watch(name: str) -> contextlib.AbstractContextManager:
+        seen.append(name)
+        return contextlib.nullcontext()
+
+    model = small_net()
+    step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.1), phase=watch)
+    step(*batches(1)[0])
+    assert seen == ["forward", "backward", "metrics", "optimizer"]

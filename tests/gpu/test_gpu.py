@@ -1,6 +1,7 @@
 """What only a GPU can show, beside the CPU doing the same."""
 
 import copy
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from grigri_fast import devices, keeper, models, optim
-from grigri_fast.config import TrainConfig, resolve
+from grigri_fast.config import TrainConfig, memory_size, resolve
 from grigri_fast.inspection import inspect
 from grigri_fast.losses import LOSSES
 from grigri_fast.pipeline import CachePlan, ImageLoader
@@ -148,6 +149,41 @@ def test_training_steps_under_amp_lower_the_loss(cuda: torch.device, amp: str) -
         optimizer.zero_grad()
         losses.append(loss.item())
     assert np.isfinite(losses).all() and losses[-1] < 0.5 * losses[0]
+
+
+def test_a_graph_is_captured_from_the_default_stream_too(cuda: torch.device) -> None:
+    model = models.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
+    optimizer = optim.make_optimizer(resolve(TrainConfig(data="-")), model.parameters())
+    scaler = torch.amp.GradScaler("cuda", enabled=False)
+    step = TrainStep(model, optimizer, scaler, LOSSES["bce"], device=cuda, amp="bf16", batch_size=8)
+    images_NHWC = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, device=cuda)
+    for _ in range(8):
+        step(images_NHWC, torch.zeros(8, 3, device=cuda))
+    assert step._graph is not None and step.look().num_images == 64
+
+
+@pytest.mark.parametrize("limit", ["4GiB", "1500MiB"])
+def test_a_memory_limit_holds(cuda: torch.device, cli, photos: Path, tmp_path, limit: str) -> None:
+    words = ["--arch=resnet34", "--weights=none", "--size=224", "--epochs=2", "--batch-size=16"]
+    code, out, err = cli("train", photos, *words, f"--memory-limit={limit}", "--out", tmp_path)
+    assert code in (0, 1)  # the driver's context alone may be a third of the smaller one
+    if code == 1:
+        assert limit != "4GiB" and "does not fit" in err
+        return
+    summary = json.loads((tmp_path / "photos-resnet34" / "summary.json").read_text())
+    assert 2**28 < summary["peak_memory_bytes"] <= memory_size(limit, "--memory-limit"), out
+
+
+def test_profile_explains_the_memory_of_the_gpu(
+    cuda: torch.device, cli, photos: Path, tmp_path: Path
+) -> None:
+    words = ["--arch=resnet18", "--size=64", "--batch-size=8", "--snapshot", "--out", tmp_path]
+    code, out, err = cli("profile", photos, *words)
+    assert (code, err) == (0, "") and "CUDA context" in out
+    found = json.loads((tmp_path / "profile-resnet18" / "profile.json").read_text())
+    assert (tmp_path / "profile-resnet18" / "snapshot.pickle").is_file()
+    training = found["training"]
+    assert abs(training["bytes"]["unexplained"]) < 0.1 * training["total_bytes"]
 
 
 def test_the_command_trains_on_the_gpu(cuda: torch.device, cli, photos: Path, tmp_path) -> None:
