@@ -128,6 +128,7 @@ class Progress:
         bad: reason and epoch by name, for images that are not used; epoch 0: before training.
         skipped_steps: steps that the fp16 scaler left out.
         train_s: seconds of training in all.
+        peak_memory_bytes: the most that was seen on the device (see ``memory.Budget``).
     """
 
     epoch: int = 1
@@ -138,6 +139,7 @@ class Progress:
     bad: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     skipped_steps: int = 0
     train_s: float = 0.0
+    peak_memory_bytes: int = 0
 
 
 def save_state(

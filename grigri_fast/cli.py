@@ -143,8 +143,8 @@ def _batch_size(text: str) -> int:
         number = int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a whole number or auto") from None
-    if number < 2:  # BatchNorm has no variance of one image
-        raise typer.BadParameter(f"{text} is not at least 2")
+    if number == AUTO:
+        raise typer.BadParameter("0 is not at least 2")
     return number
 
 

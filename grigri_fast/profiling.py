@@ -40,7 +40,10 @@ _NUM_HEAVIEST = 6
 PROGRAM, CONTEXT, INPUT_PIPELINE = "program", "CUDA context", "input pipeline (DALI)"
 WORKSPACE, FRAGMENTED, UNEXPLAINED = "workspace of kernels", "fragmentation", "unexplained"
 ASSUMED = (CONTEXT, INPUT_PIPELINE, WORKSPACE, FRAGMENTED)
-INPUT_ALONE = "input, beside it"  # in threads of its own
+INPUT_ALONE = "input, beside it"  # in threads and a stream of its own
+COPIES = "copies to the device, beside it"
+EVALUATION = "evaluation step"
+NOT_IN_STEP = (INPUT_ALONE, COPIES, EVALUATION)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Profile:
     Attributes:
         is_estimate: whether it comes from shapes, not from a measurement.
         training, evaluation: memory of a step.
-        seconds: medians per part of a training step; empty for an estimate.
+        seconds: medians per part of a training step, and of what is not in it (``NOT_IN_STEP``);
+            empty for an estimate.
         heaviest: operations with their seconds per step, by the profiler of PyTorch.
         how: how memory was measured, in words.
     """
@@ -249,9 +253,12 @@ def measure(
     batch = [images_NHWC, targets_NC]
     training = _explained(_followed(step, made, phases, batch), beside, of_training)
     evaluation = _explained(_followed(evaluate, made, phases, batch), beside, of_evaluation)
-    seconds = _timed(step, phases, device)
-    heaviest = _trace(made.step, bench.targets(s), loader, s, out)
-    seconds = {INPUT_ALONE: _seconds_of_input(loader, s), **seconds}
+    seconds = {INPUT_ALONE: _seconds_of_input(loader, s)}
+    heaviest, copies_s = _trace(made.step, bench.targets(s), loader, s, out)
+    if device.type == "cuda":
+        seconds[COPIES] = copies_s
+    seconds |= _timed(step, phases, device)
+    seconds[EVALUATION] = _timed(evaluate, phases, device)["evaluation"]
     loader.close()
     return Profile(False, training, evaluation, seconds, heaviest, budget.meter.how)
 
@@ -330,8 +337,11 @@ def _trace(
     loader: pipeline.ImageLoader,
     s: Setting,
     out: Path,
-) -> list[tuple[str, float]]:
-    """Write a Chrome trace of two steps with their input; return the heaviest operations."""
+) -> tuple[list[tuple[str, float]], float]:
+    """Write a Chrome trace of two steps with their input.
+
+    Returns the heaviest operations, and the seconds that copies from the host take per step.
+    """
     kinds = [ProfilerActivity.CPU]
     on_gpu = s.device.type == "cuda"
     if on_gpu:
@@ -344,7 +354,8 @@ def _trace(
     profiler.export_chrome_trace(str(out / "trace.json.gz"))
     which = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     seconds = [(e.key, getattr(e, which) / 1e6 / _NUM_TRACED) for e in profiler.key_averages()]
-    return sorted(seconds, key=lambda pair: -pair[1])[:_NUM_HEAVIEST]
+    copies_s = sum(s for name, s in seconds if name.startswith("Memcpy HtoD"))
+    return sorted(seconds, key=lambda pair: -pair[1])[:_NUM_HEAVIEST], copies_s
 
 
 def _seconds_of_input(loader: pipeline.ImageLoader, s: Setting) -> float:

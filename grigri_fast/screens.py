@@ -31,7 +31,7 @@ from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
 from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
-from .profiling import ASSUMED, INPUT_ALONE, Profile
+from .profiling import ASSUMED, EVALUATION, NOT_IN_STEP, Profile
 from .split import Split, frequencies
 from .survey import Survey
 from .train import Result
@@ -410,13 +410,13 @@ def show_profile(profile: Profile, device_memory: int | None) -> None:
         )
     if profile.seconds:
         say("")
-        table = _table("time of a training step", "ms", "share of the step")
-        step_s = sum(s for name, s in profile.seconds.items() if name != INPUT_ALONE)
-        for name, seconds in profile.seconds.items():
-            share = "-" if name == INPUT_ALONE else f"{seconds / step_s:.1%}"
+        table = _table("time", "ms", "share of the step")
+        step_s = sum(s for name, s in profile.seconds.items() if name not in NOT_IN_STEP)
+        rows = {**profile.seconds, "training step": step_s}
+        rows[EVALUATION] = rows.pop(EVALUATION)  # after it
+        for name, seconds in rows.items():
+            share = "-" if name in NOT_IN_STEP else f"{seconds / step_s:.1%}"
             table.add_row(name, f"{1000 * seconds:,.1f}", share)
-        table.add_section()
-        table.add_row("step", f"{1000 * step_s:,.1f}", "")
         _out.print(table)
         say("")
         table = _table("heaviest operations", "ms per step")

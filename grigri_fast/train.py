@@ -302,6 +302,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             progress.totals = list(sums[:_NUM_TOTALS])
             progress.num_seen = int(sums.num_images)
             progress.skipped_steps = int(sums.num_skipped)
+            progress.peak_memory_bytes = max(progress.peak_memory_bytes, budget.peak)
             # The scale of fp16 is found by overflowing: a few steps left out are normal.
             if sums.bad_step >= 0 and (amp != "fp16" or sums.streak > _MAX_SKIPPED_STEPS):
                 numbers = f"loss {sums.bad_loss:.4g}, gradient norm {sums.bad_norm:.4g}"
@@ -407,7 +408,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             config.seed,
         )
         result = Result(folder, progress.history, evaluation, progress.train_s)
-        run.write_json(folder / run.SUMMARY, _summary(result, progress, budget.peak))
+        run.write_json(folder / run.SUMMARY, _summary(result, progress))
         (folder / run.PREVIOUS).unlink(missing_ok=True)
         return result
 
@@ -556,14 +557,14 @@ def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> Trai
     )
 
 
-def _summary(result: Result, progress: Progress, peak_memory_bytes: int) -> dict[str, Any]:
+def _summary(result: Result, progress: Progress) -> dict[str, Any]:
     """Return what ``summary.json`` holds."""
     return {
         "epochs": len(result.history),
         "train_s": round(result.train_s, 1),
         "images_left_out": len(progress.bad),
         "skipped_steps": progress.skipped_steps,
-        "peak_memory_bytes": peak_memory_bytes,
+        "peak_memory_bytes": progress.peak_memory_bytes,
         "last": result.history[-1],
         "best": keeping.best(result.history),
         "validation": {
