@@ -429,6 +429,102 @@ def predict(
         raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
 
 
+# --------------------------------------------------------------------------------- reproduce
+
+
+@app.command()
+def reproduce(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Photographs and labels, as in train. Without it: the demo set, which shows the "
+            "way alone.",
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME",
+            help="Only this row (several times, or with commas): data, bce, mse, adam, rmsprop, "
+            "amsgrad, onecycle, augmentation, resnet34, wide_resnet50_2, untrained, frozen, "
+            "threshold, thresholds_per_class, simple.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only N images, to try the way.")
+    ] = None,
+    size_scale: Annotated[
+        float, typer.Option("--size-scale", help="Multiply the sizes of 128 and 224 px with this.")
+    ] = 1.0,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="imagenet|none|DIR",
+            help="Pretrained weights: torchvision's cache or download; none, all from scratch; or "
+            "a folder of files named as torchvision names them.",
+        ),
+    ] = "imagenet",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the rows' run folders and the reports.")
+    ] = Path("runs/reproduce"),
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Run the experiments of the report of 2020 again, and show its figures beside ours.
+
+    Writes report.html and report.md. A row that is finished is not run again, one that was
+    stopped goes on, and one that cannot run is in the report with the reason.
+
+    Example:  grigri-fast reproduce grigri --weights none --epochs 1 --limit 600 --size-scale 0.5
+    """
+    if data is None:
+        from . import demo
+
+        data = str(demo.cached_folder())
+
+    from . import reproduce as reproducing
+    from . import screens
+    from . import study as reports
+
+    names = [name.strip() for text in only or [] for name in text.split(",")]
+    unknown = [name for name in names if name not in reproducing.NAMES]
+    if unknown:
+        raise typer.BadParameter(
+            f"--only {unknown[0]}: the rows are {', '.join(reproducing.NAMES)}"
+        )
+    names = names or reproducing.NAMES
+    study = reproducing.Study(
+        data=data,
+        out=out,
+        epochs=epochs,
+        limit=limit,
+        size_scale=size_scale,
+        weights=weights,
+        device=device,
+        amp=amp,
+        threads=threads,
+        memory_limit=memory_limit,
+    )
+    try:
+        failed = reproducing.reproduce(study, names, screens.StudyScreen())
+    except Interrupted as e:
+        reports.write(study)
+        raise Interrupted(e.signum, f"{e.advice}; so far: {out / reports.HTML}") from e
+    screens.show_study(reports.write(study), study)
+    if len(failed) == len(names):
+        raise GrigriError(
+            f"no row could be run; {next(iter(failed))}: {failed[next(iter(failed))]}"
+        )
+
+
 # ------------------------------------------------------------------------------------- bench
 
 

@@ -1,10 +1,12 @@
-"""Figures of a run, drawn without a display."""
+"""Figures of runs, drawn without a display."""
 
 import io
+import re
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -138,3 +140,174 @@ def memory(
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+# ----------------------------------------------------------------------- several runs at once
+
+_RUNS = ("#d1495b", "#2f86c1", "#e09f3e", "#4fa083", "#9a7bd0")  # told apart on white and on black
+_SVG_FONT = re.compile(r"('[^';]+'|sans-serif)(, ('[^';]+'|sans-serif))+")
+
+
+def comparison(
+    histories: dict[str, list[dict[str, Any]]],
+    reported: dict[str, dict[str, float]],
+    file_format: str = "png",
+) -> bytes:
+    """Return a figure with the curves of several runs in the same axes.
+
+    Args:
+        histories: by a run's name the rows of its ``results.csv``; validation is drawn in full,
+            training dashed.
+        reported: by a run's name the scores (``micro_f1``, ``subset_accuracy``) that a report gives
+            for it: dotted lines. Names that are no runs here are left out.
+        file_format: ``png``, or ``svg`` for a page: see :func:`_bytes_of`.
+    """
+    figure = _figure(12, 4.3)
+    num_epochs = max(len(history) for history in histories.values())
+    ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, num_epochs)
+    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+        for color, (run, history) in zip(_RUNS, histories.items(), strict=False):
+            epochs = [row["epoch"] for row in history]
+            marker = "o" if num_epochs <= 12 else None
+            for part, style in (("train", (1.4, (0, (3, 2)), 0.65)), ("val", (2.4, "-", 1.0))):
+                width, dashes, alpha = style
+                values = [row[f"{part}_{key}"] for row in history]
+                label = f"{run}, {'training' if part == 'train' else 'validation'}"
+                axes.plot(
+                    epochs, values, color=color, lw=width, ls=dashes, alpha=alpha, label=label,
+                    marker=marker, ms=4,
+                )  # fmt: skip
+            if key in reported.get(run, {}):
+                label = f"{run}, in the report"
+                axes.axhline(reported[run][key], color=color, lw=1.4, ls=":", label=label)
+        _plain(axes, name)
+        axes.set_xlabel("epoch", fontsize=9, color=_INK)
+        axes.set_xticks([t for t in ticks if 1 <= t <= num_epochs])
+        if num_epochs == 1:
+            axes.set_xlim(0.5, 1.5)
+    handles, labels = figure.axes[1].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower left", ncols=min(4, len(labels)), frameon=False,
+        fontsize=9, labelcolor=_INK,
+    )  # fmt: skip
+    return _bytes_of(figure, file_format)
+
+
+def against(
+    rows: list[tuple[str, float | None, tuple[float, float, float] | None]],
+    xlabel: str,
+    file_format: str = "png",
+) -> bytes:
+    """Return a figure with a line per row: what a report gives, and ours with its interval.
+
+    Args:
+        rows: name, the report's score (or None), ours as (score, low, high) (or None).
+        xlabel: which score it is.
+        file_format: as in :func:`comparison`.
+    """
+    figure = _figure(12, 1.1 + 0.36 * len(rows))
+    axes = figure.subplots()
+    for y, (_, theirs, ours) in enumerate(rows):
+        if theirs is not None and ours is not None:
+            axes.plot([theirs, ours[0]], [y, y], color=_FAINT, lw=5, solid_capstyle="round")
+        if ours is not None:
+            axes.plot(ours[1:], [y, y], color=_VAL, lw=2)
+            axes.plot(ours[0], y, "o", color=_VAL, ms=8, label="ours, with its 95 % interval")
+        if theirs is not None:
+            axes.plot(theirs, y, "D", color=_RUNS[1], ms=7, label="the report", fillstyle="none",
+                      mew=2)  # fmt: skip
+    _plain(axes, "")
+    axes.grid(axis="x", color=_FAINT)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-0.02, 1.0 if any(_above(row, 0.85) for row in rows) else 0.86)
+    axes.set_xlabel(xlabel, fontsize=9, color=_INK)
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper left", ncols=2, frameon=False,
+        fontsize=9, labelcolor=_INK,
+    )  # fmt: skip
+    return _bytes_of(figure, file_format)
+
+
+def _above(row: tuple[str, float | None, tuple[float, float, float] | None], limit: float) -> bool:
+    _, theirs, ours = row
+    return max(theirs or 0, ours[2] if ours else 0) > limit
+
+
+def bars(
+    names: list[str], columns: dict[str, list[float]], xlabel: str, file_format: str = "png"
+) -> bytes:
+    """Return a figure with a group of horizontal bars per name, a bar per column."""
+    figure = _figure(12, 0.9 + 0.17 * (len(columns) + 1) * len(names))
+    axes = figure.subplots()
+    height = 0.8 / len(columns)
+    for i, (column, values) in enumerate(columns.items()):
+        places = [y - 0.4 + height * (i + 0.5) for y in range(len(names))]
+        color = _RUNS[i % len(_RUNS)]
+        axes.barh(places, values, height=0.88 * height, color=color, label=column)
+    _plain(axes, "")
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=_FAINT)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.02)
+    axes.set_xlabel(xlabel, fontsize=9, color=_INK)
+    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=_INK)
+    return _bytes_of(figure, file_format)
+
+
+def over_threshold(
+    thresholds: list[float],
+    scores: dict[str, list[float]],
+    marks: dict[str, float],
+    file_format: str = "png",
+) -> bytes:
+    """Return a figure of scores over the threshold, with vertical lines at ``marks``."""
+    figure = _figure(12, 4.3)
+    axes = figure.subplots()
+    for color, (name, values) in zip(_RUNS, scores.items(), strict=False):
+        axes.plot(thresholds, values, color=color, lw=2.4, label=name)
+    for style, (name, place) in zip((":", "--", "-."), marks.items(), strict=False):
+        axes.axvline(place, color=_INK, lw=1.2, ls=style, label=f"{name} ({place:.3f})")
+    _plain(axes, "")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("threshold on the probability", fontsize=9, color=_INK)
+    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9, labelcolor=_INK)
+    return _bytes_of(figure, file_format)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure; sizes in inches."""
+    return Figure(figsize=(width, height), dpi=150, facecolor="white", layout="constrained")
+
+
+def _plain(axes: Axes, title: str) -> None:
+    """Give axes the look of the house: a title on the left, faint lines, no frame."""
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.grid(axis="y", color=_FAINT)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+
+
+def _bytes_of(figure: Figure, file_format: str) -> bytes:
+    """Return a figure as PNG, or as SVG for the inside of a page.
+
+    The SVG has no background, takes the page's font, and its ink and its faint lines are the
+    page's ``--ink`` and ``--line``, so that it is readable in light and dark.
+    """
+    content = io.BytesIO()
+    # Text stays text; the same figure is the same file.
+    style = {"svg.fonttype": "none", "svg.hashsalt": "grigri-fast"}
+    with matplotlib.rc_context(style):
+        if file_format == "png":
+            figure.savefig(content, format="png")
+            return content.getvalue()
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    text = content.getvalue().decode()
+    text = text[text.index("<svg") :].replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)")
+    return _SVG_FONT.sub("inherit-family", text).replace("inherit-family", "sans-serif").encode()

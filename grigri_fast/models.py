@@ -316,6 +316,15 @@ def _imagenet_state(arch: str) -> dict[str, torch.Tensor]:
         ) from e
 
 
+def weight_files(arch: str) -> list[str]:
+    """Return the names of torchvision's weight files of an architecture, its default the last."""
+    if arch == _SIMPLE:
+        return []
+    weights = torchvision.models.get_model_weights(arch)
+    urls = [w.url for w in weights if w is not weights.DEFAULT] + [weights.DEFAULT.url]
+    return [url.rsplit("/", 1)[-1] for url in urls]
+
+
 def _load(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load ``state``; a missing, extra or misshapen key is an error that names the first."""
     wanted = model.state_dict()

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import run
+from . import run, study
 from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .dataset import Dataset
@@ -32,6 +32,7 @@ from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
 from .profiling import ASSUMED, EVALUATION, NOT_IN_STEP, Profile
+from .reproduce import Finding, Row, Study
 from .split import Split, frequencies
 from .survey import Survey
 from .train import Result
@@ -167,6 +168,21 @@ class TrainScreen:
             f"{row['images_per_s']:7,.0f}{row['seconds']:5.0f}"
         )
         self._said_s = time.monotonic()
+
+
+class StudyScreen:
+    """Shows ``reproduce``: which row runs, and its training as ``train`` shows it."""
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        say(text)
+
+    @contextlib.contextmanager
+    def row(self, number: int, total: int, row: Row) -> Iterator[TrainScreen]:
+        """Print a row's name, and show what happens in it."""
+        _out.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
+        with TrainScreen() as screen:
+            yield screen
 
 
 # ---------------------------------------------------------------------------- the results
@@ -423,3 +439,33 @@ def show_profile(profile: Profile, device_memory: int | None) -> None:
         for name, seconds in profile.heaviest:
             table.add_row(escape(name), f"{1000 * seconds:,.1f}")
         _out.print(table)
+
+
+# ------------------------------------------------------------------------------ reproduce
+
+
+def show_study(found: list[Finding], of: Study) -> None:
+    """Print the report's scores beside ours, and what has no result."""
+    table = _table(
+        "row", *(f"{score}\n{side}" for score in ("micro-F1", "accuracy") for side in _SIDES)
+    )
+    for finding in found:
+        cells = [
+            cell
+            for key in ("micro_f1", "subset_accuracy")
+            for cell in study.against_report(finding, key)
+        ]
+        table.add_row(finding.row.name, *cells)
+    say("")
+    _out.print(table)
+    say("")
+    reductions = study.reduced(of, {finding.row.name: finding for finding in found})
+    if reductions:
+        say(f"at reduced scale: {'; '.join(reductions).replace('`', '')}")
+    for finding in found:
+        if not finding.is_done:
+            say(f"{finding.row.name} has no result: {finding.why}")
+    say(f"everything is in {run.shown(of.out)}; read {run.shown(of.out / study.HTML)}")
+
+
+_SIDES = ("report", "ours (95 % interval)", "difference")

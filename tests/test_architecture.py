@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
     {"files", "interrupt"},
-    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory", "plan"},
+    {
+        "config",
+        "metrics",
+        "losses",
+        "optim",
+        "geometry",
+        "devices",
+        "imagefile",
+        "memory",
+        "plan",
+        "document",
+    },
     {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual", "ledger"},
     {
         "inspection",
@@ -24,7 +35,7 @@ FLOORS = [
         "figures",
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "profiling", "screens", "cli"},
+    {"bench", "profiling", "reproduce", "study", "screens", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -46,6 +57,11 @@ SAME_FLOOR = {
     ("cli", "screens"),
     ("screens", "bench"),
     ("cli", "bench"),
+    ("study", "reproduce"),  # what the rows have left behind is shown
+    ("screens", "study"),
+    ("screens", "reproduce"),
+    ("cli", "reproduce"),
+    ("cli", "study"),
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -97,6 +113,7 @@ COMMANDS = [
     ["eval"],
     ["predict"],
     ["bench"],
+    ["reproduce"],
     ["data"],
     ["data", "check"],
     ["data", "split"],
