@@ -462,9 +462,8 @@ def show_study(found: list[Finding], of: Study) -> None:
     reductions = study.reduced(of, {finding.row.name: finding for finding in found})
     if reductions:
         say(f"at reduced scale: {'; '.join(reductions).replace('`', '')}")
-    for finding in found:
-        if not finding.is_done:
-            say(f"{finding.row.name} has no result: {finding.why}")
+    for why, names in study.why_not(found).items():
+        say(f"no result of {', '.join(names)}: {why}")
     say(f"everything is in {run.shown(of.out)}; read {run.shown(of.out / study.HTML)}")
 
 

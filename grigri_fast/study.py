@@ -182,11 +182,20 @@ def _draw_forest(rows: list, file_format: str) -> bytes:
 
 
 def _without_result(found: list[Finding]) -> list[Block]:
-    missing = [f for f in found if not f.is_done]
-    if not missing:
+    reasons = why_not(found)
+    if not reasons:
         return []
-    rows = [[f"`{f.row.name}`", f.why] for f in missing]
-    return [Heading("Rows without a result"), Table(["row", "why"], rows, num_text=2)]
+    rows = [[", ".join(f"`{name}`" for name in names), why] for why, names in reasons.items()]
+    return [Heading("Rows without a result"), Table(["rows", "why"], rows, num_text=2)]
+
+
+def why_not(found: list[Finding]) -> dict[str, list[str]]:
+    """Return by reason the names of the rows that have no result."""
+    reasons: dict[str, list[str]] = {}
+    for finding in found:
+        if not finding.is_done:
+            reasons.setdefault(finding.why, []).append(finding.row.name)
+    return reasons
 
 
 # --------------------------------------------------------------------------------- the data
@@ -249,7 +258,7 @@ def _frequency_table(found: dict, is_reports: bool) -> Table:
 def _baselines(sets: list[dict]) -> Table:
     columns = [
         *("labels of", "images", "without a label", "labels per image"),
-        *("predict nothing: subset accuracy on val", "always the most frequent: micro-F1"),
+        *("predict nothing: subset accuracy", "on val", "always the most frequent: micro-F1"),
     ]
     rows = []
     for found in sets:
@@ -261,6 +270,7 @@ def _baselines(sets: list[dict]) -> Table:
                 f"{found['without_label']:.2%}",
                 f"{found['labels_per_image']:.3f}",
                 interval(nothing),
+                f"{found['val_without_label']:.4f}",
                 f"{found['always_micro_f1']:.4f} ({found['most_frequent']})",
             ]
         )
