@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
+_INTERVAL = re.compile(r"(?<=\d) \(([-.0-9]+)\)")
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
 
 
@@ -155,8 +156,11 @@ def _html_of(block: Block) -> str:
 
 def _html_table(table: Table) -> str:
     def row(cells: list[str], tag: str) -> str:
-        kinds = ["" if i < table.num_text else ' class="n"' for i in range(len(cells))]
-        inner = (f"<{tag}{kind}>{_inline(c)}</{tag}>" for kind, c in zip(kinds, cells, strict=True))
+        inner = []
+        for i, cell in enumerate(cells):
+            kind = "" if i < table.num_text else ' class="n"'
+            text = _INTERVAL.sub(r" <small>(\1)</small>", _inline(cell))
+            inner.append(f"<{tag}{kind}>{text}</{tag}>")
         return f"<tr>{''.join(inner)}</tr>"
 
     body = "\n".join(row(cells, "td") for cells in table.rows)
@@ -192,7 +196,7 @@ _STYLE = """
   --card: #1c1f27; --line: #333846; --accent: #f07a8c; --warm: #35290f; --warm-ink: #f3d596; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); }
-main { max-width: 68rem; margin: 0 auto; 
+main { max-width: 72rem; margin: 0 auto; 
   padding: clamp(1.2rem, 4vw, 3.5rem) clamp(1rem, 4vw, 2rem); }
 h1 { font-size: clamp(1.7rem, 4.5vw, 2.5rem); line-height: 1.15; letter-spacing: -.02em;
   margin: 0 0 .8rem; }
@@ -217,7 +221,11 @@ th { text-align: left; font-weight: 600; font-size: .8rem; color: var(--soft);
 th, td { padding: .5rem .8rem; border-bottom: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
 td { vertical-align: top; }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n, td code, p code { white-space: nowrap; }
+th.n { min-width: 5.2rem; }
+td:not(.n) + td:not(.n) { min-width: 11rem; }
+small { color: var(--soft); font-size: .82em; }
 figure { margin: 1.2rem 0; background: var(--card); border-radius: .6rem; padding: 1rem;
   box-shadow: 0 0 0 1px var(--line); }
 figure svg { display: block; width: 100%; min-width: 42rem; height: auto; }

@@ -162,7 +162,7 @@ def comparison(
             for it: dotted lines. Names that are no runs here are left out.
         file_format: ``png``, or ``svg`` for a page: see :func:`_bytes_of`.
     """
-    figure = _figure(12, 4.3)
+    figure = _figure(10.5, 4.1)
     num_epochs = max(len(history) for history in histories.values())
     ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, num_epochs)
     for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
@@ -185,6 +185,9 @@ def comparison(
         axes.set_xticks([t for t in ticks if 1 <= t <= num_epochs])
         if num_epochs == 1:
             axes.set_xlim(0.5, 1.5)
+        low, high = axes.get_ylim()
+        if low < 0:  # no loss and no score is: a margin around zeros alone would look as if
+            axes.set_ylim(-0.03 * max(high, 0.1), max(high, 0.1))
     handles, labels = figure.axes[1].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower left", ncols=min(4, len(labels)), frameon=False,
@@ -205,7 +208,7 @@ def against(
         xlabel: which score it is.
         file_format: as in :func:`comparison`.
     """
-    figure = _figure(12, 1.1 + 0.36 * len(rows))
+    figure = _figure(10.5, 1.1 + 0.34 * len(rows))
     axes = figure.subplots()
     for y, (_, theirs, ours) in enumerate(rows):
         if theirs is not None and ours is not None:
@@ -239,7 +242,7 @@ def bars(
     names: list[str], columns: dict[str, list[float]], xlabel: str, file_format: str = "png"
 ) -> bytes:
     """Return a figure with a group of horizontal bars per name, a bar per column."""
-    figure = _figure(12, 0.9 + 0.17 * (len(columns) + 1) * len(names))
+    figure = _figure(10.5, 0.9 + 0.12 * (len(columns) + 1) * len(names))
     axes = figure.subplots()
     height = 0.8 / len(columns)
     for i, (column, values) in enumerate(columns.items()):
@@ -264,7 +267,7 @@ def over_threshold(
     file_format: str = "png",
 ) -> bytes:
     """Return a figure of scores over the threshold, with vertical lines at ``marks``."""
-    figure = _figure(12, 4.3)
+    figure = _figure(10.5, 4.1)
     axes = figure.subplots()
     for color, (name, values) in zip(_RUNS, scores.items(), strict=False):
         axes.plot(thresholds, values, color=color, lw=2.4, label=name)

@@ -42,6 +42,7 @@ from .config import TrainConfig, memory_size, read_toml, resolve, write_toml
 from .errors import GrigriError, Interrupted
 from .memory import Budget
 
+_FORMAT = "grigri-fast reproduce 1"  # of the summaries that are written here
 REASONS = "could-not-run.json"
 FULL_LABELS = "labels_20000.csv"  # labels of all of the report's images, beside those that are here
 SEED = 0
@@ -129,7 +130,7 @@ ROWS = (
         options=_PLAIN | {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.0},
     ),
     Row("amsgrad", "ResNet18, AMSGrad", options=_PLAIN | {"optimizer": "amsgrad", "lr": 1e-3}),
-    Row("onecycle", "ResNet18, SGD one-cycle, weight decay 1e-3", options=_ONECYCLE),
+    Row("onecycle", "ResNet18, SGD one-cycle", options=_ONECYCLE),
     Row(
         "augmentation",
         "ResNet18, augmented, one-cycle",
@@ -336,10 +337,14 @@ def is_done(row: Row, study: Study) -> bool:
     folder = study.folder(row)
     if not (folder / run.SUMMARY).is_file():
         return False
-    if row.kind != "thresholds":
+    if row.kind in ("train", "untrained"):
         return True
-    last = study.out / BASE / run.LAST
-    return not last.is_file() or _json(folder / run.SUMMARY).get("of_sha256") == _sha256(last)
+    stored = _json(folder / run.SUMMARY)
+    if row.kind == "thresholds":
+        last = study.out / BASE / run.LAST
+        if last.is_file() and stored.get("of_sha256") != _sha256(last):
+            return False
+    return stored.get("format") == _FORMAT
 
 
 def _can_go_on(row: Row, study: Study) -> bool:
@@ -463,7 +468,11 @@ def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: train.W
     folder = study.folder(row)
     folder.mkdir(exist_ok=True)
     _write_provenance(folder, data)
-    content = {"sets": sets, "validation": {"scores": {evaluate.AT_HALF: sets[0]["nothing"]}}}
+    content = {
+        "format": _FORMAT,
+        "sets": sets,
+        "validation": {"scores": {evaluate.AT_HALF: sets[0]["nothing"]}},
+    }
     run.write_json(folder / run.SUMMARY, content)
 
 
@@ -539,6 +548,7 @@ def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, watch: train
     folder = study.folder(row)
     folder.mkdir(exist_ok=True)
     content = {
+        "format": _FORMAT,
         "of": BASE,
         "of_sha256": _sha256(base / run.LAST),
         **_validation(evaluation),

@@ -68,8 +68,7 @@ def reduced(study: Study, found: Findings) -> list[str]:
     """Return in words what makes the study's figures others than the report's could be."""
     words = []
     if study.epochs != reproduce.EPOCHS:
-        epochs = "epoch" if study.epochs == 1 else "epochs"
-        words.append(f"{study.epochs} {epochs} instead of {reproduce.EPOCHS}")
+        words.append(f"{_some(study.epochs, 'epoch')} instead of {reproduce.EPOCHS}")
     if study.limit is not None:
         words.append(f"{study.limit:,} images (`--limit`)")
     if study.size_scale != 1:
@@ -84,6 +83,10 @@ def reduced(study: Study, found: Findings) -> list[str]:
     if data and data["sets"][0]["class_names"] != reproduce.CLASS_NAMES:
         words.append("other data than the report's")
     return words
+
+
+def _some(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 # --------------------------------------------------------------------------------- all rows
@@ -138,8 +141,9 @@ def _opening(found: Findings) -> list[Block]:
     data = found["data"].summary
     if data:
         used = data["sets"][-1]
-        parts = " and ".join(f"{n:,} for {p}" for p, n in used["num_images"].items())
-        words = f"Data: {parts} (the report: 16,000 and 4,000)."
+        num = used["num_images"]
+        words = f"Data: {num['train']:,} images to train on and {num['val']:,} to validate on"
+        words += " (the report: 16,000 and 4,000)."
         scored = {f.summary["validation"].get("num_images") for f in found.values() if f.summary}
         numbers = sorted(n for n in scored if n)
         if numbers:
@@ -157,7 +161,7 @@ def _machines(found: Findings) -> list[str]:
     for finding in found.values():
         e = finding.environment
         if finding.is_done and e:
-            where = e.get("gpu") or f"{e['cpu']}, {e['cpu_threads']} threads"
+            where = e.get("gpu") or f"{e['cpu']}, {_some(e['cpu_threads'], 'thread')}"
             seen.append(f"{where}, {e['amp']}, torch {e['packages']['torch']}")
     return list(dict.fromkeys(seen))
 
@@ -247,11 +251,15 @@ def _frequency_table(found: dict, is_reports: bool) -> Table:
     rows = [[name] for name in found["class_names"]]
     for part in ("train", "val"):
         theirs = reproduce.FREQUENCIES[part] if is_reports else [None] * len(rows)
-        columns += [part, *(["report", "difference"] if is_reports else [])]
-        for cells, ours, other in zip(rows, found["frequencies"][part], theirs, strict=True):
-            cells.append(f"{ours:.7g}")
-            if other is not None:
-                cells += [f"{other:.7g}", f"{ours - other:+.2g}" if ours != other else "0"]
+        ours = found["frequencies"][part]
+        differ = is_reports and ours != theirs
+        columns += [part, *(["report"] if is_reports else []), *(["difference"] if differ else [])]
+        for cells, value, other in zip(rows, ours, theirs, strict=True):
+            cells.append(f"{value:.7g}")
+            if is_reports:
+                cells.append(f"{other:.7g}")
+            if differ:
+                cells.append(f"{value - other:+.2g}" if value != other else "0")
     return Table(columns, rows)
 
 
@@ -285,7 +293,8 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "BCE against MSE",
         ("bce", "mse"),
         "Which loss? ResNet18 at 128 px, SGD with learning rate 0.01 and momentum 0.9, both"
-        " constant, batches of 32, no augmentation (the report's figures 1 and 2).",
+        " constant, batches of 32, no augmentation (the report's figures 1 and 2). The two losses"
+        " are on different scales: compare the scores.",
     ),
     (
         "Optimizers",
@@ -387,14 +396,22 @@ def _parameters() -> Text:
 
 def _details(done: list[Finding], study: Study) -> Table:
     """Return what is not in the table of all rows."""
-    columns = ["row", "validation loss", "macro-F1", "mAP", "micro-F1, cross-fitted threshold"]
+    columns = [
+        "row",
+        "px",
+        "validation loss",
+        "macro-F1",
+        "mAP",
+        "micro-F1, cross-fitted threshold",
+    ]
     columns += ["best epoch's micro-F1 (flatters)", "epochs", "trained in"]
     rows = []
     for f in done:
         best = f.summary.get("best")
         rows.append(
             [
-                f"`{f.row.name}` ({reproduce.size_px(f.row, study)} px)",
+                f"`{f.row.name}`",
+                str(reproduce.size_px(f.row, study)),
                 f"{f.history[-1]['val_loss']:.4f}" if f.history else NONE,
                 interval(f.score("macro_f1")),
                 interval(f.score("mAP")),
