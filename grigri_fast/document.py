@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 _INTERVAL = re.compile(r"(?<=\d) \(([-.0-9]+)\)")
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+_LINK = re.compile(r"\[([^\]]+)\]\((https?://[^)\"]+)\)")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def _html_figure(figure: Figure) -> str:
     svg = figure.draw("svg").decode()
     # Names within an SVG hold for the whole page, in which several stand.
     svg = re.sub(r'(id="|"#|url\(#)', lambda m: f"{m[1]}{figure.name}-", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(figure.caption)}" ', 1)
+    label = html.escape(figure.caption.replace("`", ""))
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     caption = f"<figcaption>{_inline(figure.caption)}</figcaption>"
     return f'<figure><div class="wide">{svg}</div>{caption}</figure>'
 

@@ -311,19 +311,24 @@ def reproduce(study: Study, names: list[str], watch: Watcher) -> dict[str, str]:
     _require_same_study(study, data)
     _write_split(study, data)
     failed: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
     wanted = [row for row in ROWS if row.name in names]
     try:
         for number, row in enumerate(wanted, start=1):
             if is_done(row, study):
                 watch.note(f"{row.name} is there already")
                 continue
+            _note_reason(study, row, None)
             with watch.row(number, len(wanted), row) as row_watch:
                 try:
+                    if row.options and not _can_go_on(row, study):
+                        _require_weights(row, study, len(data.class_names), unavailable)
                     _RUN[row.kind](row, study, data, row_watch)
                 except GrigriError as e:
                     failed[row.name] = str(e)
                     row_watch.note(f"could not be run: {e}")
-            _note_reason(study, row, failed.get(row.name))
+            if row.name in failed:
+                _note_reason(study, row, failed[row.name])
             gc.collect()  # what a row has left on the device is not the next one's
             torch.cuda.empty_cache()
     except (Interrupted, KeyboardInterrupt) as e:
@@ -391,27 +396,34 @@ def _train(row: Row, study: Study, data: dataset.Dataset, watch: train.Watcher) 
     folder = study.folder(row)
     if _can_go_on(row, study):
         given = {"data": study.data, "device": study.device, "threads": study.threads}
-        given |= {"memory_limit": study.memory_limit}
+        given |= {"amp": study.amp, "memory_limit": study.memory_limit}
         given = {k: v for k, v in given.items() if v not in (None, "auto")}
         train.train(train.resumed_config(folder, given), watch, folder)
         return
-    _require_weights(row, study, len(data.class_names))
     _remove_false_start(folder)
     train.train(train_config(row, study), watch)
 
 
-def _require_weights(row: Row, study: Study, num_classes: int) -> None:
-    """Raise GrigriError if a row's weights cannot be had, before its images are looked at."""
-    weights = weights_of(row, study)
-    if weights in ("imagenet", "none"):
-        if weights == "imagenet":
-            models.build_pretrained(row.options["arch"], num_classes, size_px(row, study), weights)
+def _require_weights(row: Row, study: Study, num_classes: int, unavailable: dict[str, str]) -> None:
+    """Raise GrigriError if a row's weights cannot be had, before its images are looked at.
+
+    ``unavailable`` keeps the reasons by architecture: a download that fails may take its time.
+    """
+    weights, arch = weights_of(row, study), row.options["arch"]
+    if weights == "none":
         return
-    if not Path(weights).is_file():
-        raise GrigriError(
-            f"no pretrained weights: --weights {run.shown(study.weights)} has no file"
-            f" {Path(weights).name}"
-        )
+    if arch not in unavailable:
+        try:
+            if weights != "imagenet" and not Path(weights).is_file():
+                raise GrigriError(
+                    f"no pretrained weights: --weights {run.shown(study.weights)} has no file"
+                    f" {Path(weights).name}"
+                )
+            models.build_pretrained(arch, num_classes, size_px(row, study), weights)
+        except GrigriError as e:
+            unavailable[arch] = str(e)
+    if arch in unavailable:
+        raise GrigriError(unavailable[arch])
 
 
 def _remove_false_start(folder: Path) -> None:
@@ -510,7 +522,6 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
     The head is as PyTorch makes it, as the report's was: without the log-odds of the frequencies,
     with which training starts here.
     """
-    _require_weights(row, study, len(data.class_names))
     config = resolve(train_config(row, study))
     torch.manual_seed(SEED)
     num_classes = len(data.class_names)
@@ -668,6 +679,9 @@ class Finding:
         return metrics.Interval(found["value"], found["low"], found["high"])
 
 
+_NOT_YET = "not run yet"
+
+
 def findings(study: Study) -> list[Finding]:
     """Return what the folders in ``out`` hold, a finding per row."""
     reasons = _json(study.out / REASONS)
@@ -675,9 +689,9 @@ def findings(study: Study) -> list[Finding]:
     for row in ROWS:
         folder = study.folder(row)
         done = is_done(row, study)
-        why = "" if done else reasons.get(row.name) or "not run yet"
+        why = "" if done else reasons.get(row.name) or _NOT_YET
         history = _history(folder / run.RESULTS)
-        if not done and _can_go_on(row, study):
+        if why == _NOT_YET and _can_go_on(row, study):
             why = f"stopped after {len(history)} of {study.epochs} epochs; the same command goes on"
         summary = _json(folder / run.SUMMARY) if done else {}
         found.append(Finding(row, why, summary, history, _json(folder / run.ENVIRONMENT)))

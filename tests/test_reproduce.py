@@ -140,7 +140,8 @@ def test_a_row_is_a_run_folder_that_eval_reads(cli, finished, name: str) -> None
 
 def test_the_reports_hold_the_numbers_of_the_run_folders(finished) -> None:
     _, out = finished
-    for text in reports(out):
+    for page in reports(out):
+        text = re.sub("</?small>", "", page)
         for name in [*TRAINED, "untrained"]:
             starts = (f"| `{name}` |", f"<tr><td><code>{name}</code></td>")
             line = next(
@@ -264,6 +265,25 @@ def test_a_stopped_row_goes_on_where_it_was(cli, photos_once, tmp_path, monkeypa
         assert same[0] == same[1]
 
 
+def test_a_row_that_went_wrong_says_why_and_is_tried_again(cli, photos_once, tmp_path) -> None:
+    out = tmp_path / "out"
+    command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--out", out, "--only=bce"]
+    with pytest.MonkeyPatch.context() as patch:
+        keep = train.keeping.Keeper.keep_epoch
+
+        def full(self) -> None:
+            keep(self)
+            raise GrigriError("the disk is full")
+
+        patch.setattr(train.keeping.Keeper, "keep_epoch", full)
+        code, _, err = cli(*command)
+    assert code == 1 and "the disk is full" in err
+    assert all("the disk is full" in text for text in reports(out))
+    code, printed, err = cli(*command)
+    assert (code, err) == (0, "") and "going on in epoch 2 of 2" in printed
+    assert "the disk is full" not in reports(out)[0]
+
+
 def test_a_row_that_was_killed_before_its_first_state_begins_anew(cli, copied) -> None:
     data, out = copied
     for path in (out / "bce").iterdir():
@@ -359,16 +379,20 @@ def test_a_missing_weight_file_is_explained(cli, photos_once, tmp_path: Path) ->
 def test_weights_that_cannot_be_downloaded_are_explained(
     cli, photos_once, tmp_path, monkeypatch
 ) -> None:
+    tried = []
+
     def offline(*_: object, **__: object) -> None:
+        tried.append(1)
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     out = tmp_path / "out"
     code, _, err = cli(
-        *("reproduce", photos_once, *OPTIONS, "--weights=imagenet", "--out", out, "--only=bce")
+        *("reproduce", photos_once, *OPTIONS, "--weights=imagenet", "--out", out, "--only=bce,mse")
     )
     assert code == 1 and "no row could be run" in err and "no route to host" in err
     assert all("no route to host" in text for text in reports(out))
+    assert len(tried) == 1  # a download that fails may take its time
 
 
 def test_the_reports_own_weights_are_preferred_to_newer_ones(tmp_path: Path) -> None:
