@@ -283,7 +283,9 @@ def over_threshold(
 
 def _figure(width: float, height: float) -> Figure:
     """Return an empty figure; sizes in inches."""
-    return Figure(figsize=(width, height), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    return figure
 
 
 def _plain(axes: Axes, title: str) -> None:

@@ -78,7 +78,10 @@ def reduced(study: Study, found: Findings) -> list[str]:
         ]
         words.append(f"images of {' and '.join(sides)} (`--size-scale {study.size_scale:g}`)")
     if study.weights == "none":
-        words.append("every network trained from scratch (`--weights none`), the report's were not")
+        words.append(
+            "every network trained from scratch (`--weights none`), in the report only"
+            " SimpleConvNet was"
+        )
     data = found["data"].summary
     if data and data["sets"][0]["class_names"] != reproduce.CLASS_NAMES:
         words.append("other data than the report's")
@@ -144,6 +147,8 @@ def _opening(found: Findings) -> list[Block]:
         num = used["num_images"]
         words = f"Data: {num['train']:,} images to train on and {num['val']:,} to validate on"
         words += " (the report: 16,000 and 4,000)."
+        if num["train"] < 16_000:
+            words += " With fewer to learn from, lower scores are to be expected."
         scored = {f.summary["validation"].get("num_images") for f in found.values() if f.summary}
         numbers = sorted(n for n in scored if n)
         if numbers:
@@ -385,7 +390,7 @@ def _verdict(finding: Finding) -> str:
     if ours.low <= theirs <= ours.high:
         return f"`{finding.row.name}`: the report's {theirs:.4f} lies within our interval."
     side = "above" if ours.value > theirs else "below"
-    return f"`{finding.row.name}`: ours is {side} the report's {theirs:.4f} by more than its noise."
+    return f"`{finding.row.name}`: ours is {side} the report's {theirs:.4f}, outside its interval."
 
 
 def _parameters() -> Text:

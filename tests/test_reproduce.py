@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from grigri_fast import dataset, models, reproduce, run, screens, split, study, train
+from grigri_fast import dataset, document, models, reproduce, run, screens, split, study, train
 from grigri_fast.cli import main
 from grigri_fast.config import TrainConfig, read_toml, resolve
 from grigri_fast.errors import GrigriError
@@ -214,6 +214,39 @@ def test_the_markdown_shows_figures_that_are_there(finished) -> None:
     assert len(shown) > 10
     for name in shown:
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def finding(row: reproduce.Row, micro_f1: float) -> reproduce.Finding:
+    """Return what a full run of a row would leave behind."""
+    score = {"value": micro_f1, "low": micro_f1 - 0.02, "high": micro_f1 + 0.02}
+    keys = ("micro_f1", "macro_f1", "subset_accuracy", "mAP")
+    scores = {way: dict.fromkeys(keys, score) for way in ("at 0.5", "cross-fitted")}
+    values = {f"{part}_{key}": micro_f1 for part in ("train", "val") for key in ("loss", *keys)}
+    history = [{"epoch": epoch} | values for epoch in range(1, 21)]
+    content = {"epochs": 20, "train_s": 7200.0, "best": history[-1]}
+    content["validation"] = {"num_images": 4000, "scores": scores}
+    environment = {"gpu": "A GPU", "amp": "bf16", "packages": {"torch": "2.15.0"}}
+    return reproduce.Finding(row, "", content, history, environment)
+
+
+def test_a_full_study_is_compared_with_the_report(tmp_path: Path) -> None:
+    of = reproduce.Study(data="x", out=tmp_path)
+    ours = {"bce": 0.71, "mse": 0.75, "resnet34": 0.70}
+    found = [
+        finding(row, ours[row.name])
+        if row.name in ours
+        else reproduce.Finding(row, "not run yet", {}, [], {})
+        for row in reproduce.ROWS
+    ]
+    page = study.make(of, found)
+    text = document.to_markdown(page, "figures")
+    assert "At reduced scale" not in text
+    assert "`bce`: the report's 0.7170 lies within our interval." in text
+    assert "`mse`: ours is above the report's 0.6594" in text
+    assert "`resnet34`: ours is below the report's 0.7709" in text
+    assert "A GPU, bf16, torch 2.15.0" in text and "2.0 h" in text
+    assert "report's last score dotted" in text
+    assert "in the report</text>" in document.to_html(page)
 
 
 # --------------------------------------------------------------------------- not run again
