@@ -190,7 +190,7 @@ def comparison(
             axes.set_ylim(-0.03 * max(high, 0.1), max(high, 0.1))
     handles, labels = figure.axes[1].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower left", ncols=min(4, len(labels)), frameon=False,
+        handles, labels, loc="outside lower left", ncols=len(histories), frameon=False,
         fontsize=9, labelcolor=_INK,
     )  # fmt: skip
     return _bytes_of(figure, file_format)
