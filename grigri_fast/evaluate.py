@@ -41,6 +41,8 @@ def predict_logits(
     mean: tuple[float, ...] = models.IMAGENET_MEAN,
     std: tuple[float, ...] = models.IMAGENET_STD,
     micro_batch_size: int | None = None,
+    size_px: int | None = None,
+    flip: bool = False,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
@@ -48,19 +50,23 @@ def predict_logits(
     The model is put in eval mode. Results are collected on the device and copied once. A file that
     has turned bad has no logits: its row is in the second result, with the reason, and the logits
     are (len(rows) - number of those, C). ``micro_batch_size``: images that go through the model at
-    once, a whole batch by default.
+    once, a whole batch by default; ``size_px``: side of the images, the loader's by default;
+    ``flip``: the mean of the logits of each image and of its mirror image.
     """
     model.eval()
     collected = []
     dropped: dict[int, str] = {}
     done = 0
-    for batch in loader.eval_epoch(rows):
+    for batch in loader.eval_epoch(rows, size_px):
         dropped |= batch.dropped
         if len(batch.rows_N):
             for images_NHWC in batch.images_NHWC.split(micro_batch_size or len(batch.rows_N)):
+                inputs_NCHW = models.normalise(images_NHWC, mean, std)
                 with devices.autocast(device, amp):
-                    logits_NC = model(models.normalise(images_NHWC, mean, std))
-                collected.append(logits_NC.float())
+                    logits_NC = model(inputs_NCHW).float()
+                    if flip:
+                        logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
+                collected.append(logits_NC)
         done += len(batch.rows_N) + len(batch.dropped)
         on_progress(done)
     return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
@@ -120,6 +126,7 @@ def probabilities_of_files(
             mean=info.mean,
             std=info.std,
             micro_batch_size=micro_batch_size,
+            flip=info.flip_test,
             on_progress=on_progress,
         )
     loader.close()

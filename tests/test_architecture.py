@@ -10,10 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"files", "interrupt"},
+    {"files", "interrupt", "networks"},
     {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory", "plan"},
-    {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual", "ledger"},
     {
+        *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
+        *("ledger", "sampling"),
+    },
+    {
+        "augment",
         "inspection",
         "pipeline",
         "step",
