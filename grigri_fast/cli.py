@@ -159,11 +159,13 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
         if field.name == "data":
             continue
         text = field.metadata["help"]
-        if field.default is not None and field.type is not bool:
+        is_switch = field.type in (bool, bool | None)
+        if field.default is not None and not is_switch:
             text += f" [default: {field.default}]"
         flag = "--" + field.name.replace("_", "-")
-        if field.type is bool:
-            text += f" [default: {'on' if field.default else 'off'}]"
+        if is_switch:
+            if field.default is not None:
+                text += f" [default: {'on' if field.default else 'off'}]"
             flag = f"{flag}/--no-{flag[2:]}"
         text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
         more = {"parser": _batch_size, "metavar": "N|auto"} if field.name == "batch_size" else {}

@@ -87,7 +87,8 @@ class Muon(torch.optim.Optimizer):
                 update = gradient.add(buffer, alpha=group["momentum"])
                 if group["is_muon"]:
                     update = orthogonal(update.flatten(1)).view_as(p)
-                    update *= state["norm"] / update.norm()
+                    # Without a gradient (behind a BatchNorm that starts at zero) it stays zero.
+                    update *= state["norm"] / update.norm().clamp(min=1e-7)
                 p.sub_(update, alpha=group["lr"])
                 if group["is_muon"]:
                     p.mul_(state["norm"] / p.norm())

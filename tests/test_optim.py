@@ -167,6 +167,16 @@ def test_muon_turns_filters_by_the_rate_and_keeps_their_norm() -> None:
             torch.testing.assert_close(p, plain.get_parameter(name))
 
 
+def test_muon_makes_no_step_without_a_gradient() -> None:
+    net = small_net()
+    before = {k: v.clone() for k, v in net.named_parameters()}
+    optimizer = make_optimizer(resolve(TrainConfig(optimizer="muon")), net.parameters())
+    set_lr_and_momentum(optimizer, 0.1, 0.9)
+    (0.0 * net(torch.randn(2, 3, 6, 6)).sum()).backward()
+    optimizer.step()
+    torch.testing.assert_close(net[2].weight, before["2.weight"])
+
+
 def test_the_average_follows_the_weights_and_forgets_where_it_began() -> None:
     net = small_net()
     average = averaged(net, 0.9)
