@@ -183,7 +183,7 @@ class TuneScreen(TrainScreen):
     def trial_starts(self, trial: Trial, num_trials: int) -> None:
         """Show which trial goes on."""
         self._trial = trial
-        self._prefix = f"trial {trial.number + 1}/{num_trials}, "
+        self._prefix = f"{trial.name} of {num_trials}, "
 
     def note(self, text: str) -> None:
         """Print a line, but not what all trials say again."""
@@ -196,19 +196,18 @@ class TuneScreen(TrainScreen):
     def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Show nothing: the line of a trial is enough."""
 
-    def trial_ends(self, trial: Trial, num_trials: int, is_best: bool) -> None:
+    def trial_ends(self, trial: Trial, is_best: bool) -> None:
         """Print the line of a trial."""
         widths = {name: max(10, len(name) + 2) for name in trial.params}
         if not self._head_shown:
             self._head_shown = True
             names = "".join(f"{name:>{width}}" for name, width in widths.items())
-            _out.print(f"[bold]{'trial':>7}{names}{'epochs':>8}{'mAP':>8}[/bold]")
+            _out.print(f"[bold]{'trial':11}{names}{'epochs':>8}{'mAP':>8}[/bold]")
         values = "".join(f"{_plain(trial.params[n]):>{width}}" for n, width in widths.items())
         star = "[green]*[/green]" if is_best else " "
         end = {DONE: "", PRUNED: " pruned"}.get(trial.state, f" failed: {escape(trial.reason)}")
         _out.print(
-            f"{trial.number + 1:>3}/{num_trials:<3}{values}{trial.epochs:8}"
-            f"{_number_or_dash(trial.score):>8}{star}{end}",
+            f"{trial.name:11}{values}{trial.epochs:8}{_number_or_dash(trial.score):>8}{star}{end}",
             soft_wrap=True,
         )
         self._said_s = time.monotonic()

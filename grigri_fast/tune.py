@@ -218,7 +218,7 @@ class TuneWatcher(train.Watcher, Protocol):
     def trial_starts(self, trial: Trial, num_trials: int) -> None:
         """A trial begins, or goes on."""
 
-    def trial_ends(self, trial: Trial, num_trials: int, is_best: bool) -> None:
+    def trial_ends(self, trial: Trial, is_best: bool) -> None:
         """A trial has ended."""
 
 
@@ -309,7 +309,7 @@ def _search(study: "_Study", num_trials: int, watch: TuneWatcher, minutes: float
         study.keep()
         trials = study.trials()
         ended = trials[trial.number]
-        watch.trial_ends(ended, num_trials, _best(trials) is ended)
+        watch.trial_ends(ended, _best(trials) is ended)
 
 
 def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
@@ -479,8 +479,7 @@ class _Study:
 
     def enter(self, trial: Any, state: str, score: float | None = None, **facts: Any) -> None:
         """Enter how a trial has ended; the facts first, since it counts once it has ended."""
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("facts", facts)
         states = self._optuna.trial.TrialState
         how = {DONE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[state]
         self._study.tell(trial.number, score, state=how)
@@ -496,7 +495,7 @@ class _Study:
                 names.get(t.state, RUNNING),
                 t.params,
                 t.value,
-                **{k: v for k, v in t.user_attrs.items() if k in fields},
+                **{k: v for k, v in t.user_attrs.get("facts", {}).items() if k in fields},
             )
             for t in self._study.get_trials(deepcopy=False)
             if t.state != states.WAITING
@@ -520,7 +519,7 @@ class _Study:
 
     def num_val(self) -> int:
         """Return how many images the trials were scored on."""
-        return self._in_state("COMPLETE")[0].user_attrs["num_val"]
+        return self._in_state("COMPLETE")[0].user_attrs["facts"]["num_val"]
 
     def importance(self) -> dict[str, float]:
         """Return each option's share in whether a trial was good; empty with too few trials."""
