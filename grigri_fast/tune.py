@@ -8,7 +8,6 @@ import contextlib
 import csv
 import dataclasses
 import gc
-import io
 import json
 import math
 import shutil
@@ -655,11 +654,9 @@ def _to_csv(trials: Sequence[Trial]) -> str:
     rows = []
     for trial in trials:
         row = dataclasses.asdict(trial)
+        del row["number"]
+        state, score = row.pop("state"), row.pop("score")
         params, reason = row.pop("params"), row.pop("reason")
-        rows.append({"trial": trial.name, **row, **params, "reason": reason})
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row if name != "number"))
-    writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        first = {"trial": trial.name, "state": state, "mAP": score}
+        rows.append(first | row | params | {"reason": reason})
+    return run.to_csv(rows)
