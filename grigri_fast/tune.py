@@ -5,7 +5,6 @@ else, so it is imported only here, and only when a search begins.
 """
 
 import contextlib
-import csv
 import dataclasses
 import gc
 import json
@@ -314,18 +313,19 @@ def _search(study: "_Study", num_trials: int, watch: TuneWatcher, minutes: float
 def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
     """Train one trial, or its rest, and enter how it ended."""
     reporter = _Reporter(trial, watch)
-    config, resume = study.run_of(trial)
+    config, resume, history = study.run_of(trial)
     try:
+        reporter.catch_up(history, config.epochs)
         result = train.train(config, reporter, resume)
     except _PrunedError:
-        _write_pruned_summary(study.folder_of(trial))
-        study.enter(trial, PRUNED, epochs=reporter.epochs)
+        _finish_pruned(study.folder_of(trial), reporter.history)
+        study.enter(trial, PRUNED, epochs=len(reporter.history))
     except DivergedError as e:
-        study.enter(trial, FAILED, epochs=reporter.epochs, reason=str(e).partition(";")[0])
+        study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(";")[0])
     except GrigriError as e:
         if not devices.is_out_of_memory(e):
             raise
-        study.enter(trial, FAILED, epochs=reporter.epochs, reason=str(e).partition(":")[0])
+        study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(":")[0])
     else:
         score = result.history[-1][SCORE]
         if math.isnan(score):
@@ -358,25 +358,27 @@ class _Reporter:
     def __init__(self, trial: Any, watch: TuneWatcher) -> None:
         self._trial, self._watch = trial, watch
         self.note, self.checking, self.step = watch.note, watch.checking, watch.step
-        self.epochs = 0
+        self.history: list[dict[str, Any]] = []
 
     def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Report an epoch. It is the last that the loop does in one, so to raise here is safe."""
         self._watch.epoch(row, num_epochs, is_best)
-        self.epochs = row["epoch"]
-        with warnings.catch_warnings():  # an epoch that is trained again, from an older state
-            warnings.simplefilter("ignore")
-            self._trial.report(row[SCORE], row["epoch"])
-        if row["epoch"] < num_epochs and self._trial.should_prune():
+        self.catch_up([row], num_epochs)
+
+    def catch_up(self, rows: list[dict[str, Any]], num_epochs: int) -> None:
+        """Report epochs, in case they were stored and the process killed before they were."""
+        for row in rows:
+            self.history.append(row)
+            with warnings.catch_warnings():  # that it was reported already
+                warnings.simplefilter("ignore")
+                self._trial.report(row[SCORE], row["epoch"])
+        if len(self.history) in range(1, num_epochs) and self._trial.should_prune():
             raise _PrunedError
 
 
-def _write_pruned_summary(folder: Path) -> None:
+def _finish_pruned(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write the ``summary.json`` that a run writes at its end, as far as there is one."""
-    with (folder / run.RESULTS).open(newline="") as file:
-        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    for row in history:
-        row["epoch"] = int(row["epoch"])
+    files.write_atomic(folder / run.RESULTS, run.to_csv(history))
     summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
     run.write_json(folder / run.SUMMARY, summary | {"best": keeper.best(history)})
 
@@ -464,17 +466,18 @@ class _Study:
         """Return the run folder of a trial."""
         return self.folder / f"trial-{trial.number:03d}"
 
-    def run_of(self, trial: Any) -> tuple[TrainConfig, Path | None]:
-        """Return the config of a trial, and its folder if it goes on in one."""
+    def run_of(self, trial: Any) -> tuple[TrainConfig, Path | None, list[dict[str, Any]]]:
+        """Return the config of a trial; its folder and its epochs so far if it goes on in one."""
         folder = self.folder_of(trial)
-        if _can_resume(folder):
+        history = _stored_history(folder)
+        if history is not None:
             given = {name: getattr(self._config, name) for name in ("data", *_MAY_CHANGE)}
             given = {name: value for name, value in given.items() if value is not None}
-            return train.resumed_config(folder, given), folder
+            return train.resumed_config(folder, given), folder, history
         if folder.exists():  # killed before there was anything to resume
             shutil.rmtree(folder)
         place = {"out": str(self.folder), "name": folder.name}
-        return dataclasses.replace(self._config, **trial.params, **place), None
+        return dataclasses.replace(self._config, **trial.params, **place), None, []
 
     def enter(self, trial: Any, state: str, score: float | None = None, **facts: Any) -> None:
         """Enter how a trial has ended; the facts first, since it counts once it has ended."""
@@ -634,14 +637,12 @@ def _require_same_data(folder: Path, config: TrainConfig) -> None:
         raise GrigriError(f"--out {folder}: {why}; take another --out") from e
 
 
-def _can_resume(folder: Path) -> bool:
-    """Return whether a stopped run can go on: its state is there and whole."""
-    if not any((folder / name).exists() for name in (run.RESUME, run.PREVIOUS)):
-        return False
-    with contextlib.suppress(GrigriError):
-        keeper.load_state(folder)
-        return True
-    return False
+def _stored_history(folder: Path) -> list[dict[str, Any]] | None:
+    """Return the epochs of a run that can go on; None if its state is not there, or not whole."""
+    if any((folder / name).exists() for name in (run.RESUME, run.PREVIOUS)):
+        with contextlib.suppress(GrigriError):
+            return keeper.load_state(folder)[0].progress.history
+    return None
 
 
 def _num_test(file: Path) -> int:

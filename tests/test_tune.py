@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pytest
 
 from grigri_fast import run, tune
@@ -188,6 +189,32 @@ def test_hopeless_trials_are_pruned_once_there_is_something_to_compare_with(fake
     assert summary["pruned"] and summary["epochs"] == summary["last"]["epoch"] == 2
 
 
+def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, monkeypatch) -> None:
+    def killed(number: int, epoch: int) -> float:
+        if number == 3 and epoch == 2:
+            raise SystemExit
+        return 0.1 if number == 3 else 0.5
+
+    with pytest.raises(SystemExit):
+        fake(killed, 4)
+    row = {"val_mAP": 0.1, "val_micro_f1": 0.1, "val_loss": 1.0}
+    stored = [{"epoch": epoch, **row} for epoch in (1, 2)]
+    state = SimpleNamespace(progress=SimpleNamespace(history=stored))
+    monkeypatch.setattr(tune.keeper, "load_state", lambda folder: (state, ""))
+    config = TrainConfig(data="-", epochs=6)
+    monkeypatch.setattr(tune.train, "resumed_config", lambda folder, given: config)
+    found, watch = fake(lambda number, epoch: 0.9, 4)
+    assert watch.epochs == [] and watch.ended == [(3, "pruned")]
+    assert found.trials[3].epochs == 2 and "summary.json" in names_in(found.folder / "trial-003")
+
+
+def test_optuna_itself_opens_the_journal(fake) -> None:
+    found, _ = fake(lambda number, epoch: 0.5, 2)
+    journal = optuna.storages.journal.JournalFileBackend(str(found.folder / "journal.jsonl"))
+    study = optuna.load_study(study_name="tune", storage=optuna.storages.JournalStorage(journal))
+    assert [t.params for t in study.trials] == [t.params for t in found.trials]
+
+
 def test_a_trial_is_not_pruned_in_its_last_epoch(fake) -> None:
     found, _ = fake(lambda number, epoch: 0.5 - (number == 3 and epoch == 6) * 0.4, 4)
     assert found.trials[3].state == "done" and found.trials[3].epochs == 6
@@ -337,6 +364,12 @@ def test_wrong_usage_is_one_line(refused, tmp_path: Path) -> None:
     refused(*out, data=tmp_path / "nowhere", says="no such file or folder")
     refused("--arch=resnet19", *out, says="resnet19")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_do_not_search_in_one_folder(fake, tmp_path: Path) -> None:
+    fake(lambda number, epoch: 0.5, 1)
+    with run.locked(tmp_path / "out"), pytest.raises(GrigriError, match="another process"):
+        fake(lambda number, epoch: 0.5, 2)
 
 
 def test_a_folder_that_is_no_search_is_refused_and_left_alone(refused, tmp_path: Path) -> None:
