@@ -261,6 +261,84 @@ def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
     screens.show_result(result)
 
 
+# -------------------------------------------------------------------------------------- tune
+
+
+@app.command()
+@_with_config_options
+def tune(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA", help="Photographs and labels, as in train.", show_default=False
+        ),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all.", show_default=True)
+    ] = 20,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", metavar="M", help="Begin no trial after so long.", show_default=False
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="OPTION",
+            help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
+            "... Without it: the usual ones.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Start from these options; those on the command line win, and stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Search for better options by many short runs, with Optuna (pip install optuna).
+
+    What is given on the command line is fixed. The first trial is where the search starts: the
+    defaults, or --config. Hopeless trials are ended early. After Ctrl-C the same command goes on.
+    --out is the folder of the search: trial-000 and so on, trials.csv, tuning.png, and best.toml,
+    which train --config takes.
+
+    Example:  grigri-fast tune my-photos --trials 20 --arch resnet18 --size 128 --epochs 10
+    """
+    if minutes is not None and not minutes > 0:
+        raise typer.BadParameter(f"--minutes must be more than 0, not {minutes:g}")
+    given = {k: v for k, v in options.items() if v is not None}
+    if data is not None:
+        given["data"] = data
+    if "name" in given:
+        raise GrigriError("--name does not go with tune; --out is the folder of the search")
+    stored = read_toml(config) if config else {}
+    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | given
+    if "data" not in chosen:
+        raise typer.BadParameter("DATA is missing: photographs and labels, a folder or a CSV")
+    settings = TrainConfig(**chosen)
+
+    from . import tune as tuner
+
+    tuner.require_optuna()
+    space = tuner.space_of(settings, set(given), search or ())
+    name = f"tune-{Path(settings.data).resolve().stem}-{settings.arch}"
+    folder = Path(given["out"]) if "out" in given else Path(TrainConfig.out) / name
+
+    from . import screens
+
+    with screens.TuneScreen() as screen:
+        found = tuner.tune(settings, space, trials, folder, screen, minutes)
+    screens.show_tuning(found)
+
+
 # ---------------------------------------------------------------------------- eval, predict
 
 

@@ -28,7 +28,7 @@ FLOORS = [
         "figures",
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "profiling", "screens", "cli"},
+    {"bench", "profiling", "tune", "screens", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -50,6 +50,8 @@ SAME_FLOOR = {
     ("cli", "screens"),
     ("screens", "bench"),
     ("cli", "bench"),
+    ("screens", "tune"),
+    ("cli", "tune"),
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -89,6 +91,7 @@ def test_imports_only_point_down(module: str) -> None:
         ("skmultilearn", {"split"}),
         ("torchvision", {"models", "usual"}),
         ("matplotlib", {"figures"}),
+        ("optuna", {"tune"}),
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
@@ -98,6 +101,7 @@ def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> Non
 COMMANDS = [
     [],
     ["train"],
+    ["tune"],
     ["eval"],
     ["predict"],
     ["bench"],
