@@ -52,8 +52,8 @@ class DeviceSGD(torch.optim.SGD):
 class Muon(torch.optim.Optimizer):
     """Momentum that is made orthogonal, for the filters of convolutions; SGD for all the rest.
 
-    Jordan et al. 2024 (kellerjordan.github.io/posts/muon; for networks like ours "airbench94_muon"):
-    a layer's filters are the rows of a matrix, and instead of its Nesterov momentum the nearest
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon; for such networks "airbench94_muon"): a
+    layer's filters are the rows of a matrix, and instead of its Nesterov momentum the nearest
     orthogonal matrix is taken as the step, so that all directions are learned at the same pace. Our
     deviations: the step's length is the learning rate times the norm of the filters, and their norm
     stays what it was at the start (BatchNorm does not see it), so that the rate is the angle by

@@ -77,6 +77,10 @@ class Search:
     applies: Callable[[TrainConfig], bool] = lambda config: True
 
 
+def _augments(config: TrainConfig) -> bool:
+    return config.augment
+
+
 # A line per option. Options that change what an epoch costs (size, batch) are not in it: the
 # search would be one for time as well.
 SPACE = (
@@ -87,10 +91,18 @@ SPACE = (
         low=0.8,
         high=0.99,
         not_below="momentum_min",
-        applies=lambda config: config.optimizer == "sgd",
+        applies=lambda config: config.optimizer in ("sgd", "muon"),
     ),
+    Search(name="warm_up", high=0.5, only_if_asked=True),
+    Search(name="label_smoothing", high=0.2, only_if_asked=True),
+    Search(name="least_area", low=0.05, high=0.7, only_if_asked=True, applies=_augments),
+    Search(name="rotation", high=45, only_if_asked=True, applies=_augments),
+    Search(name="color", high=0.5, only_if_asked=True, applies=_augments),
+    Search(name="erasing", high=0.5, only_if_asked=True, applies=_augments),
+    Search(name="mixup", high=0.5, only_if_asked=True, applies=_augments),
+    Search(name="cutmix", high=0.7, only_if_asked=True, applies=_augments),
     Search(name="augment", choices=(True, False), only_if_asked=True),
-    Search(name="loss", choices=("bce", "mse"), only_if_asked=True),
+    Search(name="loss", choices=("bce", "mse", "focal", "asl"), only_if_asked=True),
 )
 
 Space = dict[str, dict[str, Any]]
@@ -115,7 +127,8 @@ def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) ->
         if name in fixed:
             raise GrigriError(f"{flag} is given, so it is fixed; leave it or --search {name} out")
         if not rows[name].applies(config):
-            raise GrigriError(f"--search {name}: not with --optimizer {config.optimizer}")
+            other = f"--optimizer {config.optimizer}" if name == "momentum" else "--no-augment"
+            raise GrigriError(f"--search {name}: not with {other}")
     if not asked:
         usual = [row for row in SPACE if not row.only_if_asked and row.name not in fixed]
         asked = [row.name for row in usual if row.applies(config)]
