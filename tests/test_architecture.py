@@ -11,7 +11,19 @@ PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
     {"files", "interrupt"},
-    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory", "plan"},
+    {
+        "config",
+        "metrics",
+        "losses",
+        "optim",
+        "geometry",
+        "devices",
+        "imagefile",
+        "memory",
+        "plan",
+        "charts",
+        "page",
+    },
     {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual", "ledger"},
     {
         "inspection",
@@ -24,7 +36,7 @@ FLOORS = [
         "figures",
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "profiling", "screens", "cli"},
+    {"bench", "profiling", "screens", "report", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -46,6 +58,8 @@ SAME_FLOOR = {
     ("cli", "screens"),
     ("screens", "bench"),
     ("cli", "bench"),
+    ("cli", "report"),
+    ("page", "charts"),  # its style is a part of the page's
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -96,6 +110,7 @@ COMMANDS = [
     ["train"],
     ["eval"],
     ["predict"],
+    ["report"],
     ["bench"],
     ["data"],
     ["data", "check"],
