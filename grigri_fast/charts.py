@@ -14,7 +14,8 @@ from dataclasses import dataclass
 STYLE = """
 .chart{display:block;width:100%;height:auto;font-size:11px;font-variant-numeric:tabular-nums}
 .chart text{fill:var(--muted)}
-.chart .strong{fill:var(--ink);font-weight:600}
+.chart .strong{fill:var(--ink);font-weight:600;paint-order:stroke;stroke:var(--surface);
+stroke-width:4px;stroke-linejoin:round}
 .chart .end{text-anchor:end}
 .chart .middle{text-anchor:middle}
 .chart .grid{stroke:var(--grid)}
@@ -25,17 +26,18 @@ STYLE = """
 .chart .dot{fill:var(--c);stroke:var(--surface);stroke-width:1.5}
 .chart .mark{stroke:var(--c);stroke-width:1.5;stroke-dasharray:3 3}
 .chart .bar{fill:var(--c)}
-.chart .cell{fill:var(--c)}
+.chart .cell{fill:var(--heat)}
 .chart .empty{fill:none;stroke:var(--grid)}
-.chart .on-cell{fill:var(--on-colour)}
+.chart .on-cell{fill:var(--ink)}
 .meter{display:inline-block;vertical-align:middle}
 .meter .track{fill:var(--grid)}
-.meter .bar,.meter .dot{fill:var(--c)}
-.c0{--c:var(--muted)}.c1{--c:var(--colour-1)}.c2{--c:var(--colour-2)}
-.c3{--c:var(--colour-3)}.c4{--c:var(--colour-4)}
+.meter .bar,.meter .value{fill:var(--c)}
+.c0{--c:var(--muted);--heat:var(--axis)}.c1{--c:var(--colour-1);--heat:var(--heat-1)}
+.c2{--c:var(--colour-2);--heat:var(--heat-2)}.c3{--c:var(--colour-3);--heat:var(--heat-3)}
+.c4{--c:var(--colour-4);--heat:var(--heat-4)}
 """
 _CHAR_PX = 6.0  # about the mean width of a character at 11 px
-_TOP_PX, _BOTTOM_PX = 12, 38
+_BOTTOM_PX = 38  # numbers and name of the x axis
 
 
 def escape(text: object) -> str:
@@ -119,8 +121,10 @@ def line_chart(
     """
     x_range = x_range or _range([x for line in lines for x in line.x])
     y_range = y_range or _rounded(_range([y for line in lines for y in line.y]))
-    frame = _Frame.of(x_range, y_range, width, height, bool(y_label), whole_x)
     named = [line for line in lines if line.name] if legend else []
+    frame = _Frame.of(
+        x_range, y_range, width, height, bool(y_label), whole_x, has_legend=bool(named)
+    )
     body = [frame.axes(x_label, y_label)]
     body += [_line(line, frame) for line in lines]
     body += [_mark(mark, frame) for mark in marks]
@@ -230,13 +234,13 @@ def interval_meter(value: float, low: float, high: float, colour: int = 1, width
     """Return a small picture of a score from 0 to 1 and its interval. The numbers stand beside."""
     if not all(map(math.isfinite, (value, low, high))):
         return ""
-    left, right = (4 + (width - 8) * min(1.0, max(0.0, x)) for x in (low, high))
-    dot = 4 + (width - 8) * min(1.0, max(0.0, value))
+    left, right = (width * min(1.0, max(0.0, x)) for x in (low, high))
+    at = min(width - 1.0, max(1.0, width * value)) - 1
     return (
-        f'<svg class="meter c{colour}" viewBox="0 0 {width} 8" width="{width}" height="8"'
-        f' aria-hidden="true"><rect class="track" y="3" width="{width}" height="2" rx="1"/>'
-        f'<rect class="bar" x="{_px(left)}" y="2" width="{_px(max(1, right - left))}" height="4"'
-        f' rx="2" opacity=".45"/><circle class="dot" cx="{_px(dot)}" cy="4" r="4"/></svg>'
+        f'<svg class="meter c{colour}" viewBox="0 0 {width} 10" width="{width}" height="10"'
+        f' aria-hidden="true"><rect class="track" y="4" width="{width}" height="2" rx="1"/>'
+        f'<rect class="bar" x="{_px(left)}" y="2" width="{_px(max(1, right - left))}" height="6"'
+        f' rx="2" opacity=".4"/><rect class="value" x="{_px(at)}" width="2" height="10"/></svg>'
     )
 
 
@@ -266,11 +270,12 @@ class _Frame:
         has_y_label: bool,
         whole_x: bool = False,
         log_y: bool = False,
+        has_legend: bool = False,
     ) -> "_Frame":
         """Return the frame of a picture, with room for the numbers at its axes."""
         longest = max(len(_tick_text(t, log_y)) for t in _ticks(*y_range))
         left = 12 + _CHAR_PX * longest + 16 * has_y_label
-        ends = (width - 14, _TOP_PX + 12, height - _BOTTOM_PX)
+        ends = (width - 14, 24 if has_legend else 10, height - _BOTTOM_PX)
         return cls(x_range, y_range, left, *ends, whole_x, log_y)
 
     def x(self, value: float) -> float:
@@ -374,7 +379,7 @@ def _dot(x: float, y: float, radius: float, colour: int, tip: str) -> str:
 
 
 def _cell(x: float, y: float, side: float, value: float, tip: str, has_text: bool) -> str:
-    """Return a cell of a heat map; the stronger colours have the text in the colour for those."""
+    """Return a cell of a heat map. Ink is readable on every strength of a ``--heat`` colour."""
     gap = 0.5 if side < 10 else 1
     place = (
         f'x="{_px(x + gap / 2)}" y="{_px(y + gap / 2)}" width="{_px(side - gap)}"'
@@ -386,7 +391,7 @@ def _cell(x: float, y: float, side: float, value: float, tip: str, has_text: boo
     cell = f'<rect class="cell" fill-opacity="{strength:.3f}" {place}>{_tip(tip)}</rect>'
     if not has_text:
         return cell
-    kind = "middle on-cell" if value > 0.55 else "middle"
+    kind = "middle on-cell" if value >= 0.05 else "middle"
     return (
         f'{cell}<text class="{kind}" pointer-events="none" x="{_px(x + side / 2)}"'
         f' y="{_px(y + side / 2 + 4)}">{100 * value:.0f}</text>'
@@ -445,22 +450,25 @@ def _rounded(ends: tuple[float, float]) -> tuple[float, float]:
     if low == high:
         pad = abs(low) / 10 or 1.0
         low, high = (low if low == 0 else low - pad), high + pad
-    step = _step((high - low) / 4)
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    for _ in range(3):  # a wider range may have wider steps
+        step = _step((high - low) / 4)
+        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return low, high
 
 
-def _step(about: float) -> float:
-    """Return the 1, 2 or 5 times a power of ten that is next above."""
+def _step(about: float, whole: bool = False) -> float:
+    """Return the 1, 2, 2.5 or 5 times a power of ten that is next above; at least 1 if whole."""
+    about = max(1.0, about) if whole else about
     power = 10.0 ** math.floor(math.log10(about))
-    return next(power * m for m in (1, 2, 5, 10) if power * m >= about * (1 - 1e-9))
+    steps = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    return next(power * m for m in steps if power * m >= about * (1 - 1e-9))
 
 
 def _ticks(low: float, high: float, about: int = 4, whole: bool = False) -> list[float]:
     """Return round numbers from ``low`` to ``high``, about so many steps of them."""
     if low == high:
         return [low]
-    step = _step((high - low) / about)
-    step = max(1.0, step) if whole else step
+    step = _step((high - low) / about, whole)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]

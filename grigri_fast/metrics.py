@@ -314,7 +314,7 @@ def precision_recall_curve(
 
 @dataclass(frozen=True)
 class OverThresholds:
-    """Micro-averaged scores at each threshold (T,)."""
+    """Micro-averaged scores at each threshold (T,); precision is NaN where nothing is predicted."""
 
     thresholds: Array
     f1: Array
@@ -331,7 +331,8 @@ def over_thresholds(
     positives, _ = np.histogram(probabilities_NC[_bools(targets_NC)], edges)
     shown_T, tp_T = (np.cumsum(x[::-1])[::-1] for x in (counts, positives))
     c = Counts(tp=tp_T, fp=shown_T - tp_T, fn=positives.sum() - tp_T)
-    return OverThresholds(edges[:-1], f1(c), precision(c), recall(c))
+    precision_T = np.where(shown_T > 0, precision(c), np.nan)
+    return OverThresholds(edges[:-1], f1(c), precision_T, recall(c))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ _STYLE = """
 :root{color-scheme:light dark;
 --ground:#f5f6f8;--surface:#fff;--ink:#16191d;--muted:#5f6b7a;--grid:#e7eaee;--axis:#b6bec9;
 --border:#e2e6eb;--soft:#eff2f6;
---colour-1:#2563eb;--colour-2:#d9480f;--colour-3:#0b8a6f;--colour-4:#7c3aed;--on-colour:#fff}
+--colour-1:#2563eb;--colour-2:#d9480f;--colour-3:#0b8a6f;--colour-4:#7c3aed;
+--heat-1:#7fa8ff;--heat-2:#ff9e73;--heat-3:#4fcbaa;--heat-4:#b493f7}
 @media (prefers-color-scheme:dark){:root{
 --ground:#0d1014;--surface:#161a20;--ink:#e8ebef;--muted:#9aa6b4;--grid:#262c35;--axis:#4b5563;
 --border:#262c35;--soft:#1e242c;
---colour-1:#74a9ff;--colour-2:#ff9a62;--colour-3:#4fd3b0;--colour-4:#b9a0ff;--on-colour:#0d1014}}
+--colour-1:#74a9ff;--colour-2:#ff9a62;--colour-3:#4fd3b0;--colour-4:#b9a0ff;
+--heat-1:#3565c8;--heat-2:#b0501f;--heat-3:#127b63;--heat-4:#6b45c4}}
 *{box-sizing:border-box}
 html{scroll-padding-top:4.2rem;-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--ground);color:var(--ink);line-height:1.55;font-size:15px;
@@ -35,13 +37,13 @@ background:color-mix(in srgb,var(--ground) 88%,transparent);backdrop-filter:blur
 nav .wrap{display:flex;gap:22px;overflow-x:auto;scrollbar-width:none}
 nav a{padding:14px 0;font-size:13.5px;white-space:nowrap;text-decoration:none;color:var(--muted)}
 nav a:first-child{font-weight:650;color:var(--ink)}nav a:hover{color:var(--colour-1)}
-header{padding:46px 0 6px}
+header{padding:46px 0 0}header+main>section:first-child{margin-top:30px}
 h1{margin:0;font-size:clamp(1.7rem,4.5vw,2.5rem);line-height:1.15;letter-spacing:-.022em;
 font-weight:680;overflow-wrap:anywhere}
 .lead{margin:.5rem 0 0;color:var(--muted);font-size:1.02rem;overflow-wrap:anywhere}
 section{margin-top:52px}
 h2{margin:0 0 4px;font-size:1.32rem;letter-spacing:-.012em;font-weight:650}
-h3{margin:0;font-size:1rem;font-weight:650;overflow-wrap:anywhere}
+h3 small{color:var(--muted);font-weight:400;margin-left:6px}h3{margin:0;font-size:1rem;font-weight:650;overflow-wrap:anywhere}
 .intro{margin:0 0 18px;color:var(--muted);max-width:74ch}
 .card{background:var(--surface);border:1px solid var(--border);border-radius:14px;padding:18px;
 min-width:0}
@@ -52,13 +54,13 @@ figure{margin:0}.below{margin-top:16px}
 .note{color:var(--muted);font-size:.86rem;margin:10px 0 0}
 .notice{border-left:3px solid var(--colour-2);padding:10px 14px;margin:18px 0 0;
 background:var(--surface);border-radius:0 10px 10px 0}
-.tiles{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,200px),1fr))}
+.tiles{display:grid;gap:14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,150px),1fr))}
 .tile b{display:block;font-size:2.05rem;line-height:1.2;letter-spacing:-.02em;font-weight:660;
 font-variant-numeric:tabular-nums}
 .tile span{color:var(--muted);font-size:.86rem;font-variant-numeric:tabular-nums}
 .tile .name{font-size:.9rem;color:var(--ink);font-weight:600}
-.tile .meter{display:block;margin:8px 0 4px;width:100%}
-.facts{display:grid;gap:14px 26px;margin:24px 0 26px;
+.tile .meter{display:block;margin:8px 0 4px;max-width:100%}
+.facts{display:grid;gap:14px 26px;margin:24px 0 0;
 grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
 .facts div{min-width:0}.facts .wide{grid-column:span 2}
 @media (max-width:420px){.facts{grid-template-columns:1fr 1fr}}
@@ -67,11 +69,13 @@ overflow-wrap:anywhere}
 .scroll{overflow-x:auto;max-width:100%}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
 caption{text-align:left;color:var(--muted);font-size:.86rem;padding:0 0 10px}
+caption span{position:sticky;left:0;display:inline-block;max-width:min(70ch,100vw - 58px)}
 th,td{padding:8px 12px;text-align:right;border-top:1px solid var(--border);white-space:nowrap}
 thead th{border-top:0;color:var(--muted);font-weight:550;font-size:.82rem;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;padding-left:0}
+.numbers th:first-child{position:sticky;left:0;background:var(--surface)}
 th:last-child,td:last-child{padding-right:0}
-tbody th{font-weight:600}tbody tr:hover{background:var(--soft)}
+tbody th{font-weight:600}tbody tr:hover>*{background:var(--soft)}
 td .meter{margin-right:9px}
 td small{color:var(--muted)}
 .text td,.text th{text-align:left;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
@@ -110,7 +114,8 @@ overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .key{display:flex;flex-wrap:wrap;gap:8px;font-size:.86rem;margin:0 0 14px}
 footer{margin:60px 0 40px;color:var(--muted);font-size:.86rem}
 @media (max-width:560px){body{font-size:14.5px}.wrap{padding:0 14px}.card{padding:14px}
-section{margin-top:40px}header{padding-top:30px}
+section{margin-top:40px}header{padding-top:30px}td .meter{display:none}
+.tile b{font-size:1.7rem}.tiles{gap:10px}thead th{white-space:normal}
 .shots{grid-template-columns:repeat(auto-fill,minmax(132px,1fr))}}
 @media print{nav{display:none}body{background:#fff}.card,.shot{break-inside:avoid}}
 """
@@ -187,7 +192,7 @@ def table(
     )
     return (
         f'<div class="scroll" tabindex="0"><table class="{kind}">'
-        f"<caption>{escape(caption)}</caption>"
+        f"<caption><span>{escape(caption)}</span></caption>"
         f"<thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody></table></div>"
     )
 
@@ -196,7 +201,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Return names with their values, plain text, side by side."""
     items = []
     for name, value in pairs:
-        kind = ' class="wide"' if len(value) > 24 else ""
+        kind = ' class="wide"' if len(value) > 18 else ""
         items.append(f"<div{kind}><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>")
     return f'<dl class="facts">{"".join(items)}</dl>'
 

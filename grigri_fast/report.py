@@ -522,41 +522,67 @@ def _curve(scored: RunEvaluation, c: ClassScores, number: int) -> str:
 def _thresholds(scored: RunEvaluation) -> Section:
     evaluation = scored.evaluation
     over = metrics.over_thresholds(scored.probabilities_NC, scored.targets_NC)
-    lines = [
-        Line("precision", over.thresholds.tolist(), over.precision.tolist(), 3, dashed=True),
-        Line("recall", over.thresholds.tolist(), over.recall.tolist(), 4, dashed=True),
-        Line("micro-F1", over.thresholds.tolist(), over.f1.tolist(), 1),
-    ]
+    at, f1, precision, recall = (
+        values.tolist() for values in (over.thresholds, over.f1, over.precision, over.recall)
+    )
+    counts = metrics.count(_predicted(scored), scored.targets_NC)
+    reached = float(metrics.micro_f1(counts))
+    tp, shown, true = (
+        int(x.sum()) for x in (counts.tp, counts.tp + counts.fp, counts.tp + counts.fn)
+    )
     if isinstance(evaluation.thresholds, float):
         chosen = evaluation.thresholds
-        reached = float(metrics.micro_f1(metrics.count(_predicted(scored), scored.targets_NC)))
         words = f"threshold {chosen:.4f}: micro-F1 {reached:.4f}"
-        marks = [Mark(chosen), Mark(chosen, reached, words, words)]
-        name = f"Micro-F1 over the threshold; chosen: {chosen:.4f} ({evaluation.threshold_source})"
+        marks = [Mark(chosen), Mark(chosen, reached, words, f"{chosen:.4f}: {reached:.4f}")]
+        note = f"The line: threshold {chosen:.4f} ({evaluation.threshold_source}), micro-F1 {reached:.4f}."
     else:
         marks = [
             Mark(c.threshold, tip=f"{c.name}: {c.threshold:.4f}") for c in evaluation.per_class
         ]
-        name = "Micro-F1 over one threshold for all; the vertical lines are those of the classes"
-    chart = charts.line_chart(
-        lines,
+        note = f"The lines: a threshold per class, which together reach micro-F1 {reached:.4f}."
+    over_chart = charts.line_chart(
+        [
+            Line("precision", at, precision, 3, dashed=True),
+            Line("recall", at, recall, 4, dashed=True),
+            Line("micro-F1", at, f1, 1),
+        ],
         "Micro-F1, precision and recall over the threshold",
         x_label="a label is given from this probability on",
         x_range=(0, 1),
         y_range=(0, 1),
         marks=marks,
-        width=760,
-        height=300,
+        width=480,
+        height=310,
     )
-    info = scored.info
+    here = Mark(tp / true, tp / shown, label="here") if true and shown else None
+    curve = charts.line_chart(
+        [Line("", recall[::-1], precision[::-1], area=True)],
+        "Precision over recall of all labels together",
+        x_label="recall",
+        y_label="precision",
+        x_range=(0, 1),
+        y_range=(0, 1),
+        marks=[here] if here else [],
+        width=480,
+        height=310,
+    )
     stored = (
-        f"from probability {info.thresholds:.4f} on"
-        if isinstance(info.thresholds, float)
+        f"from probability {scored.info.thresholds:.4f} on"
+        if isinstance(scored.info.thresholds, float)
         else "from a threshold per class on"
     )
-    note = f"predict gives labels {stored} ({info.threshold_source}); eval --save stores another."
-    intro = "The same probabilities give other labels with another threshold."
-    return Section("threshold", "Threshold", page.card(name, chart, note), intro)
+    intro = (
+        "The same probabilities give other labels with another threshold, and trade precision for"
+        f" recall. predict gives labels {stored} ({scored.info.threshold_source}); eval --save"
+        " stores another one."
+    )
+    cards = [
+        page.card("Micro-F1 over the threshold", over_chart, note),
+        page.card(
+            "All labels together", curve, f"{tp:,} of {true:,} labels found, {shown:,} given."
+        ),
+    ]
+    return Section("threshold", "Threshold", page.grid(cards, least_px=400), intro)
 
 
 def _calibration(scored: RunEvaluation) -> Section:
@@ -588,7 +614,7 @@ def _calibration(scored: RunEvaluation) -> Section:
         tips=tips,
         log=True,
         width=460,
-        height=190,
+        height=250,
     )
     rows = [
         [f"{low:.1f}-{high:.1f}", f"{count:,}", _number(said), _number(share)]
@@ -668,9 +694,11 @@ def _gallery(scored: RunEvaluation, picks: dict[int, Picks], photos: dict[int, P
                     f'<p class="kind {style}-kind">{name} <small>{what}</small></p>'
                     f'<div class="shots">{shots}</div>'
                 )
+        scores = scored.evaluation.per_class[c]
+        facts = f"{scores.support:,} images, F1 {_number(scores.f1)}"
         cards.append(
-            f'<article class="card" id="class-{c}"><h3>{escape(names[c])}</h3>'
-            f"{''.join(kinds)}</article>"
+            f'<article class="card" id="class-{c}"><h3>{escape(names[c])} <small>{facts}</small>'
+            f"</h3>{''.join(kinds)}</article>"
         )
     intro = "The errors that the model is surest of say most: a wrong label, or what it overlooks."
     if len(picks) < len(names):
