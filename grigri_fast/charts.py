@@ -352,8 +352,8 @@ def _path(points: list[tuple[float, float]], steps: bool) -> str:
 def _mark(mark: Mark, frame: _Frame) -> str:
     """Return a mark with its label on the side where there is room."""
     x = frame.x(mark.x)
-    side, gap = ("end", -8) if x > (frame.left + frame.right) / 2 else ("strong", 8)
-    classes = "strong end" if side == "end" else "strong"
+    fits = x + 12 + 1.15 * _CHAR_PX * len(mark.label) < frame.right
+    classes, gap = ("strong", 8) if fits else ("strong end", -8)
     if mark.y is None:
         shape = (
             f'<line class="mark c{mark.colour}" x1="{_px(x)}" x2="{_px(x)}"'

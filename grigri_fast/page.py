@@ -43,7 +43,8 @@ font-weight:680;overflow-wrap:anywhere}
 .lead{margin:.5rem 0 0;color:var(--muted);font-size:1.02rem;overflow-wrap:anywhere}
 section{margin-top:52px}
 h2{margin:0 0 4px;font-size:1.32rem;letter-spacing:-.012em;font-weight:650}
-h3 small{color:var(--muted);font-weight:400;margin-left:6px}h3{margin:0;font-size:1rem;font-weight:650;overflow-wrap:anywhere}
+h3 small{color:var(--muted);font-weight:400;margin-left:6px}
+h3{margin:0;font-size:1rem;font-weight:650;overflow-wrap:anywhere}
 .intro{margin:0 0 18px;color:var(--muted);max-width:74ch}
 .card{background:var(--surface);border:1px solid var(--border);border-radius:14px;padding:18px;
 min-width:0}
@@ -66,7 +67,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
 @media (max-width:420px){.facts{grid-template-columns:1fr 1fr}}
 .facts dt{color:var(--muted);font-size:.8rem}.facts dd{margin:0;font-weight:550;
 overflow-wrap:anywhere}
-.scroll{overflow-x:auto;max-width:100%}
+.scroll{overflow-x:auto;max-width:100%}.scroll>.chart{min-width:440px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
 caption{text-align:left;color:var(--muted);font-size:.86rem;padding:0 0 10px}
 caption span{position:sticky;left:0;display:inline-block;max-width:min(70ch,100vw - 58px)}

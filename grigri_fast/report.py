@@ -346,8 +346,8 @@ def _heading(record: Record, scored: RunEvaluation) -> str:
     if not record.summary:
         notices.append("This run has no summary.json yet: it is still going, or it was stopped.")
     if scored.bad:
-        count = len(scored.bad)
-        notices.append(f"{count:,} image{'s' * (count > 1)} cannot be used and left out.")
+        verb = "is" if len(scored.bad) == 1 else "are"
+        notices.append(f"{_images(len(scored.bad))} cannot be used and {verb} left out.")
     out = page.facts(pairs) + "".join(f'<p class="notice">{escape(n)}</p>' for n in notices)
     if scored.bad:
         shown = list(scored.bad.items())[:_SHOWN_PATHS]
@@ -463,6 +463,10 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
 def _curves(scored: RunEvaluation) -> Section:
     per_class = scored.evaluation.per_class
     support_C = scored.targets_NC.sum(0)
@@ -513,7 +517,7 @@ def _curve(scored: RunEvaluation, c: ClassScores, number: int) -> str:
         height=200,
     )
     none = "" if marks else "; nothing reaches the threshold"
-    return page.card(c.name, chart, f"AP {c.average_precision:.3f}, {c.support:,} images{none}")
+    return page.card(c.name, chart, f"AP {c.average_precision:.3f}, {_images(c.support)}{none}")
 
 
 # -------------------------------------------------------------------- thresholds and calibration
@@ -527,14 +531,14 @@ def _thresholds(scored: RunEvaluation) -> Section:
     )
     counts = metrics.count(_predicted(scored), scored.targets_NC)
     reached = float(metrics.micro_f1(counts))
-    tp, shown, true = (
-        int(x.sum()) for x in (counts.tp, counts.tp + counts.fp, counts.tp + counts.fn)
-    )
+    tp, fp, fn = (int(x.sum()) for x in (counts.tp, counts.fp, counts.fn))
+    shown, true = tp + fp, tp + fn
     if isinstance(evaluation.thresholds, float):
         chosen = evaluation.thresholds
         words = f"threshold {chosen:.4f}: micro-F1 {reached:.4f}"
         marks = [Mark(chosen), Mark(chosen, reached, words, f"{chosen:.4f}: {reached:.4f}")]
-        note = f"The line: threshold {chosen:.4f} ({evaluation.threshold_source}), micro-F1 {reached:.4f}."
+        how = evaluation.threshold_source
+        note = f"The line: threshold {chosen:.4f} ({how}), micro-F1 {reached:.4f}."
     else:
         marks = [
             Mark(c.threshold, tip=f"{c.name}: {c.threshold:.4f}") for c in evaluation.per_class
@@ -551,8 +555,8 @@ def _thresholds(scored: RunEvaluation) -> Section:
         x_range=(0, 1),
         y_range=(0, 1),
         marks=marks,
-        width=480,
-        height=310,
+        width=420,
+        height=280,
     )
     here = Mark(tp / true, tp / shown, label="here") if true and shown else None
     curve = charts.line_chart(
@@ -563,8 +567,8 @@ def _thresholds(scored: RunEvaluation) -> Section:
         x_range=(0, 1),
         y_range=(0, 1),
         marks=[here] if here else [],
-        width=480,
-        height=310,
+        width=420,
+        height=280,
     )
     stored = (
         f"from probability {scored.info.thresholds:.4f} on"
@@ -597,8 +601,8 @@ def _calibration(scored: RunEvaluation) -> Section:
         y_label="share that is true",
         x_range=(0, 1),
         y_range=(0, 1),
-        width=460,
-        height=300,
+        width=420,
+        height=280,
     )
     bins = list(zip(found.edges[:-1].tolist(), found.edges[1:].tolist(), strict=True))
     tips = [
@@ -613,8 +617,8 @@ def _calibration(scored: RunEvaluation) -> Section:
         y_label="labels (log)",
         tips=tips,
         log=True,
-        width=460,
-        height=250,
+        width=420,
+        height=235,
     )
     rows = [
         [f"{low:.1f}-{high:.1f}", f"{count:,}", _number(said), _number(share)]
@@ -653,12 +657,12 @@ def _together(scored: RunEvaluation) -> Section:
             if not counts_C[r]:
                 return f"no images {verb} {names[r]}"
             share = f"{100 * shares[r][c]:.1f} % also {names[c]}"
-            return f"of {counts_C[r]:,} images that {verb} {names[r]}: {share}"
+            return f"of {_images(counts_C[r])} that {verb} {names[r]}: {share}"
 
         chart = charts.heat_map(
             shares.tolist(), names, names, f"{name}: labels together", tip=tip, colour=colour
         )
-        cards.append(page.card(name, chart))
+        cards.append(page.card(name, f'<div class="scroll" tabindex="0">{chart}</div>'))
     intro = "Of the images with the label of the row, how many in a hundred also have the column's."
     if len(shown) < len(support_C):
         intro += f" The {len(shown)} most frequent of {len(support_C):,} classes are shown."
@@ -695,7 +699,7 @@ def _gallery(scored: RunEvaluation, picks: dict[int, Picks], photos: dict[int, P
                     f'<div class="shots">{shots}</div>'
                 )
         scores = scored.evaluation.per_class[c]
-        facts = f"{scores.support:,} images, F1 {_number(scores.f1)}"
+        facts = f"{_images(scores.support)}, F1 {_number(scores.f1)}"
         cards.append(
             f'<article class="card" id="class-{c}"><h3>{escape(names[c])} <small>{facts}</small>'
             f"</h3>{''.join(kinds)}</article>"
