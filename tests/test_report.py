@@ -248,7 +248,8 @@ def test_names_and_labels_are_escaped_everywhere() -> None:
         images=NAUGHTY,
     )
     page = Page(page_of(scored))
-    assert not page.all("script") and not page.all("b") == [] and not page.all("u")
+    assert not page.all("script") and not page.all("u")
+    assert len(page.all("b")) == 4  # those of the four scores
     assert all("onerror" not in attrs for attrs in page.all("img"))
     assert NAUGHTY in page.text and "<u>why</u>" in page.text
     assert len(page.all("style")) == 1
@@ -320,7 +321,7 @@ def test_it_needs_nothing_but_itself_and_is_always_the_same(cli, run: Path, tmp_
     text = (tmp_path / "a.html").read_text()
     assert text == (tmp_path / "b.html").read_text()
     page = Page(text)
-    assert not page.all("script") and not page.all("b") == []
+    assert not page.all("script") and len(page.all("b")) == 4
     for tag, attrs in page.tags:
         for key, value in attrs.items():
             assert not key.startswith("on"), (tag, key)
@@ -333,7 +334,7 @@ def test_it_needs_nothing_but_itself_and_is_always_the_same(cli, run: Path, tmp_
     assert NAUGHTY in page.text and any("<i>" in (attrs["alt"] or "") for attrs in page.all("img"))
     for field in dataclasses.fields(TrainConfig):
         assert field.name in page.text
-    assert "AMD" in page.text or "packages torch" in page.text
+    assert "packages torch" in page.text
 
 
 def test_a_damaged_image_is_left_out_and_named(cli, run: Path, tmp_path: Path) -> None:
@@ -433,7 +434,20 @@ def brightness(colour: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3 / 255
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome to open the page in")
+@pytest.fixture
+def browser(tmp_path: Path) -> None:
+    """Skip where there is no browser, or one that cannot even open a blank page."""
+    if BROWSER is None:
+        pytest.skip("no chromium or google-chrome to open the page in")
+    blank = tmp_path / "blank.html"
+    blank.write_text("<p>hello</p>")
+    try:
+        assert "hello" in browse(blank, tmp_path / "profile", "light", 1280)[0]
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+        pytest.skip(f"{BROWSER} does not start here: {str(e)[-200:]}")
+
+
+@pytest.mark.usefixtures("browser")
 def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path) -> None:
     page, probed = tmp_path / "page.html", tmp_path / "probed.html"
     assert cli("report", run, "--threads=1", "--out", page)[0] == 0
