@@ -326,9 +326,8 @@ def over_thresholds(
     probabilities_NC: Array, targets_NC: Bools, num_steps: int = 200
 ) -> OverThresholds:
     """Return micro-F1, precision and recall at evenly spaced thresholds from 0 to 1."""
-    edges = np.linspace(0, 1, num_steps + 1)
-    counts, _ = np.histogram(probabilities_NC, edges)
-    positives, _ = np.histogram(probabilities_NC[_bools(targets_NC)], edges)
+    counts, edges = np.histogram(probabilities_NC, num_steps, (0, 1))
+    positives, _ = np.histogram(probabilities_NC[_bools(targets_NC)], num_steps, (0, 1))
     shown_T, tp_T = (np.cumsum(x[::-1])[::-1] for x in (counts, positives))
     c = Counts(tp=tp_T, fp=shown_T - tp_T, fn=positives.sum() - tp_T)
     precision_T = np.where(shown_T > 0, precision(c), np.nan)
@@ -359,11 +358,10 @@ def reliability(probabilities_NC: Array, targets_NC: Bools, num_bins: int = 10) 
 
     Source: Guo et al. 2017, arXiv 1706.04599; here every label of every image is one forecast.
     """
-    edges = np.linspace(0, 1, num_bins + 1)
     scores = np.ravel(probabilities_NC)
-    counts, _ = np.histogram(scores, edges)
-    positives, _ = np.histogram(scores[_bools(np.ravel(targets_NC))], edges)
-    sums, _ = np.histogram(scores, edges, weights=scores)
+    counts, edges = np.histogram(scores, num_bins, (0, 1))
+    positives, _ = np.histogram(scores[_bools(np.ravel(targets_NC))], num_bins, (0, 1))
+    sums, _ = np.histogram(scores, num_bins, (0, 1), weights=scores)
     with np.errstate(invalid="ignore"):
         said, found = sums / counts, positives / counts
     error = float(np.abs(sums - positives).sum() / max(1, counts.sum()))

@@ -689,20 +689,21 @@ def _gallery(scored: RunEvaluation, picks: dict[int, Picks], photos: dict[int, P
     predicted_NC = _predicted(scored)
     cards = []
     for c, picked in picks.items():
+        most = max(len(getattr(picked, kind)) for kind, *_ in _KINDS)
         kinds = []
         for kind, name, what, style in _KINDS:
             rows = getattr(picked, kind)
             shots = "".join(_shot(scored, predicted_NC, row, c, photos, style) for row in rows)
             if rows:
                 kinds.append(
-                    f'<p class="kind {style}-kind">{name} <small>{what}</small></p>'
-                    f'<div class="shots">{shots}</div>'
+                    f'<div><p class="kind {style}-kind">{name} <small>{what}</small></p>'
+                    f'<div class="shots">{shots}</div></div>'
                 )
         scores = scored.evaluation.per_class[c]
         facts = f"{_images(scores.support)}, F1 {_number(scores.f1)}"
         cards.append(
             f'<article class="card" id="class-{c}"><h3>{escape(names[c])} <small>{facts}</small>'
-            f"</h3>{''.join(kinds)}</article>"
+            f"</h3>{page.grid(kinds, least_px=160 * most)}</article>"
         )
     intro = "The errors that the model is surest of say most: a wrong label, or what it overlooks."
     if len(picks) < len(names):
