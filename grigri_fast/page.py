@@ -80,7 +80,7 @@ tbody th{font-weight:600}tbody tr:hover>*{background:var(--soft)}
 td .meter{margin-right:9px}
 td small{color:var(--muted)}
 .text td,.text th{text-align:left;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
-.text code{white-space:pre-wrap}
+.text code{white-space:pre-wrap}.text .option{white-space:nowrap;overflow-wrap:normal}
 .text .same{color:var(--muted)}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 details{margin-top:12px}details>summary{cursor:pointer;font-weight:620;padding:2px 0}
@@ -88,7 +88,7 @@ details[open]>summary{margin-bottom:10px}
 .jump{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 16px;padding:0;list-style:none}
 .jump a{display:block;padding:3px 11px;border:1px solid var(--border);border-radius:99px;
 background:var(--surface);text-decoration:none;font-size:.86rem;overflow-wrap:anywhere}
-.kind{display:flex;align-items:baseline;gap:8px;margin:16px 0 8px;font-size:.88rem;font-weight:620}
+.kind{display:flex;white-space:nowrap;align-items:baseline;gap:8px;margin:16px 0 8px;font-size:.88rem;font-weight:620}
 .kind small{color:var(--muted);font-weight:400}
 .kind::before{content:"";flex:none;width:9px;height:9px;border-radius:3px;background:var(--c)}
 .shots{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(148px,1fr))}

@@ -672,9 +672,9 @@ def _together(scored: RunEvaluation) -> Section:
 # ----------------------------------------------------------------------------------- the gallery
 
 _KINDS = (
-    ("alarms", "False alarms", "predicted but not so; the most confident first", "false"),
-    ("missed", "Missed", "so but not predicted; the least probable first", "missed"),
-    ("right", "Right", "typical ones, of middling confidence", "right"),
+    ("alarms", "False alarms", "not so; the most confident first", "false"),
+    ("missed", "Missed", "so; the least probable first", "missed"),
+    ("right", "Right", "of middling confidence", "right"),
 )
 
 
@@ -792,7 +792,7 @@ def _options(config: TrainConfig) -> str:
         kind = ' class="same"' if value == field.default else ""
         rows.append(
             (
-                f"<code>{field.name}</code>",
+                f'<code class="option">{field.name}</code>',
                 f"<code{kind}>{escape(text)}</code>",
                 escape(field.metadata["help"]),
             )

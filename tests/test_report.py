@@ -243,7 +243,7 @@ def test_names_and_labels_are_escaped_everywhere() -> None:
         scored,
         evaluation=dataclasses.replace(evaluation, per_class=per_class),
         info=dataclasses.replace(scored.info, class_names=names),
-        paths=[Path(f"<img src=x onerror=alert({row})>.jpg") for row in range(30)],
+        paths=[Path(f"\"'><img src=x onerror=alert({row})>.jpg") for row in range(30)],
         bad={Path("<script>.jpg"): "<u>why</u>"},
         images=NAUGHTY,
     )
