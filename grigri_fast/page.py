@@ -80,7 +80,8 @@ tbody th{font-weight:600}tbody tr:hover>*{background:var(--soft)}
 td .meter{margin-right:9px}
 td small{color:var(--muted)}
 .text td,.text th{text-align:left;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
-.text code{white-space:pre-wrap}.text .option{white-space:nowrap;overflow-wrap:normal}
+.text code{white-space:pre-wrap}
+.text .option{white-space:nowrap;overflow-wrap:normal}
 .text .same{color:var(--muted)}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 details{margin-top:12px}details>summary{cursor:pointer;font-weight:620;padding:2px 0}
