@@ -89,7 +89,8 @@ details[open]>summary{margin-bottom:10px}
 .jump{display:flex;flex-wrap:wrap;gap:8px;margin:0 0 16px;padding:0;list-style:none}
 .jump a{display:block;padding:3px 11px;border:1px solid var(--border);border-radius:99px;
 background:var(--surface);text-decoration:none;font-size:.86rem;overflow-wrap:anywhere}
-.kind{display:flex;white-space:nowrap;align-items:baseline;gap:8px;margin:16px 0 8px;font-size:.88rem;font-weight:620}
+.kind{display:flex;white-space:nowrap;align-items:baseline;gap:8px;margin:16px 0 8px;
+font-size:.88rem;font-weight:620}
 .kind small{color:var(--muted);font-weight:400}
 .kind::before{content:"";flex:none;width:9px;height:9px;border-radius:3px;background:var(--c)}
 .shots{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(148px,1fr))}
