@@ -68,7 +68,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))}
 .facts dt{color:var(--muted);font-size:.8rem}.facts dd{margin:0;font-weight:550;
 overflow-wrap:anywhere}
 .scroll{overflow-x:auto;max-width:100%}.scroll>.chart{min-width:440px}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
+table{border-collapse:separate;border-spacing:0;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
 caption{text-align:left;color:var(--muted);font-size:.86rem;padding:0 0 10px}
 caption span{position:sticky;left:0;display:inline-block;max-width:min(70ch,100vw - 58px)}
 th,td{padding:8px 12px;text-align:right;border-top:1px solid var(--border);white-space:nowrap}
