@@ -509,6 +509,67 @@ def predict(
         raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
 
 
+@app.command()
+def report(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="The page. [default: RUN/report.html]"),
+    ] = None,
+    part: Annotated[
+        Literal["val", "test", "train"],
+        typer.Option("--part", help="Part of the run's own data."),
+    ] = "val",
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold", metavar="auto|per-class|NUMBER", callback=_threshold, help="As in eval."
+        ),
+    ] = "auto",
+    checkpoint: CheckpointOption = "last",
+    max_bad: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
+    ] = 0.05,
+    max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Write one HTML page of a run: scores, curves, calibration, and where it errs.
+
+    The page needs nothing but itself: it can be mailed, and opened without a network. It holds
+    small pictures of the photographs.
+
+    Example:  grigri-fast report runs/my-photos-resnet34 --part test
+    """
+    from . import devices, pipeline, screens
+    from . import report as reports
+    from .memory import Budget
+
+    place = devices.pick_device(device)
+    with (
+        Budget(place, _limit(memory_limit)) as budget,
+        screens.progress("scoring") as on_progress,
+    ):
+        path = reports.write_report(
+            folder,
+            out,
+            which=checkpoint,
+            part=part,
+            threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
+            device=place,
+            amp=devices.pick_amp(amp, place),
+            threads=threads or pipeline.usable_threads(),
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            budget=budget,
+            on_progress=on_progress,
+        )
+    screens.say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+
+
 # ------------------------------------------------------------------------------------- bench
 
 

@@ -236,12 +236,24 @@ def evaluate(
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """An evaluation, what was evaluated on what, and which files could not be used and why."""
+    """An evaluation of a run, and what it was made from.
+
+    Attributes:
+        evaluation: the scores.
+        info: what the model is.
+        images: what was evaluated, in words.
+        bad: reason by path, for the files that could not be used.
+        paths: the files that could be used (N).
+        probabilities_NC, targets_NC: theirs; float64, and bool.
+    """
 
     evaluation: Evaluation
     info: ModelInfo
     images: str
     bad: dict[Path, str]
+    paths: list[Path]
+    probabilities_NC: NDArray[np.float64]
+    targets_NC: NDArray[np.bool_]
 
 
 def evaluate_run(
@@ -309,9 +321,17 @@ def evaluate_run(
     )
     by_path = {labelled.paths[row]: reason for row, reason in bad.items()}
     require_few(by_path, len(rows), max_bad)
-    targets_NC = targets_NC[without(rows, bad)]
-    evaluation = evaluate(probabilities_NC, targets_NC, info.class_names, threshold)
-    return RunEvaluation(evaluation, info, described, by_path)
+    good = without(rows, bad)
+    targets_NC = targets_NC[good].astype(bool)
+    return RunEvaluation(
+        evaluation=evaluate(probabilities_NC, targets_NC, info.class_names, threshold),
+        info=info,
+        images=described,
+        bad=by_path,
+        paths=[labelled.paths[row] for row in good],
+        probabilities_NC=probabilities_NC,
+        targets_NC=targets_NC,
+    )
 
 
 def checkpoint_path(folder: Path, which: str) -> Path:

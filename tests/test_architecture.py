@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
     {"files", "interrupt", "networks"},
-    {"config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory", "plan"},
+    {
+        *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
+        *("plan", "charts", "page"),
+    },
     {
         *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
         *("ledger", "sampling"),
@@ -28,7 +31,7 @@ FLOORS = [
         "figures",
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "profiling", "tune", "screens", "cli"},
+    {"bench", "profiling", "tune", "screens", "report", "cli"},
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -52,6 +55,8 @@ SAME_FLOOR = {
     ("cli", "bench"),
     ("screens", "tune"),
     ("cli", "tune"),
+    ("cli", "report"),
+    ("page", "charts"),  # its style is a part of the page's
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -104,6 +109,7 @@ COMMANDS = [
     ["tune"],
     ["eval"],
     ["predict"],
+    ["report"],
     ["bench"],
     ["data"],
     ["data", "check"],
