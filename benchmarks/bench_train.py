@@ -122,6 +122,7 @@ def main() -> None:
             epochs=options.epochs,
             limit=options.limit,
             weights="none",
+            recipe="report",
             threads=options.threads,
             out=out,
             compile="off",

@@ -55,6 +55,7 @@ class Place:
         return {
             "data": self.data,
             "weights": "none",
+            "recipe": "report",
             "out": str(self.work),
             "compile": "off",
             **more,

@@ -22,7 +22,7 @@ from . import files, models
 from .errors import GrigriError
 
 _FORMAT = "grigri-fast checkpoint 2"
-_STATE_FORMAT = "grigri-fast resume 2"
+_STATE_FORMAT = "grigri-fast resume 3"
 _KEY = "grigri-fast"  # of the header: one JSON text with everything
 # The file's SHA-256, taken while these digits are zeros. JSON within JSON has escaped quotes.
 _CHECKSUM = re.compile(rb'sha256\\": \\"([0-9a-f]{64})')
@@ -37,6 +37,7 @@ class ModelInfo:
     Attributes:
         arch: architecture name.
         size_px: side of the square input; whole images are resized to it, bilinearly.
+        flip_test: whether the logits are the mean of those of an image and its mirror image.
         class_names: meaning of the logits, in order.
         thresholds: a label is given from this probability on: one for all classes, or one each.
         threshold_source: where they come from, in words.
@@ -52,6 +53,7 @@ class ModelInfo:
     threshold_source: str = "default"
     mean: tuple[float, ...] = models.IMAGENET_MEAN
     std: tuple[float, ...] = models.IMAGENET_STD
+    flip_test: bool = False
     epoch: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -65,6 +67,8 @@ class ModelInfo:
             raise ValueError("arch and class_names must be text")
         if not (isinstance(self.size_px, int) and self.size_px > 0):
             raise ValueError("size_px must be a whole number above 0")
+        if not isinstance(self.flip_test, bool):
+            raise ValueError("flip_test must be true or false")
         if not all(isinstance(x, int | float) for x in numbers):
             raise ValueError("mean, std and thresholds must be numbers")
         one_each = not isinstance(self.thresholds, list) or len(self.thresholds) == c
@@ -149,9 +153,12 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
+    average: nn.Module | None = None,
 ) -> None:
     """Write all that a run needs to go on, and keep the state before as ``previous``."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     numbers: dict[str, dict[str, Any]] = {}
     for i, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -185,10 +192,16 @@ class State:
         return Progress(**stored)
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        average: nn.Module | None = None,
     ) -> None:
-        """Put weights, optimizer, scaler and random states back, in place."""
+        """Put weights, their average, optimizer, scaler and random states back, in place."""
         models.load_state(model, self._part("model."))
+        if average is not None:
+            models.load_state(average, self._part("average."))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Any]] = {}
         for key, value in self._part("optimizer.").items():

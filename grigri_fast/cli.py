@@ -159,11 +159,13 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
         if field.name == "data":
             continue
         text = field.metadata["help"]
-        if field.default is not None and field.type is not bool:
+        is_switch = field.type in (bool, bool | None)
+        if field.default is not None and not is_switch:
             text += f" [default: {field.default}]"
         flag = "--" + field.name.replace("_", "-")
-        if field.type is bool:
-            text += f" [default: {'on' if field.default else 'off'}]"
+        if is_switch:
+            if field.default is not None:
+                text += f" [default: {'on' if field.default else 'off'}]"
             flag = f"{flag}/--no-{flag[2:]}"
         text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
         more = {"parser": _batch_size, "metavar": "N|auto"} if field.name == "batch_size" else {}
@@ -257,6 +259,84 @@ def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
     with screens.TrainScreen() as screen:
         result = run_training(settings, screen, folder)
     screens.show_result(result)
+
+
+# -------------------------------------------------------------------------------------- tune
+
+
+@app.command()
+@_with_config_options
+def tune(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA", help="Photographs and labels, as in train.", show_default=False
+        ),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all.", show_default=True)
+    ] = 20,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", metavar="M", help="Begin no trial after so long.", show_default=False
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="OPTION",
+            help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
+            "... Without it: the usual ones.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Start from these options; those on the command line win, and stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Search for better options by many short runs, with Optuna (pip install optuna).
+
+    What is given on the command line is fixed. The first trial is where the search starts: the
+    defaults, or --config. Hopeless trials are ended early. After Ctrl-C the same command goes on.
+    --out is the folder of the search: trial-000 and so on, trials.csv, tuning.png, and best.toml,
+    which train --config takes.
+
+    Example:  grigri-fast tune my-photos --trials 20 --arch resnet18 --size 128 --epochs 10
+    """
+    if minutes is not None and not minutes > 0:
+        raise typer.BadParameter(f"--minutes must be more than 0, not {minutes:g}")
+    given = {k: v for k, v in options.items() if v is not None}
+    if data is not None:
+        given["data"] = data
+    if "name" in given:
+        raise GrigriError("--name does not go with tune; --out is the folder of the search")
+    stored = read_toml(config) if config else {}
+    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | given
+    if "data" not in chosen:
+        raise typer.BadParameter("DATA is missing: photographs and labels, a folder or a CSV")
+    settings = TrainConfig(**chosen)
+
+    from . import tune as tuner
+
+    tuner.require_optuna()
+    space = tuner.space_of(settings, set(given), search or ())
+    name = f"tune-{Path(settings.data).resolve().stem}-{settings.arch}"
+    folder = Path(given["out"]) if "out" in given else Path(TrainConfig.out) / name
+
+    from . import screens
+
+    with screens.TuneScreen() as screen:
+        found = tuner.tune(settings, space, trials, folder, screen, minutes)
+    screens.show_tuning(found)
 
 
 # ---------------------------------------------------------------------------- eval, predict
@@ -427,6 +507,67 @@ def predict(
     if bad:
         more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""
         raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
+
+
+@app.command()
+def report(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="The page. [default: RUN/report.html]"),
+    ] = None,
+    part: Annotated[
+        Literal["val", "test", "train"],
+        typer.Option("--part", help="Part of the run's own data."),
+    ] = "val",
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold", metavar="auto|per-class|NUMBER", callback=_threshold, help="As in eval."
+        ),
+    ] = "auto",
+    checkpoint: CheckpointOption = "last",
+    max_bad: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
+    ] = 0.05,
+    max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Write one HTML page of a run: scores, curves, calibration, and where it errs.
+
+    The page needs nothing but itself: it can be mailed, and opened without a network. It holds
+    small pictures of the photographs.
+
+    Example:  grigri-fast report runs/my-photos-resnet34 --part test
+    """
+    from . import devices, pipeline, screens
+    from . import report as reports
+    from .memory import Budget
+
+    place = devices.pick_device(device)
+    with (
+        Budget(place, _limit(memory_limit)) as budget,
+        screens.progress("scoring") as on_progress,
+    ):
+        path = reports.write_report(
+            folder,
+            out,
+            which=checkpoint,
+            part=part,
+            threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
+            device=place,
+            amp=devices.pick_amp(amp, place),
+            threads=threads or pipeline.usable_threads(),
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            budget=budget,
+            on_progress=on_progress,
+        )
+    screens.say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
 
 
 # --------------------------------------------------------------------------------- reproduce

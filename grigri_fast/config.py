@@ -19,6 +19,52 @@ from .errors import GrigriError
 
 AUTO = 0  # what --batch-size auto is in a config
 
+# What options are that nobody has said. "report" is the 2020 report's last recipe; "best" is ours,
+# as measured from scratch (benchmarks/README.md).
+RECIPES: dict[str, dict[str, Any]] = {
+    "report": {
+        "init": "default",
+        "flip_test": False,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "warm_up": 0.3,
+        "momentum": 0.95,
+        "momentum_min": 0.85,
+        "weight_decay": 1e-4,
+        "decay_all": True,
+        "ema": 0.0,
+        "least_area": 0.08,
+        "rotation": 25.0,
+        "color": 0.0,
+        "erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
+    },
+    "best": {
+        "init": "he",
+        "flip_test": True,
+        "optimizer": "muon",
+        "lr": 0.05,
+        "warm_up": 0.1,
+        "momentum": 0.9,
+        "momentum_min": 0.9,
+        "weight_decay": 5e-4,
+        "decay_all": False,
+        "ema": 0.998,
+        "least_area": 0.25,
+        "rotation": 10.0,
+        "color": 0.0,
+        "erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
+    },
+}
+# Of optimizers that the recipe does not have.
+_LEARNING_RATES = {"sgd": 0.01, "muon": 0.05, "adam": 0.001, "amsgrad": 0.001, "rmsprop": 0.001}
+_OF_AUGMENT = ("least_area", "rotation", "color", "erasing", "mixup", "cutmix")
+
 
 def option(default: Any, help: str, group: str) -> Any:
     """Return a dataclass field with its default, its one-line documentation and its help panel."""
@@ -27,7 +73,7 @@ def option(default: Any, help: str, group: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides a training run. The defaults are the report's final recipe."""
+    """Everything that decides a training run. What is not said comes from the recipe."""
 
     data: str | None = field(default=None, metadata={"help": "Photographs and labels."})
     images: str | None = option(None, "Folder that a CSV's image names are relative to.", "Data")
@@ -44,11 +90,43 @@ class TrainConfig:
     strict: bool = option(False, "Stop at the first image that cannot be used.", "Data")
     max_pixels: int = option(imagefile.MAX_PIXELS, "Larger images are refused unread.", "Data")
 
-    arch: str = option("resnet34", "A torchvision classification model, or simple.", "Model")
+    arch: str = option(
+        "resnet34",
+        "A torchvision classification model; grigri, a compact residual network that learns fast "
+        "from scratch; or simple, the report's.",
+        "Model",
+    )
     weights: str = option("imagenet", "imagenet, none, or a .pth/.safetensors file.", "Model")
     freeze_backbone: bool = option(False, "Train the head only.", "Model")
+    init: Literal["default", "he"] | None = option(
+        None,
+        "How weights that are not loaded are drawn: as torchvision does, or by He et al. (2015), "
+        "without which a deep plain network does not learn. [default: by --recipe]",
+        "Model",
+    )
     size: int = option(224, "Side of the square that images are resized to, in pixels.", "Model")
+    start_size: int | None = option(
+        None,
+        "Progressive resizing: side in the first epochs; it grows to --size, which the last third "
+        "of the epochs has. [default: --size]",
+        "Model",
+    )
+    test_size: int | None = option(
+        None, "Side in evaluation and prediction. [default: --size]", "Model"
+    )
+    flip_test: bool | None = option(
+        None,
+        "Evaluate and predict with the mean of each image and its mirror image. "
+        "[default: by --recipe]",
+        "Model",
+    )
 
+    recipe: Literal["report", "best"] | None = option(
+        None,
+        "Where options come from that are not said. report: the 2020 report's last recipe; best: "
+        "ours, measured from scratch. [default: best with --weights none, else report]",
+        "Training",
+    )
     epochs: int = option(20, "Passes over the training images.", "Training")
     batch_size: int = option(
         32,
@@ -68,27 +146,100 @@ class TrainConfig:
         "the result is the same.",
         "Training",
     )
-    loss: Literal["bce", "mse"] = option("bce", "Loss on the labels.", "Training")
-    optimizer: Literal["sgd", "adam", "amsgrad", "rmsprop"] = option(
-        "sgd", "Optimizer.", "Training"
+    loss: Literal["bce", "mse", "focal", "asl"] = option(
+        "bce",
+        "Loss on the labels: binary cross-entropy, squared error, focal loss, asymmetric loss.",
+        "Training",
+    )
+    optimizer: Literal["sgd", "muon", "adam", "amsgrad", "rmsprop"] | None = option(
+        None,
+        "Optimizer; muon: orthogonal steps for convolutions, SGD for the rest. "
+        "[default: by --recipe]",
+        "Training",
     )
     schedule: Literal["onecycle", "constant"] = option(
         "onecycle", "Course of the learning rate.", "Training"
     )
     lr: float | None = option(
-        None, "(Highest) learning rate. [default: 0.01 for sgd, else 0.001]", "Training"
+        None, "(Highest) learning rate. [default: by --recipe, or by the optimizer]", "Training"
+    )
+    head_lr_factor: float = option(
+        1.0, "The head's learning rate, as a multiple of the backbone's.", "Training"
+    )
+    warm_up: float | None = option(
+        None, "Share of a one-cycle run in which the rate rises. [default: by --recipe]", "Training"
     )
     momentum: float | None = option(
         None,
         "Momentum, or Adam's beta1; with onecycle its highest value. "
-        "[default: 0.95 with onecycle, else 0.9; 0 for rmsprop]",
+        "[default: by --recipe with onecycle, else 0.9; 0 for rmsprop]",
         "Training",
     )
     momentum_min: float | None = option(
-        None, "Momentum while the one-cycle rate is at its peak. [default: 0.85]", "Training"
+        None,
+        "Momentum while the one-cycle rate is at its peak. [default: by --recipe]",
+        "Training",
     )
-    weight_decay: float = option(1e-4, "L2 penalty on the weights.", "Training")
-    augment: bool = option(True, "Random resized crop, flip and rotation.", "Training")
+    weight_decay: float | None = option(
+        None, "L2 penalty on the weights. [default: by --recipe]", "Training"
+    )
+    decay_all: bool | None = option(
+        None,
+        "Let the penalty hold for norms and biases, too. [default: by --recipe]",
+        "Training",
+    )
+    ema: float | None = option(
+        None,
+        "Keep an exponential moving average of the weights, with this decay per step, and evaluate "
+        "and store that; 0: none. [default: by --recipe]",
+        "Training",
+    )
+    sampler: Literal["shuffle", "balanced"] = option(
+        "shuffle",
+        "Which images an epoch has. shuffle: each once. balanced: those with rare labels more "
+        "often (repeat factors), as many in all.",
+        "Training",
+    )
+    most_repeats: float = option(
+        4.0, "With --sampler balanced: the most that an image is repeated.", "Training"
+    )
+
+    augment: bool = option(True, "Random resized crop, flip and rotation.", "Augmentation")
+    least_area: float | None = option(
+        None,
+        "Smallest share of a photograph that a crop has. [default: by --recipe]",
+        "Augmentation",
+    )
+    rotation: float | None = option(
+        None, "Largest angle of a rotation, in degrees. [default: by --recipe]", "Augmentation"
+    )
+    color: float | None = option(
+        None,
+        "Random brightness, contrast and saturation, each by up to this share. "
+        "[default: by --recipe]",
+        "Augmentation",
+    )
+    erasing: float | None = option(
+        None,
+        "Share of the images in which a random rectangle is painted over. [default: by --recipe]",
+        "Augmentation",
+    )
+    mixup: float | None = option(
+        None,
+        "Blend images in pairs, labels too, with a share from Beta(A, A). [default: by --recipe]",
+        "Augmentation",
+    )
+    cutmix: float | None = option(
+        None,
+        "Share of the batches in which images get a rectangle of another one, and its labels in "
+        "proportion. [default: by --recipe]",
+        "Augmentation",
+    )
+    label_smoothing: float | None = option(
+        None,
+        "Move targets from 0 and 1 towards 0.5 by this share. [default: by --recipe]",
+        "Augmentation",
+    )
     seed: int = option(0, "Seed of everything random.", "Training")
 
     device: Literal["auto", "cuda", "cpu"] = option("auto", "Where to train.", "Machine")
@@ -140,7 +291,16 @@ class TrainConfig:
         _in_range("momentum", self.momentum, 0, 1)
         _in_range("momentum_min", self.momentum_min, 0, 1)
         _in_range("weight_decay", self.weight_decay, 0, float("inf"))
-        for name in ("epochs", "size", "limit", "threads", "max_pixels"):
+        _in_range("head_lr_factor", self.head_lr_factor, 0, float("inf"), open_low=True)
+        _in_range("most_repeats", self.most_repeats, 1, float("inf"))
+        _in_range("rotation", self.rotation, 0, 180.0001)
+        _in_range("least_area", self.least_area, 0, 1.0001, open_low=True)
+        _in_range("erasing", self.erasing, 0, 1.0001)
+        _in_range("cutmix", self.cutmix, 0, 1.0001)
+        _in_range("mixup", self.mixup, 0, 100)
+        for name in ("warm_up", "ema", "color", "label_smoothing"):
+            _in_range(name, getattr(self, name), 0, 1)
+        for name in ("epochs", "size", "start_size", "test_size", "limit", "threads", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise GrigriError(f"{_flag(name)} must be at least 1, not {value}")
@@ -176,8 +336,17 @@ class TrainConfig:
             raise GrigriError("--out must not be empty; . is the current folder")
         if (self.val or 0) + (self.test or 0) >= 1:
             raise GrigriError("--val and --test together leave nothing to train on")
-        if self.schedule == "constant" and self.momentum_min is not None:
-            raise GrigriError("--momentum-min only works with --schedule onecycle")
+        for name in ("momentum_min", "warm_up"):
+            if self.schedule == "constant" and getattr(self, name) is not None:
+                raise GrigriError(f"{_flag(name)} only works with --schedule onecycle")
+        if not self.augment:
+            for name in _OF_AUGMENT:
+                if getattr(self, name):
+                    raise GrigriError(f"{_flag(name)} does nothing with --no-augment")
+        if self.start_size is not None and self.start_size > self.size:
+            raise GrigriError(f"--start-size {self.start_size} is above --size {self.size}")
+        if self.freeze_backbone and self.head_lr_factor != 1:
+            raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -195,20 +364,31 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if not config.fast:
         plain = {"amp": "fp32", "cache": "off", "compile": "off"}
         new |= {name: way for name, way in plain.items() if getattr(config, name) == "auto"}
-    new["lr"] = config.lr or (0.01 if config.optimizer == "sgd" else 0.001)
-    onecycle = config.schedule == "onecycle"
-    new["momentum"] = config.momentum
-    if config.momentum is None:
-        new["momentum"] = 0.0 if config.optimizer == "rmsprop" else 0.95 if onecycle else 0.9
-    if onecycle:
-        new["momentum_min"] = config.momentum_min
-        if config.momentum_min is None:
-            new["momentum_min"] = min(0.85, new["momentum"])
-        if new["momentum_min"] > new["momentum"]:
-            raise GrigriError(
-                f"--momentum-min {new['momentum_min']} is above --momentum {new['momentum']}"
-            )
+    new["recipe"] = config.recipe or ("best" if config.weights == "none" else "report")
+    new |= _not_said(config, new["recipe"])
+    momentum = new.get("momentum", config.momentum)
+    if config.schedule == "onecycle" and config.momentum_min is None:
+        new["momentum_min"] = min(new["momentum_min"], momentum)
+    elif config.schedule == "onecycle" and config.momentum_min > momentum:
+        raise GrigriError(f"--momentum-min {config.momentum_min} is above --momentum {momentum}")
     return dataclasses.replace(config, **new)
+
+
+def _not_said(config: TrainConfig, recipe: str) -> dict[str, Any]:
+    """Return what the recipe says of the options that were left open."""
+    of_recipe = dict(RECIPES[recipe])
+    if config.optimizer not in (None, of_recipe["optimizer"]):
+        of_recipe["lr"] = _LEARNING_RATES[config.optimizer]
+    if config.optimizer == "rmsprop":
+        of_recipe["momentum"] = 0.0
+    elif config.schedule == "constant":
+        of_recipe["momentum"] = 0.9
+    if config.schedule == "constant":
+        del of_recipe["momentum_min"], of_recipe["warm_up"]
+    if not config.augment:
+        of_recipe |= dict.fromkeys(_OF_AUGMENT, 0.0) | {"least_area": None, "rotation": None}
+    of_recipe |= {"start_size": config.size, "test_size": config.size}
+    return {name: value for name, value in of_recipe.items() if getattr(config, name) is None}
 
 
 _UNITS = {
@@ -289,12 +469,13 @@ def _flag(name: str) -> str:
 
 def _checked_type(name: str, value: Any, hint: Any) -> Any:
     """Return ``value`` if it fits ``hint`` (an int counts as a float), else raise GrigriError."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            choices = ", ".join(get_args(hint))
-            raise GrigriError(f"{_flag(name)} must be one of {choices}, not {value!r}")
-        return value
-    kinds = get_args(hint) or (hint,)
+    kinds = (hint,) if get_origin(hint) is Literal else get_args(hint) or (hint,)
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            if value not in get_args(kind) and not (value is None and type(None) in kinds):
+                choices = ", ".join(get_args(kind))
+                raise GrigriError(f"{_flag(name)} must be one of {choices}, not {value!r}")
+            return value
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
         with contextlib.suppress(OverflowError):
             return float(value)

@@ -41,6 +41,8 @@ def predict_logits(
     mean: tuple[float, ...] = models.IMAGENET_MEAN,
     std: tuple[float, ...] = models.IMAGENET_STD,
     micro_batch_size: int | None = None,
+    size_px: int | None = None,
+    flip: bool = False,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
@@ -48,19 +50,23 @@ def predict_logits(
     The model is put in eval mode. Results are collected on the device and copied once. A file that
     has turned bad has no logits: its row is in the second result, with the reason, and the logits
     are (len(rows) - number of those, C). ``micro_batch_size``: images that go through the model at
-    once, a whole batch by default.
+    once, a whole batch by default; ``size_px``: side of the images, the loader's by default;
+    ``flip``: the mean of the logits of each image and of its mirror image.
     """
     model.eval()
     collected = []
     dropped: dict[int, str] = {}
     done = 0
-    for batch in loader.eval_epoch(rows):
+    for batch in loader.eval_epoch(rows, size_px):
         dropped |= batch.dropped
         if len(batch.rows_N):
             for images_NHWC in batch.images_NHWC.split(micro_batch_size or len(batch.rows_N)):
+                inputs_NCHW = models.normalise(images_NHWC, mean, std)
                 with devices.autocast(device, amp):
-                    logits_NC = model(models.normalise(images_NHWC, mean, std))
-                collected.append(logits_NC.float())
+                    logits_NC = model(inputs_NCHW).float()
+                    if flip:
+                        logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
+                collected.append(logits_NC)
         done += len(batch.rows_N) + len(batch.dropped)
         on_progress(done)
     return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
@@ -120,6 +126,7 @@ def probabilities_of_files(
             mean=info.mean,
             std=info.std,
             micro_batch_size=micro_batch_size,
+            flip=info.flip_test,
             on_progress=on_progress,
         )
     loader.close()
@@ -229,12 +236,24 @@ def evaluate(
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """An evaluation, what was evaluated on what, and which files could not be used and why."""
+    """An evaluation of a run, and what it was made from.
+
+    Attributes:
+        evaluation: the scores.
+        info: what the model is.
+        images: what was evaluated, in words.
+        bad: reason by path, for the files that could not be used.
+        paths: the files that could be used (N).
+        probabilities_NC, targets_NC: theirs; float64, and bool.
+    """
 
     evaluation: Evaluation
     info: ModelInfo
     images: str
     bad: dict[Path, str]
+    paths: list[Path]
+    probabilities_NC: NDArray[np.float64]
+    targets_NC: NDArray[np.bool_]
 
 
 def evaluate_run(
@@ -302,9 +321,17 @@ def evaluate_run(
     )
     by_path = {labelled.paths[row]: reason for row, reason in bad.items()}
     require_few(by_path, len(rows), max_bad)
-    targets_NC = targets_NC[without(rows, bad)]
-    evaluation = evaluate(probabilities_NC, targets_NC, info.class_names, threshold)
-    return RunEvaluation(evaluation, info, described, by_path)
+    good = without(rows, bad)
+    targets_NC = targets_NC[good].astype(bool)
+    return RunEvaluation(
+        evaluation=evaluate(probabilities_NC, targets_NC, info.class_names, threshold),
+        info=info,
+        images=described,
+        bad=by_path,
+        paths=[labelled.paths[row] for row in good],
+        probabilities_NC=probabilities_NC,
+        targets_NC=targets_NC,
+    )
 
 
 def checkpoint_path(folder: Path, which: str) -> Path:

@@ -1,6 +1,7 @@
 """Figures of runs, drawn without a display."""
 
 import io
+import math
 import re
 from typing import Any
 
@@ -140,6 +141,147 @@ def memory(
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+_BEST = "#f2c14e"
+_PANELS_PER_ROW = 4
+
+
+def tuning(
+    trials: list[dict[str, Any]],
+    space: dict[str, dict[str, Any]],
+    importance: dict[str, float],
+    title: str,
+) -> bytes:
+    """Return a PNG with the score of each trial, in order and over each searched option.
+
+    Args:
+        trials: ``number``, ``state`` (done, pruned, failed), ``score`` and ``params`` of each.
+        space: ``{"low", "high", "log"}`` or ``{"choices"}`` by option.
+        importance: share by option, or empty.
+        title: what stands above the panels.
+    """
+    num_panels = 1 + len(space)
+    rows = math.ceil(num_panels / _PANELS_PER_ROW)
+    columns = math.ceil(num_panels / rows)
+    figure = Figure(
+        figsize=(3.1 * columns + 0.6, 3.2 * rows + 1.0),
+        dpi=150,
+        facecolor="white",
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # inches
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    _scores_by_trial(panels[0], trials)
+    for axes, (name, ways) in zip(panels[1:], space.items(), strict=False):
+        _scores_by_option(axes, trials, name, ways)
+        share = f" ({importance[name]:.0%} of importance)" if name in importance else ""
+        axes.set_title(f"{name}{share}", loc="left", fontsize=11, color=_INK)
+    for i, axes in enumerate(panels):
+        axes.set_visible(i < num_panels)
+        axes.grid(axis="y", color=_FAINT)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, labelsize=9, labelcolor=_INK, which="both")
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(_FAINT)
+        if i % columns == 0:
+            axes.set_ylabel("validation mAP", fontsize=9, color=_INK)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=6,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _scores_by_trial(axes: Any, trials: list[dict[str, Any]]) -> None:
+    """Draw the score of each trial in order, the best so far, and where one has failed."""
+    done = [t for t in trials if t["state"] == "done"]
+    best_so_far = np.maximum.accumulate([t["score"] for t in done])
+    numbers = [t["number"] for t in done]
+    last = trials[-1]["number"]
+    axes.step(
+        [*numbers, last],
+        [*best_so_far, best_so_far[-1]],
+        where="post",
+        color=_VAL,
+        lw=1.6,
+        label="best so far",
+    )
+    _dots(axes, trials, lambda t: t["number"])
+    failed = [t["number"] for t in trials if t["state"] == "failed"]
+    if failed:
+        # In axes' height: it has no score.
+        axes.plot(
+            failed,
+            [0.03] * len(failed),
+            ls="",
+            marker="x",
+            ms=6,
+            mew=1.6,
+            color=_INK,
+            transform=axes.get_xaxis_transform(),
+            label="failed",
+        )
+    ticks = MaxNLocator(nbins=6, integer=True, min_n_ticks=1).tick_values(0, max(1, last))
+    axes.set_xticks([t for t in ticks if 0 <= t <= last])
+    axes.margins(x=0.08, y=0.12)
+    axes.set_title("by trial", loc="left", fontsize=11, color=_INK)
+
+
+def _scores_by_option(
+    axes: Any, trials: list[dict[str, Any]], name: str, ways: dict[str, Any]
+) -> None:
+    """Draw the score of each trial over one option."""
+    if "choices" in ways:
+        choices = ways["choices"]
+        words = [{True: "on", False: "off"}.get(c, str(c)) for c in choices]
+        # Trials side by side where they chose the same.
+        _dots(axes, trials, lambda t: choices.index(t["params"][name]) + _aside(t["number"]))
+        axes.set_xticks(range(len(choices)), words)
+        axes.set_xlim(-0.5, len(choices) - 0.5)
+        return
+    low, high = ways["low"], ways["high"]
+    _dots(axes, trials, lambda t: t["params"][name])
+    if ways["log"]:
+        axes.set_xscale("log")
+        edge = (high / low) ** 0.05
+        axes.set_xlim(low / edge, high * edge)
+    else:
+        edge = 0.05 * (high - low)
+        axes.set_xlim(low - edge, high + edge)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _aside(number: int) -> float:
+    """Return a distance from -0.2 to 0.2 that differs from those of the trials around."""
+    return 0.4 * (number * 0.618034 % 1) - 0.2  # the golden ratio spreads evenly
+
+
+def _dots(axes: Any, trials: list[dict[str, Any]], x_of: Any) -> None:
+    """Draw a dot per trial that has a score, with the first and the best marked."""
+    done = [t for t in trials if t["state"] == "done"]
+    pruned = [t for t in trials if t["state"] == "pruned" and t["score"] is not None]
+    best = max(done, key=lambda t: t["score"])
+    first = [t for t in done if t["number"] == 0 and t is not best]
+    star = "best, and where it started" if best["number"] == 0 else "best"
+    ways = (
+        ("pruned (at its last epoch)", pruned, {"color": _TRAIN, "mfc": "white", "ms": 5}),
+        ("trained to the end", done, {"color": _VAL, "mec": "white", "ms": 7}),
+        ("where it started", first, {"color": _INK, "mec": "white", "marker": "D", "ms": 7}),
+        (star, [best], {"color": _BEST, "mec": _INK, "marker": "*", "ms": 15, "mew": 0.8}),
+    )
+    for label, some, style in ways:
+        if some:
+            xs, ys = [x_of(t) for t in some], [t["score"] for t in some]
+            axes.plot(xs, ys, ls="", label=label, **{"marker": "o", "zorder": 3} | style)
 
 
 # ----------------------------------------------------------------------- several runs at once

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 # torchvision's RandomResizedCrop, flip and RandomRotation with the report's ranges.
-_AREA = (0.08, 1.0)
+LEAST_AREA = 0.08
+MAX_ANGLE_DEG = 25.0
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
 _FLIP_SHARE = 0.5
-_MAX_ANGLE_DEG = 25.0
 
 # Larger originals are shrunk once, when they are decoded, until their short side is this many times
 # the output's: the smallest crops, of 8 % of the area, are then enlarged by up to 1.8. (FFCV trains
@@ -41,21 +41,30 @@ def whole_image_maps(sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
     return _compose(boxes, plain.astype(bool), plain, size_px)
 
 
-def random_maps(rng: np.random.Generator, sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
+def random_maps(
+    rng: np.random.Generator,
+    sizes_HW: NDArray,
+    size_px: int,
+    least_area: float = LEAST_AREA,
+    max_angle_deg: float = MAX_ANGLE_DEG,
+) -> NDArray[np.float32]:
     """Return random training maps (N, 2, 3): resized crop, then flip, then rotation.
 
-    The distributions are torchvision's (area 8-100 %, aspect 3/4-4/3, flip 50 %, +-25 degrees). The
-    one deviation: a rotated crop shows what is beside it in the photograph instead of black
-    corners, since all of it is one look into the source; outside the photograph its edge goes on.
+    The distributions are torchvision's (area ``least_area`` to 1, aspect 3/4-4/3, flip 50 %, angle
+    up to ``max_angle_deg`` either way). The one deviation: a rotated crop shows what is beside it
+    in the photograph instead of black corners, since all of it is one look into the source; outside
+    the photograph its edge goes on.
     """
     n = len(sizes_HW)
-    boxes = random_crop_boxes(rng, sizes_HW)
+    boxes = random_crop_boxes(rng, sizes_HW, least_area)
     flips = rng.random(n) < _FLIP_SHARE
-    angles = np.radians(rng.uniform(-_MAX_ANGLE_DEG, _MAX_ANGLE_DEG, n))
+    angles = np.radians(rng.uniform(-max_angle_deg, max_angle_deg, n))
     return _compose(boxes, flips, angles, size_px)
 
 
-def random_crop_boxes(rng: np.random.Generator, sizes_HW: NDArray) -> NDArray[np.int64]:
+def random_crop_boxes(
+    rng: np.random.Generator, sizes_HW: NDArray, least_area: float = LEAST_AREA
+) -> NDArray[np.int64]:
     """Return random boxes (N, 4) of (top, left, height, width) as RandomResizedCrop draws them.
 
     Up to ten tries per image to place a box of random area and aspect; the first that fits is
@@ -64,7 +73,7 @@ def random_crop_boxes(rng: np.random.Generator, sizes_HW: NDArray) -> NDArray[np
     """
     n = len(sizes_HW)
     heights, widths = (sizes_HW[:, i, None].astype(np.float64) for i in (0, 1))
-    area = heights * widths * rng.uniform(*_AREA, (n, _TRIES))
+    area = heights * widths * rng.uniform(least_area, 1.0, (n, _TRIES))
     aspect = np.exp(rng.uniform(*np.log(_ASPECT), (n, _TRIES)))
     box_w, box_h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
     fits = (box_w > 0) & (box_w <= widths) & (box_h > 0) & (box_h <= heights)
@@ -117,6 +126,18 @@ def taps(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.ceil(steps_N2 / _MAX_STEP_PX - 1e-6).clip(1, _MAX_TAPS).astype(np.int64)
 
 
-def epoch_rng(seed: int, epoch: int, purpose: Literal["order", "maps"]) -> np.random.Generator:
-    """Return the generator of one purpose in one epoch: what it draws depends on nothing else."""
-    return np.random.default_rng([seed, epoch, ("order", "maps").index(purpose)])
+_PURPOSES = ("order", "maps", "colors", "mixing", "sampling")
+
+
+def epoch_rng(
+    seed: int,
+    epoch: int,
+    purpose: Literal["order", "maps", "colors", "mixing", "sampling"],
+    position: int = 0,
+) -> np.random.Generator:
+    """Return the generator of one purpose in one epoch: what it draws depends on nothing else.
+
+    ``position`` is that of a batch, where each batch draws for itself.
+    """
+    key = [seed, epoch, _PURPOSES.index(purpose)]
+    return np.random.default_rng([*key, position])

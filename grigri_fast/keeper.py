@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from . import checkpoint, figures, files, run
 from .checkpoint import ModelInfo, Progress, State
@@ -25,6 +26,7 @@ class Keeper:
         folder: the run folder.
         config: of the run.
         model, optimizer, scaler, progress: what changes while it trains.
+        average: of the model's weights, where one is kept: then that is the model of an epoch.
         class_names: of the data.
     """
 
@@ -37,7 +39,9 @@ class Keeper:
         scaler: torch.amp.GradScaler,
         progress: Progress,
         class_names: list[str],
+        average: AveragedModel | None = None,
     ) -> None:
+        self._average = average
         self._folder, self._config, self._class_names = folder, config, class_names
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
         self._progress = progress
@@ -69,6 +73,7 @@ class Keeper:
             self._optimizer,
             self._scaler,
             self._progress,
+            self._average,
         )
 
     def keep_epoch(self) -> None:
@@ -80,14 +85,16 @@ class Keeper:
         if not self._progress.batches:  # the weights are those of the epoch's end
             info = ModelInfo(
                 arch=self._config.arch,
-                size_px=self._config.size,
+                size_px=self._config.test_size,
                 class_names=self._class_names,
+                flip_test=self._config.flip_test,
                 epoch=row["epoch"],
                 scores={k.removeprefix("val_"): v for k, v in row.items() if "val_" in k},
             )
+            model = self._model if self._average is None else self._average.module
             if best(history) is row:
-                checkpoint.save(self._folder / run.BEST, self._model, info)
-            checkpoint.save(self._folder / run.LAST, self._model, info)
+                checkpoint.save(self._folder / run.BEST, model, info)
+            checkpoint.save(self._folder / run.LAST, model, info)
         title = f"{self._folder.name}: {self._config.arch} at {self._config.size} px"
         files.write_atomic(self._folder / run.CURVES, figures.curves(history, title))
         files.write_atomic(self._folder / run.RESULTS, run.to_csv(history))

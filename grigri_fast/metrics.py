@@ -290,6 +290,94 @@ def cross_fit(
     return predicted_NC
 
 
+# ---------------------------------------------------------------------------------- curves
+
+
+def precision_recall_curve(
+    scores_N: Array, targets_N: Bools, max_points: int = 200
+) -> tuple[Array, Array]:
+    """Return recall and precision (K,) of one class at its cuts, the highest score first.
+
+    A cut shows all images with the same score or a higher one; only cuts that find another positive
+    are there, and of more than ``max_points`` those at evenly spaced recalls. Empty without
+    positives.
+    """
+    targets_N = _bools(targets_N)
+    cuts_K, steps_K = np.unique(-scores_N[targets_N], return_counts=True)
+    if not len(cuts_K):
+        return np.empty(0), np.empty(0)
+    hits_K = steps_K.cumsum()
+    shown_K = np.searchsorted(np.sort(-scores_N), cuts_K, side="right")
+    kept = np.unique(np.linspace(0, len(cuts_K) - 1, max_points).round().astype(int))
+    return (hits_K / hits_K[-1])[kept], (hits_K / shown_K)[kept]
+
+
+@dataclass(frozen=True)
+class OverThresholds:
+    """Micro-averaged scores at each threshold (T,); precision is NaN where nothing is predicted."""
+
+    thresholds: Array
+    f1: Array
+    precision: Array
+    recall: Array
+
+
+def over_thresholds(
+    probabilities_NC: Array, targets_NC: Bools, num_steps: int = 200
+) -> OverThresholds:
+    """Return micro-F1, precision and recall at evenly spaced thresholds from 0 to 1."""
+    counts, edges = np.histogram(probabilities_NC, num_steps, (0, 1))
+    positives, _ = np.histogram(probabilities_NC[_bools(targets_NC)], num_steps, (0, 1))
+    shown_T, tp_T = (np.cumsum(x[::-1])[::-1] for x in (counts, positives))
+    c = Counts(tp=tp_T, fp=shown_T - tp_T, fn=positives.sum() - tp_T)
+    precision_T = np.where(shown_T > 0, precision(c), np.nan)
+    return OverThresholds(edges[:-1], f1(c), precision_T, recall(c))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often what is said with a probability is so, in bins (B,) of equal width.
+
+    Attributes:
+        edges: of the bins (B + 1).
+        counts: labels, of all images and classes, whose probability is in the bin.
+        said: mean probability, NaN in an empty bin.
+        found: share that is true, NaN in an empty bin.
+        error: expected calibration error, the mean of ``|said - found|`` over all labels.
+    """
+
+    edges: Array
+    counts: NDArray[np.int64]
+    said: Array
+    found: Array
+    error: float
+
+
+def reliability(probabilities_NC: Array, targets_NC: Bools, num_bins: int = 10) -> Reliability:
+    """Return how well calibrated probabilities are.
+
+    Source: Guo et al. 2017, arXiv 1706.04599; here every label of every image is one forecast.
+    """
+    scores = np.ravel(probabilities_NC)
+    counts, edges = np.histogram(scores, num_bins, (0, 1))
+    positives, _ = np.histogram(scores[_bools(np.ravel(targets_NC))], num_bins, (0, 1))
+    sums, _ = np.histogram(scores, num_bins, (0, 1), weights=scores)
+    with np.errstate(invalid="ignore"):
+        said, found = sums / counts, positives / counts
+    error = float(np.abs(sums - positives).sum() / max(1, counts.sum()))
+    return Reliability(edges, counts, said, found, error)
+
+
+def co_occurrence(labels_NC: Bools) -> Array:
+    """Return P(column | row) (C, C): the share of a class's images that have another one too.
+
+    A row is NaN for a class that no image has.
+    """
+    together_CC = labels_NC.T.astype(np.float32) @ labels_NC.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return together_CC.astype(np.float64) / np.diag(together_CC)[:, None]
+
+
 # -------------------------------------------------------------------------------- intervals
 
 

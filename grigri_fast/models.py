@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .errors import GrigriError
+from .networks import GrigriNet, SimpleConvNet, draw_by_he
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB on a scale of 0 to 1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _SIMPLE = "simple"
+_GRIGRI = "grigri"
+_OURS = (_GRIGRI, _SIMPLE)
 _IMAGENET_CLASSES = 1000
 # Auxiliary classifiers stand in the weight files of these; they are built, filled and taken off.
 # Their published weights expect inputs on another scale, which transform_input sees to.
@@ -36,59 +39,29 @@ _WITH_AUX = ("googlenet", "inception_v3")
 _OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 
 
-class SimpleConvNet(nn.Sequential):
-    """The report's network from scratch: thirteen 3x3 convolutions, four poolings, three linears.
-
-    At 128 px and 14 classes it has 11,098,110 parameters. The report does not give its dropout
-    rate; 0.5 is assumed.
-
-    Args:
-        num_classes: size of the output.
-        size_px: side of the input, at least 16; it decides the first linear layer's width.
-    """
-
-    def __init__(self, num_classes: int, size_px: int) -> None:
-        layers: list[nn.Module] = []
-        channels = 3
-        blocks = ((32, 2), (64, 2), (128, 3), (256, 3), (512, 3))
-        for i, (width, depth) in enumerate(blocks):
-            if i:
-                layers.append(nn.MaxPool2d(2, stride=2))
-            for _ in range(depth):
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-        side = size_px // 16
-        layers += [
-            nn.Flatten(),
-            nn.Linear(channels * side * side, 100),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
-            nn.Linear(100, 100),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
-            nn.Linear(100, num_classes),
-        ]
-        super().__init__(*layers)
-
-
 def architectures() -> list[str]:
     """Return the names that ``--arch`` takes."""
-    return [_SIMPLE, *torchvision.models.list_models(module=torchvision.models)]
+    return [*_OURS, *torchvision.models.list_models(module=torchvision.models)]
 
 
-def build(arch: str, num_classes: int, size_px: int) -> nn.Module:
+def build(arch: str, num_classes: int, size_px: int, init: str = "default") -> nn.Module:
     """Return an untrained network with a head of ``num_classes`` logits, in fp32 on the CPU.
+
+    ``init``: how its weights are drawn, ``default`` (as its makers do) or ``he`` (see
+    :func:`networks.draw_by_he`; networks with norms do not need it and stay as they are).
 
     Raises:
         GrigriError: for an unknown name, or images too small or of a side the network cannot take.
     """
     _check_name(arch)
     model = _plain(arch, num_classes, size_px)
-    _check_size(model, arch, size_px)
+    check_size(model, arch, size_px)
     if arch in _WITH_AUX:
         _drop_aux(model)
     if head(model)[1].bias is None:
         _replace_head(model, num_classes)
+    if init == "he" and not any("Norm" in type(m).__name__ for m in model.modules()):
+        draw_by_he(model)
     return model
 
 
@@ -108,7 +81,7 @@ def build_pretrained(arch: str, num_classes: int, size_px: int, weights: str) ->
     """
     _check_name(arch)
     model = _plain(arch, _IMAGENET_CLASSES, size_px)
-    _check_size(model, arch, size_px)
+    check_size(model, arch, size_px)
     if weights == "imagenet":
         state = _imagenet_state(arch)
         source = f"torchvision's weights of {arch}"
@@ -297,8 +270,8 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
 
 def _imagenet_state(arch: str) -> dict[str, torch.Tensor]:
     """Return torchvision's default weights from its cache, or download them into it."""
-    if arch == _SIMPLE:
-        raise GrigriError("there are no ImageNet weights for simple; use --weights none or a file")
+    if arch in _OURS:
+        raise GrigriError(f"there are no ImageNet weights for {arch}; use --weights none or a file")
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     name = weights.url.rsplit("/", 1)[-1]
@@ -318,7 +291,7 @@ def _imagenet_state(arch: str) -> dict[str, torch.Tensor]:
 
 def weight_files(arch: str) -> list[str]:
     """Return the names of torchvision's weight files of an architecture, its default the last."""
-    if arch == _SIMPLE:
+    if arch in _OURS:
         return []
     weights = torchvision.models.get_model_weights(arch)
     urls = [w.url for w in weights if w is not weights.DEFAULT] + [weights.DEFAULT.url]
@@ -354,8 +327,8 @@ def _check_name(arch: str) -> None:
         raise GrigriError(f"--arch {arch}: no such architecture{hint}")
 
 
-def _check_size(model: nn.Module, arch: str, size_px: int) -> None:
-    """Raise GrigriError if the network cannot take images of this size.
+def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") -> None:
+    """Raise GrigriError, naming ``flag``, if the network cannot take images of this size.
 
     Shapes alone go through a copy without data, so it costs little.
     """
@@ -364,7 +337,7 @@ def _check_size(model: nn.Module, arch: str, size_px: int) -> None:
         trial(torch.empty(2, 3, size_px, size_px, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as e:
         reason = str(e).splitlines()[0] if str(e) else "it is too small"
-        raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {reason}") from e
+        raise GrigriError(f"--arch {arch} cannot take {flag} {size_px}: {reason}") from e
 
 
 def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
@@ -373,6 +346,8 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
         if size_px < 16:
             raise GrigriError(f"--arch {arch} cannot take --size {size_px}: it needs 16 or more")
         return SimpleConvNet(num_classes, size_px)
+    if arch == _GRIGRI:
+        return GrigriNet(num_classes)
     options: dict[str, object] = {}
     if arch.startswith("vit_"):
         options["image_size"] = size_px

@@ -196,7 +196,7 @@ class ImageLoader:
     Args:
         paths: image files; row i is ``paths[i]``.
         found: what :func:`inspect` said of them.
-        size_px: side of the square output.
+        size_px: side of the square output, the largest where an epoch has another one.
         batch_size: images in a batch (a batch may hold a few more, see :func:`cut`).
         device: where batches end up.
         threads: CPU threads for reading, decoding and warping.
@@ -270,6 +270,9 @@ class ImageLoader:
         augment: bool,
         bad: Iterable[int] = (),
         first: int = 0,
+        size_px: int | None = None,
+        least_area: float = geometry.LEAST_AREA,
+        max_angle_deg: float = geometry.MAX_ANGLE_DEG,
     ) -> Iterator[Batch]:
         """Yield every row once, in an order and with maps that seed and epoch decide.
 
@@ -279,20 +282,27 @@ class ImageLoader:
             augment: random maps; otherwise those of evaluation.
             bad: rows that are left out; the others keep their place and their pixels.
             first: batches that were done before (``Batch.position``).
+            size_px: side of the output, by default the loader's.
+            least_area, max_angle_deg: of the random maps.
         """
+        size_px = size_px or self._size_px
         order = geometry.epoch_rng(seed, epoch, "order").permutation(rows)
         if augment:
             rng = geometry.epoch_rng(seed, epoch, "maps")
-            maps = geometry.random_maps(rng, self._sizes_HW, self._size_px)
+            maps = geometry.random_maps(rng, self._sizes_HW, size_px, least_area, max_angle_deg)
         else:
-            maps = geometry.whole_image_maps(self._sizes_HW, self._size_px)
+            maps = geometry.whole_image_maps(self._sizes_HW, size_px)
         batches = without(cut(order, self._batch_size)[first:], bad)
-        return self._run_ahead(batches, maps, first, min_images=2)
+        return self._run_ahead(batches, maps, size_px, first, min_images=2)
 
-    def eval_epoch(self, rows: NDArray[np.intp]) -> Iterator[Batch]:
-        """Yield every row exactly once, in order, whole images without randomness."""
-        maps = geometry.whole_image_maps(self._sizes_HW, self._size_px)
-        return self._run_ahead(cut(rows, self._batch_size), maps, 0, min_images=1)
+    def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
+        """Yield every row exactly once, in order, whole images without randomness.
+
+        ``size_px``: side of the output, by default the loader's.
+        """
+        size_px = size_px or self._size_px
+        maps = geometry.whole_image_maps(self._sizes_HW, size_px)
+        return self._run_ahead(cut(rows, self._batch_size), maps, size_px, 0, min_images=1)
 
     def close(self) -> None:
         """Free the decoders, the threads and the cache."""
@@ -306,6 +316,7 @@ class ImageLoader:
         self,
         row_batches: list[NDArray[np.intp]],
         maps: NDArray[np.float32],
+        size_px: int,
         first: int,
         min_images: int,
     ) -> Iterator[Batch]:
@@ -318,7 +329,9 @@ class ImageLoader:
         try:
             while True:
                 for position, rows in todo:
-                    coming.append(self._pool.submit(self._make, rows, maps[rows], position))
+                    coming.append(
+                        self._pool.submit(self._make, rows, maps[rows], size_px, position)
+                    )
                     if len(coming) == self._num_tasks + _AHEAD:
                         break
                 if not coming or self._give_up():
@@ -348,13 +361,15 @@ class ImageLoader:
                 future.cancel()
             wait(coming, _LEAVE_S)  # one that hangs is left behind
 
-    def _make(self, rows: NDArray[np.intp], maps: NDArray[np.float32], position: int) -> Batch:
+    def _make(
+        self, rows: NDArray[np.intp], maps: NDArray[np.float32], size_px: int, position: int
+    ) -> Batch:
         """Return the batch of those rows that can be used."""
         views, dropped = self._pixels(rows)
         good = np.array([row in views for row in rows.tolist()], dtype=bool)
         rows, maps = rows[good], maps[good]
         look = self._look_on_host if self._host_warp else self._look_on_device
-        images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps)
+        images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps, size_px)
         return Batch(images_NHWC, self._to_device(rows), position, dropped)
 
     # ---------------------------------------------------------------------- reading, decoding
@@ -471,28 +486,36 @@ class ImageLoader:
     # -------------------------------------------------------------------------------- warping
 
     def _look_on_host(
-        self, rows: NDArray[np.intp], views: list[torch.Tensor], maps: NDArray[np.float32]
+        self,
+        rows: NDArray[np.intp],
+        views: list[torch.Tensor],
+        maps: NDArray[np.float32],
+        size_px: int,
     ) -> torch.Tensor:
         """Return the output images (N, size_px, size_px, 3)."""
-        images_NHWC = np.empty((len(rows), self._size_px, self._size_px, 3), dtype=np.uint8)
+        images_NHWC = np.empty((len(rows), size_px, size_px, 3), dtype=np.uint8)
         sizes = self._sizes_HW[rows].tolist()
         images = [v.numpy().reshape(*size, 3) for v, size in zip(views, sizes, strict=True)]
         warp.on_host(images, maps, images_NHWC)
         return torch.from_numpy(images_NHWC)
 
     def _look_on_device(
-        self, rows: NDArray[np.intp], views: list[torch.Tensor], maps: NDArray[np.float32]
+        self,
+        rows: NDArray[np.intp],
+        views: list[torch.Tensor],
+        maps: NDArray[np.float32],
+        size_px: int,
     ) -> torch.Tensor:
         """Return the output images (N, size_px, size_px, 3) on the device."""
         if not len(rows):
-            shape = (0, self._size_px, self._size_px, 3)
+            shape = (0, size_px, size_px, 3)
             return torch.empty(shape, dtype=torch.uint8, device=self._device)
         sizes_HW = self._sizes_HW[rows]
         firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
         with self._on_stream():
             pixels_P3 = torch.cat([view.to(self._device) for view in views])
             on_device = [self._to_device(array) for array in (firsts, sizes_HW, maps)]
-            images_NHWC = warp.on_device(pixels_P3, *on_device, geometry.taps(maps), self._size_px)
+            images_NHWC = warp.on_device(pixels_P3, *on_device, geometry.taps(maps), size_px)
             if self._stream is not None:
                 self._stream.synchronize()  # a thread of the loader waits, not the step
         return images_NHWC

@@ -102,7 +102,8 @@ def _scores(micro_f1: float, subset_accuracy: float) -> dict[str, float]:
 
 # The report's weight decay of the first experiments is not given: none is assumed.
 _PLAIN = {
-    **{"arch": "resnet18", "size": 128, "batch_size": 32, "freeze_backbone": False},
+    **{"recipe": "report", "arch": "resnet18", "size": 128, "batch_size": 32},
+    **{"freeze_backbone": False},
     **{"loss": "bce", "optimizer": "sgd", "schedule": "constant", "lr": 0.01, "momentum": 0.9},
     **{"momentum_min": None, "weight_decay": 0.0, "augment": False},
 }
@@ -526,7 +527,7 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
     torch.manual_seed(SEED)
     num_classes = len(data.class_names)
     if config.weights == "none":
-        model = models.build(config.arch, num_classes, config.size)
+        model = models.build(config.arch, num_classes, config.size, config.init)
     else:
         model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
     folder = study.folder(row)

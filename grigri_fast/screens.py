@@ -36,10 +36,12 @@ from .reproduce import Finding, Row, Study
 from .split import Split, frequencies
 from .survey import Survey
 from .train import Result
+from .tune import DONE, PRUNED, Trial, Tuned
 
 _PIPE_STEP_EVERY_S = 30  # a step line in a pipe, where an epoch takes longer than that
 _SHOWN_PATHS = 20  # of a list of files; the rest is counted
 _SHOWN_PREDICTIONS = 200
+_SHOWN_TRIALS = 10
 _HEADS = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
 
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
@@ -104,6 +106,7 @@ class TrainScreen:
         )
         self._task = self._bar.add_task("", total=None, text="", visible=False)
         self._head_shown = False
+        self._prefix = ""
         self._said_s = time.monotonic()
 
     def __enter__(self) -> "TrainScreen":
@@ -136,7 +139,7 @@ class TrainScreen:
         if self._live:
             self._bar.update(
                 self._task,
-                description=f"epoch {epoch}",
+                description=f"{self._prefix}epoch {epoch}",
                 completed=step,
                 total=num_steps,
                 text=text,
@@ -144,7 +147,7 @@ class TrainScreen:
             )
         elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
             self._said_s = time.monotonic()
-            say(f"epoch {epoch}  step {step}/{num_steps}  {text}")
+            say(f"{self._prefix}epoch {epoch}  step {step}/{num_steps}  {text}")
 
     def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Print the line of an epoch."""
@@ -168,6 +171,58 @@ class TrainScreen:
             f"{row['images_per_s']:7,.0f}{row['seconds']:5.0f}"
         )
         self._said_s = time.monotonic()
+
+
+class TuneScreen(TrainScreen):
+    """Shows a search: a bar while a trial goes on, and a line per trial that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+        self._trial: Trial | None = None
+
+    def trial_starts(self, trial: Trial, num_trials: int) -> None:
+        """Show which trial goes on."""
+        self._trial = trial
+        self._prefix = f"{trial.name} of {num_trials}, "
+
+    def note(self, text: str) -> None:
+        """Print a line, but not what all trials say again."""
+        name = self._trial.name if self._trial else ""
+        key = text.replace(name, "") if name else text
+        if key not in self._said and not text.startswith("run folder "):
+            say(text)
+        self._said.add(key)
+
+    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+        """Show nothing: the line of a trial is enough."""
+
+    def trial_ends(self, trial: Trial, is_best: bool) -> None:
+        """Print the line of a trial."""
+        widths = {name: max(10, len(name) + 2) for name in trial.params}
+        if not self._head_shown:
+            self._head_shown = True
+            names = "".join(f"{name:>{width}}" for name, width in widths.items())
+            _out.print(f"[bold]{'trial':11}{names}{'epochs':>8}{'mAP':>8}[/bold]")
+        values = "".join(f"{_plain(trial.params[n]):>{width}}" for n, width in widths.items())
+        star = "[green]*[/green]" if is_best else " "
+        end = {DONE: "", PRUNED: " pruned"}.get(trial.state, f" failed: {escape(trial.reason)}")
+        _out.print(
+            f"{trial.name:11}{values}{trial.epochs:8}{_number_or_dash(trial.score):>8}{star}{end}",
+            soft_wrap=True,
+        )
+        self._said_s = time.monotonic()
+
+
+def _number_or_dash(value: float | None) -> str:
+    return _number(math.nan if value is None else value)
+
+
+def _plain(value: Any) -> str:
+    """Return an option's value in few characters."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 class StudyScreen:
@@ -336,6 +391,44 @@ def show_survey(data: Dataset, found: Survey) -> None:
         say("\nFiles that cannot be used")
         for path, reason in found.bad.items():
             say(f"  {path}: {reason}")
+
+
+def show_tuning(found: Tuned) -> None:
+    """Print the best trials, what their scores are worth, and what to do next."""
+    best, trials = found.best, found.trials
+    ranked = sorted((t for t in trials if t.state == DONE), key=lambda t: (-t.score, t.number))
+    say(f"\nthe best trials, on {found.num_val:,} validation images after the last epoch\n")
+    table = _table("trial", "mAP", "micro-F1, cross-fitted", *found.space)
+    for t in ranked[:_SHOWN_TRIALS]:
+        micro_f1 = _interval(Interval(t.micro_f1, t.micro_f1_low, t.micro_f1_high))
+        name = t.name + (" (the start)" if t.number == 0 else "")
+        table.add_row(name, _number(t.score), micro_f1, *(_plain(t.params[n]) for n in found.space))
+    _out.print(table)
+    num_pruned = sum(t.state == PRUNED for t in trials)
+    num_failed = len(trials) - len(ranked) - num_pruned
+    say(
+        f"\n{len(trials)} trials: {len(ranked)} trained to the end, {num_pruned} pruned,"
+        f" {num_failed} failed"
+    )
+    if found.importance:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in found.importance.items())
+        say(f"what mattered (PED-ANOVA): {shares}")
+    start = next((t for t in ranked if t.number == 0), None)
+    if best is start:
+        say(f"nothing was better than the start ({start.score:.4f})")
+    elif start is not None:
+        say(f"mAP {best.score:.4f}, {best.score - start.score:.4f} above the start")
+    if len(ranked) > 1:
+        say(
+            f"the best of {len(ranked)} on the same {found.num_val:,} images flatters; by how much"
+            f" is not known without a test part{'' if found.num_test else ' (--test 0.1)'}"
+        )
+    if found.num_test:
+        say(f"no trial has seen the {found.num_test:,} images of the test part")
+    say(f"everything is in {found.folder}")
+    say(f"next: grigri-fast train --config {found.folder / 'best.toml'}")
+    part = " --part test" if found.num_test else " --save"
+    say(f"      grigri-fast eval {found.folder / best.name}{part}")
 
 
 # --------------------------------------------------------------------------------- bench

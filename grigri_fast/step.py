@@ -127,7 +127,7 @@ class TrainStep:
 
         Args:
             images_NHWC: uint8 RGB on the device.
-            targets_NC: float32 0/1 on the device.
+            targets_NC: float32 0 to 1 on the device.
         """
         with self._off_the_default_stream():
             self._make(images_NHWC, targets_NC)
@@ -160,6 +160,9 @@ class TrainStep:
             )
             self._update()
             return
+        if self._graph is not None and self._images_NHWC.shape != images_NHWC.shape:
+            self._graph, self._graph_gradients = None, []  # images have grown
+            self._num_full = 0
         self._num_full += 1
         if self._num_full <= _WARM_UP_STEPS:
             self.compute_gradients(self._compiled, images_NHWC, targets_NC)
@@ -218,7 +221,7 @@ class TrainStep:
         is_finite = (loss + norm).isfinite()
         self._left_out.copy_(~is_finite)
         self._number += 1
-        predicted_NC, true_NC = logits_NC > 0, targets_NC > 0
+        predicted_NC, true_NC = logits_NC > 0, targets_NC > 0.5  # blended ones are in between
         of_batch = torch.stack(
             [
                 loss.double() * len(logits_NC),

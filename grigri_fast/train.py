@@ -21,6 +21,7 @@ from . import (
     devices,
     evaluate,
     files,
+    geometry,
     inspection,
     interrupt,
     metrics,
@@ -29,11 +30,13 @@ from . import (
     pipeline,
     provenance,
     run,
+    sampling,
     split,
     trial,
     tuning,
 )
 from . import keeper as keeping
+from .augment import Augmentation
 from .checkpoint import Progress
 from .config import AUTO, TrainConfig, memory_size, read_toml, resolve, write_toml
 from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
@@ -155,7 +158,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             pipeline.ImageLoader,
             data.paths,
             found,
-            size_px=config.size,
+            size_px=max(config.size, config.test_size),
             device=device,
             threads=threads,
             on_slow=watch.note,
@@ -183,9 +186,11 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ------------------------------------------------------------------------- the model
         if config.weights == "none" or state is not None:
-            model = models.build(config.arch, num_classes, config.size)
+            model = models.build(config.arch, num_classes, config.size, config.init)
         else:
             model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
+        models.check_size(model, config.arch, config.start_size, "--start-size")
+        models.check_size(model, config.arch, config.test_size, "--test-size")
         models.start_bias_at_log_odds(model, data.targets_NC[train_rows].mean(0))
         if config.freeze_backbone:
             models.freeze_backbone(model)
@@ -199,11 +204,13 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             f"{config.arch} at {config.size} px, weights {config.weights}: "
             f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
         )
-        optimizer = optim.make_optimizer(config, trained)
+        optimizer = optim.make_optimizer(config, trained, models.head(model)[1].parameters())
+        average = optim.averaged(model, config.ema) if config.ema else None
+        shown_model = model if average is None else average.module
         scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
         loss_of = LOSSES[config.loss]
         if state is not None:
-            state.restore(model, optimizer, scaler)
+            state.restore(model, optimizer, scaler, average)
 
         if config.compile == "auto" and (fitted or config.activation_checkpointing):
             config = dataclasses.replace(config, compile="off")  # no trial has compiled anything
@@ -222,7 +229,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
         most = None if fitted is None else fitted.to_spare
-        cache = pipeline.plan_cache(config.cache, found, config.size, device, most)
+        largest = max(config.size, config.test_size)
+        cache = pipeline.plan_cache(config.cache, found, largest, device, most)
 
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
@@ -250,7 +258,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         # --------------------------------------------------------------------- the main loop
         stop = stack.enter_context(interrupt.deferred(watch.note))
         keeper = keeping.Keeper(
-            folder, config, model, optimizer, scaler, progress, data.class_names
+            folder, config, model, optimizer, scaler, progress, data.class_names, average
         )
         stack.enter_context(keeper.advice_on_errors())
         if state is None:
@@ -281,11 +289,13 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
         predict_logits = functools.partial(
             evaluate.predict_logits,
-            model,
+            shown_model,
             loader,
             device=device,
             amp=amp,
             micro_batch_size=config.micro_batch_size,
+            size_px=config.test_size,
+            flip=config.flip_test,
         )
 
         def store_after_the_last_step(kind: object, error: object, trace: object) -> None:
@@ -316,19 +326,30 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         stack.push(store_after_the_last_step)
         targets_NC = torch.from_numpy(data.targets_NC).to(device)
+        augmentation = Augmentation(config, len(data), device)
+        factors_N = None
+        if config.sampler == "balanced":
+            factors_N = sampling.repeat_factors(data.targets_NC[train_rows], config.most_repeats)
         logits_NC = None
         shown_s = time.perf_counter()
         for epoch in range(progress.epoch, config.epochs + 1):
             epoch_start_s, seen_before = time.perf_counter(), progress.num_seen
             models.set_training(model, config.freeze_backbone)
             make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
+            augmentation.start_epoch(epoch)
+            rows = train_rows
+            if factors_N is not None:
+                rng = geometry.epoch_rng(config.seed, epoch, "sampling")
+                rows = sampling.drawn(rng, train_rows, factors_N)
             batches = loader.train_epoch(
-                train_rows,
+                rows,
                 seed=config.seed,
                 epoch=epoch,
                 augment=config.augment,
                 bad=quarantine.rows(since=1),
                 first=progress.batches,
+                size_px=size_in_epoch(config, epoch),
+                **_maps_of(config),
             )
             for batch in batches:
                 _leave_out(batch.dropped, epoch, quarantine, folder, watch)
@@ -342,7 +363,13 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 optim.set_lr_and_momentum(optimizer, lr, momentum)
 
                 # --- forward, backward, update, metrics: all on the device
-                make_step(batch.images_NHWC, targets_NC[batch.rows_N])
+                make_step(
+                    *augmentation(
+                        batch.images_NHWC, targets_NC[batch.rows_N], batch.rows_N, batch.position
+                    )
+                )
+                if average is not None:
+                    average.update_parameters(model)
                 unseen.append((step, batch.rows_N, lr))
                 budget.require_held()
 
@@ -414,6 +441,27 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
 
 # ----------------------------------------------------------------------------------- helpers
+
+
+def size_in_epoch(config: TrainConfig, epoch: int) -> int:
+    """Return the side of the images in an epoch, from 1, of a resolved config.
+
+    From ``start_size`` it grows in steps of 16 px (or to an odd end) to ``size``, evenly over the
+    first two thirds of the epochs; the last third has ``size``.
+    """
+    way = min(1.0, 1.5 * (epoch - 1) / config.epochs)
+    size = config.start_size + way * (config.size - config.start_size)
+    return (
+        config.size if way == 1 else min(config.size, max(config.start_size, int(size) // 16 * 16))
+    )
+
+
+def _maps_of(config: TrainConfig) -> dict[str, float]:
+    """Return what the random maps are drawn with; nothing without augmentation."""
+    if not config.augment:
+        return {}
+    return {"least_area": config.least_area, "max_angle_deg": config.rotation}
+
 
 _NUM_TOTALS = 5  # of the sums: those that make the epoch's training scores
 

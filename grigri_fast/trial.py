@@ -227,7 +227,11 @@ def prepare(
         models.freeze_backbone(model)
     if tried.checkpointing:
         models.checkpoint_activations(model)
-    optimizer = optim.make_optimizer(config, [p for p in model.parameters() if p.requires_grad])
+    optimizer = optim.make_optimizer(
+        config,
+        [p for p in model.parameters() if p.requires_grad],
+        models.head(model)[1].parameters(),
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
     step = TrainStep(
         model,
@@ -252,11 +256,13 @@ def _train(
 ) -> None:
     """Train a network of the run's shape for some steps, evaluate a batch, store the state."""
     model, optimizer, scaler, step = prepare(tried, config, num_classes, device, amp)
+    average = optim.averaged(model, config.ema) if config.ema else None
     images_NHWC = random_images(tried.batch_size, config.size, device)
     targets_NC = torch.zeros(tried.batch_size, num_classes, device=device)
     for _ in range(_NUM_STEPS[device.type]):
         step(images_NHWC, targets_NC)
-    forward(model, images_NHWC[: tried.micro_batch_size], amp)  # beside the graph
+    shown_NHWC = random_images(tried.micro_batch_size, config.test_size, device)
+    forward(model, shown_NHWC, amp)  # beside the graph
     models.set_training(model, config.freeze_backbone)
     if tried.batch_size > 2:
         step(images_NHWC[:-1], targets_NC[:-1])
@@ -264,9 +270,9 @@ def _train(
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state"
             progress = checkpoint.Progress()
-            checkpoint.save_state(file, file, model, optimizer, scaler, progress)
+            checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
             step(images_NHWC, targets_NC)
-            checkpoint.save_state(file, file, model, optimizer, scaler, progress)
+            checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
 
 
 def random_images(num_images: int, size_px: int, device: torch.device) -> torch.Tensor:

@@ -10,21 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"files", "interrupt"},
+    {"files", "interrupt", "networks"},
     {
-        "config",
-        "metrics",
-        "losses",
-        "optim",
-        "geometry",
-        "devices",
-        "imagefile",
-        "memory",
-        "plan",
-        "document",
+        *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
+        *("plan", "charts", "page", "document"),
     },
-    {"dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual", "ledger"},
     {
+        *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
+        *("ledger", "sampling"),
+    },
+    {
+        "augment",
         "inspection",
         "pipeline",
         "step",
@@ -35,7 +31,9 @@ FLOORS = [
         "figures",
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
-    {"bench", "profiling", "reproduce", "study", "screens", "cli"},
+    {
+        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
+    },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Steps within a floor, each with its reason.
@@ -62,6 +60,10 @@ SAME_FLOOR = {
     ("screens", "reproduce"),
     ("cli", "reproduce"),
     ("cli", "study"),
+    ("screens", "tune"),
+    ("cli", "tune"),
+    ("cli", "report"),
+    ("page", "charts"),  # its style is a part of the page's
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 
@@ -101,6 +103,7 @@ def test_imports_only_point_down(module: str) -> None:
         ("skmultilearn", {"split"}),
         ("torchvision", {"models", "usual"}),
         ("matplotlib", {"figures"}),
+        ("optuna", {"tune"}),
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
@@ -110,8 +113,10 @@ def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> Non
 COMMANDS = [
     [],
     ["train"],
+    ["tune"],
     ["eval"],
     ["predict"],
+    ["report"],
     ["bench"],
     ["reproduce"],
     ["data"],

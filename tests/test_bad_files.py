@@ -20,7 +20,13 @@ from small_set import CLASSES, decoded, labels_of, write_image
 from grigri_fast import pipeline
 from grigri_fast.inspection import inspect
 
-SMALL = ["--arch=shufflenet_v2_x0_5", "--weights=none", "--size=32", "--epochs=2"]
+SMALL = [
+    "--arch=shufflenet_v2_x0_5",
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--epochs=2",
+]
 SMALL += ["--batch-size=8", "--amp=fp32", "--threads=1"]
 
 

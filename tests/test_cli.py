@@ -21,7 +21,14 @@ from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import __version__, checkpoint, dataset
 
-SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=1", "--batch-size=16"]
+SMALL = [
+    "--arch=resnet18",
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--epochs=1",
+    "--batch-size=16",
+]
 SMALL += ["--threads=1"]  # for the commands that run in a process of their own
 FILES = {
     "best.safetensors",

@@ -14,7 +14,14 @@ from small_set import write_image
 from grigri_fast import checkpoint
 from grigri_fast.cli import main
 
-SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=1", "--batch-size=16"]
+SMALL = [
+    "--arch=resnet18",
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--epochs=1",
+    "--batch-size=16",
+]
 
 
 @pytest.fixture

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from grigri_fast.config import TrainConfig, checkpoint_interval, read_toml, resolve, write_toml
+from grigri_fast.config import (
+    RECIPES,
+    TrainConfig,
+    checkpoint_interval,
+    read_toml,
+    resolve,
+    write_toml,
+)
 from grigri_fast.errors import GrigriError
 
 
@@ -22,7 +29,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def test_the_defaults_are_the_reports_final_recipe() -> None:
+def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> None:
     config = resolve(TrainConfig(data="photos"))
     assert dataclasses.asdict(config) == {
         "data": "photos",
@@ -37,7 +44,12 @@ def test_the_defaults_are_the_reports_final_recipe() -> None:
         "arch": "resnet34",
         "weights": "imagenet",
         "freeze_backbone": False,
+        "init": "default",
         "size": 224,
+        "start_size": 224,
+        "test_size": 224,
+        "flip_test": False,
+        "recipe": "report",
         "epochs": 20,
         "batch_size": 32,
         "micro_batch_size": None,
@@ -46,11 +58,24 @@ def test_the_defaults_are_the_reports_final_recipe() -> None:
         "optimizer": "sgd",
         "schedule": "onecycle",
         "lr": 0.01,
+        "head_lr_factor": 1.0,
+        "warm_up": 0.3,
         "momentum": 0.95,
         "momentum_min": 0.85,
         "weight_decay": 1e-4,
-        "augment": True,
+        "decay_all": True,
+        "ema": 0.0,
+        "sampler": "shuffle",
+        "most_repeats": 4.0,
         "seed": 0,
+        "augment": True,
+        "least_area": 0.08,
+        "rotation": 25.0,
+        "color": 0.0,
+        "erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
         "device": "auto",
         "amp": "auto",
         "memory_limit": None,
@@ -98,6 +123,15 @@ def test_every_option_is_documented() -> None:
         ({"momentum": 0.9, "momentum_min": 0.9}, {"momentum": 0.9, "momentum_min": 0.9}),
         ({"optimizer": "rmsprop", "momentum": 0.9}, {"momentum": 0.9, "momentum_min": 0.85}),
         ({}, {"val": 0.2, "test": 0.0}),
+        ({}, {"recipe": "report", "optimizer": "sgd", "ema": 0.0, "flip_test": False}),
+        ({"weights": "none"}, {"recipe": "best", **RECIPES["best"]}),
+        ({"weights": "none", "recipe": "report"}, RECIPES["report"]),
+        ({"recipe": "best", "ema": 0.0}, RECIPES["best"] | {"ema": 0.0}),
+        ({"recipe": "best", "optimizer": "adam"}, {"lr": 0.001, "ema": RECIPES["best"]["ema"]}),
+        ({"recipe": "best", "optimizer": "sgd"}, {"lr": 0.01}),
+        ({"augment": False}, {"least_area": None, "rotation": None, "color": 0.0, "mixup": 0.0}),
+        ({"size": 96}, {"start_size": 96, "test_size": 96}),
+        ({"size": 96, "start_size": 64, "test_size": 128}, {"start_size": 64, "test_size": 128}),
         ({"val": 0.1}, {"val": 0.1, "test": 0.0}),
         ({"test": 0.3}, {"val": 0.2, "test": 0.3}),
         ({"split": "s.json"}, {"val": None, "test": None, "split": "s.json"}),
@@ -148,7 +182,23 @@ NAN, INF = math.nan, math.inf
         ("threads", [0, -1]),
         ("seed", [-1, 2**32]),
         ("name", ["", "a/b", "/", ".", "..", ".hidden", "a\0b"]),
-        ("loss", ["focal", "", "BCE"]),
+        ("loss", ["hinge", "", "BCE"]),
+        ("recipe", ["", "Best"]),
+        ("init", ["xavier"]),
+        ("sampler", ["random"]),
+        ("warm_up", [-0.1, 1, NAN]),
+        ("ema", [-0.1, 1, NAN]),
+        ("color", [-0.1, 1, NAN]),
+        ("label_smoothing", [-0.1, 1, NAN]),
+        ("least_area", [0, 1.1, NAN]),
+        ("rotation", [-1, 181, NAN]),
+        ("erasing", [-0.1, 1.1, NAN]),
+        ("cutmix", [-0.1, 1.1, NAN]),
+        ("mixup", [-0.1, INF, NAN]),
+        ("head_lr_factor", [0, -1, INF, NAN]),
+        ("most_repeats", [0.9, INF, NAN]),
+        ("start_size", [0]),
+        ("test_size", [0]),
         ("optimizer", ["lion"]),
         ("schedule", ["cosine"]),
         ("device", ["gpu"]),
@@ -177,6 +227,13 @@ def test_a_value_out_of_range_is_an_error(name: str, values: list) -> None:
         ("limit", [1, None]),
         ("threads", [1, None]),
         ("seed", [0, 2**32 - 1]),
+        ("least_area", [1e-3, 1]),
+        ("rotation", [0, 180]),
+        ("erasing", [0, 1]),
+        ("cutmix", [0, 1]),
+        ("mixup", [0, 8]),
+        ("ema", [0, 0.9999, None]),
+        ("recipe", ["report", "best", None]),
         ("name", ["a", "a.b", "ünï code", None]),
     ],
 )
@@ -193,6 +250,11 @@ def test_a_value_at_the_edge_is_fine(name: str, values: list) -> None:
         ({"val": 0.5, "test": 0.5}, ["--val and --test"]),
         ({"val": 0.9, "test": 0.3}, ["--val and --test"]),
         ({"schedule": "constant", "momentum_min": 0.8}, ["--momentum-min", "onecycle"]),
+        ({"schedule": "constant", "warm_up": 0.1}, ["--warm-up", "onecycle"]),
+        ({"augment": False, "color": 0.1}, ["--color", "--no-augment"]),
+        ({"augment": False, "mixup": 0.2}, ["--mixup", "--no-augment"]),
+        ({"start_size": 96, "size": 64}, ["--start-size 96", "--size 64"]),
+        ({"freeze_backbone": True, "head_lr_factor": 2}, ["--head-lr-factor", "--lr"]),
     ],
     ids=str,
 )

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
-from grigri_fast.losses import LOSSES, bce, mse
+from grigri_fast.losses import LOSSES, asl, bce, focal, mse
 
 
 def random_case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -13,7 +14,7 @@ def random_case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
 
 
 def test_the_losses_have_their_names() -> None:
-    assert {"bce": bce, "mse": mse} == LOSSES
+    assert {"bce": bce, "mse": mse, "focal": focal, "asl": asl} == LOSSES
 
 
 def test_bce_equals_its_definition_and_torchs() -> None:
@@ -29,6 +30,36 @@ def test_mse_equals_its_definition_and_torchs() -> None:
     p = torch.sigmoid(logits_NC)
     torch.testing.assert_close(mse(logits_NC, targets_NC), ((p - targets_NC) ** 2).mean())
     torch.testing.assert_close(mse(logits_NC, targets_NC), torch.nn.MSELoss()(p, targets_NC))
+
+
+def test_focal_equals_its_definition_and_torchvisions() -> None:
+    logits_NC, targets_NC = random_case()
+    theirs = sigmoid_focal_loss(logits_NC, targets_NC, alpha=-1, gamma=2, reduction="mean")
+    torch.testing.assert_close(focal(logits_NC, targets_NC), theirs)
+
+
+def test_asl_equals_its_definition() -> None:
+    """By hand from the paper: (1 - p) log p, and p_m^4 log(1 - p_m) with p_m = max(p - 0.05, 0)."""
+    logits_NC, targets_NC = random_case()
+    p = torch.sigmoid(logits_NC)
+    lowered = torch.relu(p - 0.05)
+    expected = torch.where(
+        targets_NC == 1, -(1 - p) * p.log(), -(lowered**4) * (1 - lowered).log()
+    ).mean()
+    torch.testing.assert_close(asl(logits_NC, targets_NC), expected)
+    easy = torch.tensor([[-4.0]], requires_grad=True)  # p = 0.018: no pull at all
+    asl(easy, torch.zeros(1, 1)).backward()
+    assert easy.grad.item() == 0.0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("logit", [1e4, -1e4])
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_every_loss_and_its_gradient_stay_finite(name: str, logit: float, target: float) -> None:
+    logits_NC = torch.full((2, 3), logit, requires_grad=True)
+    loss = LOSSES[name](logits_NC, torch.full((2, 3), target))
+    loss.backward()
+    assert loss.isfinite() and logits_NC.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", LOSSES)

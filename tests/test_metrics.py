@@ -613,3 +613,64 @@ def test_the_interval_of_map_without_positives(targets: list, value: float) -> N
     weights_RN = np.array([[1, 1], [0, 2], [2, 0]], dtype=np.float32)
     found = metrics.bootstrap_map(scores_NC, targets_NC, weights_RN)
     assert np.array_equal([found.value, found.low, found.high], [value] * 3, equal_nan=True)
+
+
+# ---------------------------------------------------------------------------------- curves
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_curve_goes_through_scikit_learns_points_and_sums_to_ap(seed: int) -> None:
+    scores_NC, targets_NC = random_case(seed)
+    for scores_N, targets_N in zip(scores_NC.T, targets_NC.T, strict=True):
+        recall, precision = metrics.precision_recall_curve(scores_N, targets_N, max_points=10**6)
+        if not targets_N.any():
+            assert len(recall) == len(precision) == 0
+            continue
+        p, r, _ = sk.precision_recall_curve(targets_N, scores_N)
+        points = set(zip(r.round(9), p.round(9), strict=True))
+        assert set(zip(recall.round(9), precision.round(9), strict=True)) <= points
+        steps = np.diff(recall, prepend=0)
+        assert (steps * precision).sum() == pytest.approx(
+            sk.average_precision_score(targets_N, scores_N)
+        )
+        few, _ = metrics.precision_recall_curve(scores_N, targets_N, max_points=3)
+        assert len(few) <= 3 and few[-1] == recall[-1] == 1 and set(few) <= set(recall)
+
+
+def test_scores_over_thresholds_are_those_of_predictions() -> None:
+    rng = np.random.default_rng(0)
+    scores_NC, targets_NC = rng.integers(0, 101, (60, 4)) / 100, rng.random((60, 4)) < 0.3
+    over = metrics.over_thresholds(scores_NC, targets_NC, num_steps=20)
+    for k, threshold in enumerate(over.thresholds):
+        c = metrics.count(scores_NC >= threshold, targets_NC)
+        assert over.f1[k] == metrics.micro_f1(c)
+        assert over.recall[k] == c.tp.sum() / (c.tp + c.fn).sum()
+        assert over.precision[k] == c.tp.sum() / (c.tp + c.fp).sum()
+    nothing = metrics.over_thresholds(np.zeros((3, 2)), np.zeros((3, 2), bool), num_steps=2)
+    assert np.isnan(nothing.precision[1]) and nothing.precision[0] == 0 == nothing.recall[0]
+
+
+def test_reliability_of_numbers_worked_out_by_hand() -> None:
+    scores_NC = np.array([[0.05, 0.15], [0.1, 1.0], [0.95, 0.9]])
+    targets_NC = np.array([[0, 1], [0, 1], [1, 0]], dtype=bool)
+    found = metrics.reliability(scores_NC, targets_NC)
+    assert found.counts.tolist() == [1, 2, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert found.said[[0, 1, 9]] == pytest.approx([0.05, 0.125, 0.95])
+    assert found.found[[0, 1, 9]] == pytest.approx([0, 0.5, 2 / 3])
+    assert np.isnan(found.said[2]) and np.isnan(found.found[2])
+    expected = (1 * 0.05 + 2 * 0.375 + 3 * (0.95 - 2 / 3)) / 6
+    assert found.error == pytest.approx(expected)
+
+
+def test_a_calibrated_forecast_has_little_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((20_000, 2))
+    assert metrics.reliability(scores, rng.random(scores.shape) < scores).error < 0.01
+    assert metrics.reliability(scores**2, rng.random(scores.shape) < scores).error > 0.1
+
+
+def test_co_occurrence_is_conditional_on_the_row() -> None:
+    labels_NC = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool)
+    shares = metrics.co_occurrence(labels_NC)
+    assert np.array_equal(shares[:2], [[1, 0.5, 0], [1, 1, 0]])
+    assert np.isnan(shares[2]).all()

@@ -3,7 +3,14 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.optim import lr_and_momentum, make_optimizer, set_lr_and_momentum
+from grigri_fast.optim import (
+    Muon,
+    averaged,
+    lr_and_momentum,
+    make_optimizer,
+    orthogonal,
+    set_lr_and_momentum,
+)
 
 OPTIMIZERS = ["sgd", "adam", "amsgrad", "rmsprop"]
 
@@ -68,7 +75,7 @@ def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
 def test_rate_and_momentum_can_be_set(name: str) -> None:
     config = resolve(TrainConfig(optimizer=name))
     optimizer = make_optimizer(config, [parameter()])
-    optimizer.add_param_group({"params": [parameter()]})
+    optimizer.add_param_group({"params": [parameter()], "lr_factor": 1.0})
     set_lr_and_momentum(optimizer, 0.5, 0.25)
     for group in optimizer.param_groups:
         assert (group["lr"], momentum_of(group)) == (0.5, 0.25)
@@ -89,6 +96,105 @@ def test_momentum_that_is_set_is_used(name: str) -> None:
             optimizer.step()
         weights.append(weight.detach())
     assert not torch.equal(*weights)
+
+
+def small_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 4)
+    )
+
+
+def test_norms_and_biases_have_no_decay_where_the_recipe_says_so() -> None:
+    net = small_net()
+    for decay_all in (False, True):
+        config = resolve(TrainConfig(weight_decay=0.1, decay_all=decay_all))
+        optimizer = make_optimizer(config, net.parameters())
+        decays = {
+            id(p): group["weight_decay"]
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        assert len(decays) == len(list(net.parameters()))
+        for p in net.parameters():
+            assert decays[id(p)] == (0.1 if decay_all or p.ndim > 1 else 0.0)
+
+
+def test_the_head_may_have_a_rate_of_its_own() -> None:
+    net = small_net()
+    config = resolve(TrainConfig(head_lr_factor=10.0))
+    optimizer = make_optimizer(config, net.parameters(), net[-1].parameters())
+    set_lr_and_momentum(optimizer, 0.02, 0.9)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in net[-1].parameters()] == [0.2, 0.2]
+    assert [rates[id(p)] for p in net[:-1].parameters()] == [0.02] * 6
+
+
+def test_orthogonal_makes_singular_values_about_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((8, 72), (64, 27), (32, 32)):
+        matrix = torch.randn(shape) * 7
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        found = orthogonal(matrix)
+        values = torch.linalg.svdvals(found)
+        assert found.dtype == matrix.dtype and values.max() < 1.3
+        assert (values > 0.5).float().mean() > 0.7
+        # Its direction is that of the true orthogonal matrix.
+        assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), 0) > 0.85
+
+
+def test_muon_turns_filters_by_the_rate_and_keeps_their_norm() -> None:
+    net = small_net()
+    plain = small_net()
+    config = resolve(TrainConfig(optimizer="muon", lr=0.1, momentum=0.9, weight_decay=0.0))
+    ours = make_optimizer(config, net.parameters())
+    assert isinstance(ours, Muon)
+    rest = [p for i in (0, 1, 4) for p in plain[i].parameters()] + [plain[2].bias]
+    theirs = torch.optim.SGD(rest, lr=0.2, momentum=0.9, nesterov=True)
+    images = torch.randn(4, 3, 6, 6)
+    before = net[2].weight.detach().clone()
+    for net_, optimizer in ((net, ours), (plain, theirs)):
+        set_lr_and_momentum(ours, 0.1, 0.9)
+        optimizer.zero_grad()
+        net_(images).square().mean().backward()
+        optimizer.step()
+    after = net[2].weight.detach()
+    torch.testing.assert_close(after.norm(), before.norm())
+    angle = torch.nn.functional.cosine_similarity(after.flatten(), before.flatten(), 0).acos()
+    assert angle.item() == pytest.approx(0.1, rel=0.05)
+    for name, p in net.named_parameters():  # all others: SGD at twice the rate
+        if name != "2.weight":
+            torch.testing.assert_close(p, plain.get_parameter(name))
+
+
+def test_muon_makes_no_step_without_a_gradient() -> None:
+    net = small_net()
+    before = {k: v.clone() for k, v in net.named_parameters()}
+    optimizer = make_optimizer(resolve(TrainConfig(optimizer="muon")), net.parameters())
+    set_lr_and_momentum(optimizer, 0.1, 0.9)
+    (0.0 * net(torch.randn(2, 3, 6, 6)).sum()).backward()
+    optimizer.step()
+    torch.testing.assert_close(net[2].weight, before["2.weight"])
+
+
+def test_the_average_follows_the_weights_and_forgets_where_it_began() -> None:
+    net = small_net()
+    average = averaged(net, 0.9)
+    expected = None
+    for n in range(12):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(1.0)
+            net[1].running_mean.add_(1.0)
+            net[1].num_batches_tracked.add_(1)
+        average.update_parameters(net)
+        now = net[1].running_mean.clone()
+        share = 1 - min(0.9, (1 + n) / (10 + n))
+        expected = now if expected is None else expected.lerp(now, share)
+    torch.testing.assert_close(average.module[1].running_mean, expected)
+    assert average.module[1].num_batches_tracked == 12  # a count is no average
+    assert not any(p.requires_grad for p in average.parameters())
+    assert not torch.equal(average.module[0].weight, net[0].weight)
 
 
 # ------------------------------------------------------------------------------------ schedule

@@ -185,6 +185,15 @@ WAYS = {
     "dropout": (3, ["--arch=squeezenet1_1"]),
     "bf16, mse": (3, ["--amp=bf16", "--loss=mse"]),
     "no augmentation": (4, ["--no-augment", "--test=0.1", "--limit=40"]),
+    "best": (3, ["--recipe=best", "--arch=grigri", "--amp=bf16"]),
+    "all that is drawn": (
+        3,
+        [
+            *("--ema=0.9", "--color=0.3", "--erasing=0.4", "--mixup=0.4", "--cutmix=0.5"),
+            *("--sampler=balanced", "--size=48", "--start-size=32", "--test-size=64"),
+            *("--flip-test", "--label-smoothing=0.1", "--head-lr-factor=5", "--no-decay-all"),
+        ],
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from grigri_fast.losses import LOSSES
 from grigri_fast.step import TrainStep
 
 CPU = torch.device("cpu")
+
+
+def one_group(parameters: Iterable[nn.Parameter]) -> list[dict]:
+    return [{"params": list(parameters), "lr_factor": 1.0}]
 
 
 def small_net() -> nn.Module:
@@ -66,7 +71,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> Non
     parameters = list(model.parameters())
     optimizer = {
         "sgd": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
-        "device": lambda: optim.DeviceSGD(parameters, 0.1, 0.9, 0.0),
+        "device": lambda: optim.DeviceSGD(one_group(parameters), 0.1, 0.9, 0.0),
         "adam": lambda: torch.optim.Adam(parameters),
         "fused adam": lambda: torch.optim.Adam(parameters, fused=True),
         "rmsprop": lambda: torch.optim.RMSprop(parameters, momentum=0.9),
@@ -95,7 +100,7 @@ def test_sgd_on_the_device_is_sgd_through_a_whole_one_cycle() -> None:
     config = resolve(TrainConfig(data="x", lr=0.1, weight_decay=1e-3))
     ours, plain = small_net(), small_net()
     optimizers = (
-        optim.DeviceSGD(list(ours.parameters()), 0.1, 0.9, config.weight_decay),
+        optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, config.weight_decay),
         optim.make_optimizer(config, plain.parameters()),
     )
     steps = [step_of(m, o) for m, o in zip((ours, plain), optimizers, strict=True)]
@@ -115,7 +120,7 @@ def test_a_state_of_plain_sgd_goes_on_with_sgd_on_the_device() -> None:
     first, second = batches(2)
     step(*first)
     ours.load_state_dict(plain.state_dict())
-    on_device = optim.DeviceSGD(list(ours.parameters()), 0.1, 0.9, 0.0)
+    on_device = optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, 0.0)
     groups = on_device.state_dict()["param_groups"]
     state = copy.deepcopy(optimizer.state_dict()["state"])
     on_device.load_state_dict({"state": state, "param_groups": groups})

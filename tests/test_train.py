@@ -23,7 +23,14 @@ from small_set import CLASSES, labels_of, write_image
 from grigri_fast import checkpoint, devices, screens
 from grigri_fast import train as grigri_train
 
-TINY = ["--weights=none", "--size=32", "--epochs=1", "--batch-size=8", "--amp=fp32"]
+TINY = [
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--epochs=1",
+    "--batch-size=8",
+    "--amp=fp32",
+]
 SMALL = ["--arch=shufflenet_v2_x0_5", *TINY]  # 1.4 MB, with BatchNorm
 NO_MOVE = "--lr=1e-30"  # far below the last bit of any weight
 TIMES = ("images_per_s", "seconds")

@@ -83,7 +83,13 @@ def test_checkpointing_and_batch_size_auto(cli, photos: Path, tmp_path: Path, mo
     run = fit(cli, photos, tmp_path, *SMALL, "--memory-limit=4GiB", "--name=checkpointed")
     assert environment(run)["memory"]["plan"]["checkpointing"]
     scripted(monkeypatch, [1.0, 2.0, 5.0])
-    auto = ["--arch=shufflenet_v2_x0_5", "--weights=none", "--size=32", "--epochs=1"]
+    auto = [
+        "--arch=shufflenet_v2_x0_5",
+        "--weights=none",
+        "--recipe=report",
+        "--size=32",
+        "--epochs=1",
+    ]
     auto += ["--batch-size=auto", "--memory-limit=4GiB", "--name=auto"]
     run = fit(cli, photos, tmp_path, *auto)
     assert tomllib.loads((run / "config.toml").read_text())["batch_size"] == 16

@@ -164,7 +164,14 @@ def test_a_graph_is_captured_from_the_default_stream_too(cuda: torch.device) -> 
 
 @pytest.mark.parametrize("limit", ["4GiB", "1500MiB"])
 def test_a_memory_limit_holds(cuda: torch.device, cli, photos: Path, tmp_path, limit: str) -> None:
-    words = ["--arch=resnet34", "--weights=none", "--size=224", "--epochs=2", "--batch-size=16"]
+    words = [
+        "--arch=resnet34",
+        "--weights=none",
+        "--recipe=report",
+        "--size=224",
+        "--epochs=2",
+        "--batch-size=16",
+    ]
     code, out, err = cli("train", photos, *words, f"--memory-limit={limit}", "--out", tmp_path)
     assert code in (0, 1)  # the driver's context alone may be a third of the smaller one
     if code == 1:
@@ -187,7 +194,14 @@ def test_profile_explains_the_memory_of_the_gpu(
 
 
 def test_the_command_trains_on_the_gpu(cuda: torch.device, cli, photos: Path, tmp_path) -> None:
-    small = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=2", "--batch-size=8"]
+    small = [
+        "--arch=resnet18",
+        "--weights=none",
+        "--recipe=report",
+        "--size=32",
+        "--epochs=2",
+        "--batch-size=8",
+    ]
     code, out, err = cli("train", photos, *small, "--out", tmp_path / "runs")
     assert (code, err) == (0, "")
     assert "on cuda" in out
@@ -209,7 +223,14 @@ def test_a_stopped_run_goes_on_on_the_gpu(
         return is_due(self)
 
     monkeypatch.setattr(keeper.Keeper, "is_due", stopping)
-    small = ["--arch=resnet18", "--weights=none", "--size=32", "--epochs=2", "--batch-size=8"]
+    small = [
+        "--arch=resnet18",
+        "--weights=none",
+        "--recipe=report",
+        "--size=32",
+        "--epochs=2",
+        "--batch-size=8",
+    ]
     for amp in ("bf16", "fp16"):
         steps.clear()
         options = [*small, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]

@@ -1,0 +1,116 @@
+"""Networks of our own: the report's from scratch, and one that learns fast from scratch.
+
+Shapes: N images, C channels, H x W pixels.
+"""
+
+import torch
+from torch import nn
+
+
+class SimpleConvNet(nn.Sequential):
+    """The report's network from scratch: thirteen 3x3 convolutions, four poolings, three linears.
+
+    At 128 px and 14 classes it has 11,098,110 parameters. The report does not give its dropout
+    rate; 0.5 is assumed.
+
+    Args:
+        num_classes: size of the output.
+        size_px: side of the input, at least 16; it decides the first linear layer's width.
+    """
+
+    def __init__(self, num_classes: int, size_px: int) -> None:
+        layers: list[nn.Module] = []
+        channels = 3
+        blocks = ((32, 2), (64, 2), (128, 3), (256, 3), (512, 3))
+        for i, (width, depth) in enumerate(blocks):
+            if i:
+                layers.append(nn.MaxPool2d(2, stride=2))
+            for _ in range(depth):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+        side = size_px // 16
+        layers += [
+            nn.Flatten(),
+            nn.Linear(channels * side * side, 100),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(100, 100),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(100, num_classes),
+        ]
+        super().__init__(*layers)
+
+
+class GrigriNet(nn.Module):
+    """A compact residual network for small images and few of them: 4.9 million parameters.
+
+    A 3x3 stem with stride 2 instead of ResNet's 7x7 and pooling, which leave little of a small
+    image; one basic block per stage (He et al. 2016, arXiv 1512.03385), with average pooling in the
+    shortcuts (ResNet-D, arXiv 1812.01187) and the last BatchNorm of each block starting at zero
+    (arXiv 1706.02677). It takes images of any size from 32 px on.
+
+    Args:
+        num_classes: size of the output.
+        widths: channels of the stages; the first has the stem's resolution, each of the others half
+            of that before.
+    """
+
+    def __init__(
+        self, num_classes: int, widths: tuple[int, ...] = (64, 128, 256, 512), stem: int = 32
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(stem),
+            nn.ReLU(inplace=True),
+        )
+        stages = []
+        for i, width in enumerate(widths):
+            stages.append(_Block(widths[i - 1] if i else stem, width, stride=2 if i else 1))
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(widths[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        """Return logits of normalised images."""
+        return self.head(self.stages(self.stem(images_NCHW)).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm2.weight)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else nn.Identity(),
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu(self.norm1(self.conv1(x)))
+        return self.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def draw_by_he(model: nn.Module) -> None:
+    """Draw the weights of convolutions and linear layers by He et al. (2015), biases zero.
+
+    (arXiv 1502.01852: normal, variance 2 / inputs, so that a ReLU network passes signals on at
+    their scale.) PyTorch's own draws have a sixth of that variance: after the thirteen
+    convolutions of a plain network nothing of the image is left. The last layer, whose outputs are
+    logits, stays as it is.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers[:-1]:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,31 @@
+"""Which images an epoch has, where it is not each of them once."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def repeat_factors(targets_NC: NDArray, most: float) -> NDArray[np.float64]:
+    """Return how often each image is to be seen beside one without rare labels, (N,).
+
+    LVIS' repeat factors (Gupta et al. 2019, arXiv 1908.03195): a class of frequency f asks for
+    sqrt(t / f), at least 1, and an image for the most that one of its classes asks for. Our t is
+    the median of the classes' frequencies instead of a number to be tuned, and ``most`` caps it.
+    """
+    frequency_C = targets_NC.mean(0)
+    has_some = frequency_C > 0
+    middle = np.median(frequency_C[has_some]) if has_some.any() else 1.0
+    factor_C = np.sqrt(middle / np.maximum(frequency_C, 1e-12)).clip(1, most)
+    return np.where(targets_NC > 0, factor_C, 1.0).max(1)
+
+
+def drawn(
+    rng: np.random.Generator, rows: NDArray[np.intp], factors: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """Return as many rows as there are, each in proportion to its factor.
+
+    Systematic sampling: each row comes as often as is expected of it, rounded up or down.
+    """
+    ends = np.cumsum(factors) * (len(rows) / factors.sum())
+    ends[-1] = len(rows)
+    marks = np.floor(np.concatenate([[0.0], ends]) + rng.random()).astype(np.int64)
+    return np.repeat(rows, np.diff(marks))
