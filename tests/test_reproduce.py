@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import html
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_report import brightness, browse, browser  # noqa: F401
 
 from grigri_fast import dataset, document, models, reproduce, run, screens, split, study, train
 from grigri_fast.cli import main
@@ -206,6 +208,35 @@ def test_the_page_needs_nothing_else(finished) -> None:
     assert not re.search(r"url\((?!#)", text) and "script" not in page.tags
     assert page.tags.count("svg") == page.tags.count("figure") > 10
     assert "prefers-color-scheme: dark" in text and "#2b2d42;" not in text.split("</style>")[1]
+
+
+PROBE = """<pre id="probe"></pre><script>
+addEventListener("load", () => {
+  const figures = [...document.querySelectorAll("figure svg")];
+  const words = document.querySelector("figure svg text");
+  document.getElementById("probe").textContent = "PROBE" + JSON.stringify({
+    figures: figures.length,
+    shown: figures.filter(f => f.getBoundingClientRect().height > 100).length,
+    ink: getComputedStyle(words).fill, font: getComputedStyle(words).fontFamily,
+    ground: getComputedStyle(document.querySelector("figure")).backgroundColor,
+    width: innerWidth, needed: document.documentElement.scrollWidth,
+  }) + "END";
+});
+</script>"""
+
+
+@pytest.mark.usefixtures("browser")
+def test_the_page_opens_in_a_browser_in_light_and_dark(finished, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(reports(finished[1])[1].replace("</body>", f"{PROBE}</body>"))
+    for scheme, width in (("light", 1280), ("dark", 500)):
+        document, said = browse(page, tmp_path / "profile", scheme, width)
+        found = json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
+        assert not said and found["font"] == "sans-serif"
+        assert found["figures"] == found["shown"] > 10
+        ink, ground = brightness(found["ink"]), brightness(found["ground"])
+        assert (ink - ground if scheme == "dark" else ground - ink) > 0.7
+        assert found["needed"] <= found["width"]  # wide tables move within themselves
 
 
 def test_the_markdown_shows_figures_that_are_there(finished) -> None:
