@@ -245,6 +245,8 @@ class RunEvaluation:
         bad: reason by path, for the files that could not be used.
         paths: the files that could be used (N).
         probabilities_NC, targets_NC: theirs; float64, and bool.
+        test_looks: how often the run's test part has been scored, this time included; 0 where it
+            was not the test part.
     """
 
     evaluation: Evaluation
@@ -254,6 +256,7 @@ class RunEvaluation:
     paths: list[Path]
     probabilities_NC: NDArray[np.float64]
     targets_NC: NDArray[np.bool_]
+    test_looks: int = 0
 
 
 def evaluate_run(
@@ -323,6 +326,7 @@ def evaluate_run(
     require_few(by_path, len(rows), max_bad)
     good = without(rows, bad)
     targets_NC = targets_NC[good].astype(bool)
+    is_test = data is None and part == "test"
     return RunEvaluation(
         evaluation=evaluate(probabilities_NC, targets_NC, info.class_names, threshold),
         info=info,
@@ -331,6 +335,7 @@ def evaluate_run(
         paths=[labelled.paths[row] for row in good],
         probabilities_NC=probabilities_NC,
         targets_NC=targets_NC,
+        test_looks=run.note_test_look(folder, which, str(threshold)) if is_test else 0,
     )
 
 

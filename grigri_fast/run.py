@@ -24,6 +24,7 @@ CONFIG, SPLIT, RESULTS = "config.toml", "split.json", "results.csv"
 SUMMARY, ENVIRONMENT, CURVES = "summary.json", "environment.json", "curves.png"
 DATA, QUARANTINE = "data.json", "quarantine.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
+TEST_LOOKS = "test-looks.csv"
 RESUME, PREVIOUS = "resume.safetensors", "resume-previous.safetensors"
 _WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
 
@@ -154,6 +155,23 @@ def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
         return record | {"resumed": [*record.get("resumed", []), now]}
     except (GrigriError, ValueError, AttributeError, TypeError):
         return now
+
+
+def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
+    """Write down that the test part was scored; return how often it has been.
+
+    What is chosen by the scores of a test part is tuned on it, so each look is on record. A folder
+    that cannot be written to keeps no record.
+    """
+    look = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    look |= {"checkpoint": checkpoint, "threshold": threshold}
+    before: list[dict[str, Any]] = []
+    with contextlib.suppress(GrigriError):
+        before = list(csv.DictReader(io.StringIO(files.read_text(folder / TEST_LOOKS))))
+    looks = [*({k: row.get(k, "") for k in look} for row in before), look]
+    with contextlib.suppress(GrigriError):
+        files.write_atomic(folder / TEST_LOOKS, to_csv(looks))
+    return len(looks)
 
 
 def cpu_name() -> str:

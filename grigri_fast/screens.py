@@ -302,6 +302,11 @@ def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
         say(f"threshold {evaluation.thresholds:.4f} ({evaluation.threshold_source})")
     else:
         say(f"a threshold per class ({evaluation.threshold_source})")
+    if scored.test_looks > 1:
+        say(
+            f"the test part has been scored {scored.test_looks} times: what is chosen by its scores"
+            f" is tuned on it"
+        )
     if saved:
         say(f"stored in {path}: predict uses it from now on")
     else:
@@ -317,6 +322,7 @@ def evaluation_json(scored: RunEvaluation, path: Path) -> str:
             "arch": scored.info.arch,
             "epoch": scored.info.epoch,
             **dataclasses.asdict(scored.evaluation),
+            "test_looks": scored.test_looks,
             "bad": {str(path): reason for path, reason in scored.bad.items()},
         }
     )

@@ -346,6 +346,20 @@ def test_eval_prints_scores_side_by_side_and_a_table_per_class(cli, trained) -> 
         assert any(line.startswith(name) for line in out.splitlines())
 
 
+def test_looks_at_the_test_part_are_counted(cli, trained) -> None:
+    _, run = trained
+    (run / "test-looks.csv").unlink(missing_ok=True)
+    for words, looks in (("--part=val", 0), ("--part=test", 1), ("--part=test", 2)):
+        assert evaluate(cli, run, words)["test_looks"] == looks
+    code, out, err = cli("eval", run, "--part=test", "--checkpoint=best", "--threshold=0.4")
+    assert (code, err) == (0, "") and "the test part has been scored 3 times" in out
+    rows = list(csv.DictReader((run / "test-looks.csv").open(newline="")))
+    assert [(row["checkpoint"], row["threshold"]) for row in rows] == [
+        *[("last", "auto")] * 2,
+        ("best", "0.4"),
+    ]
+
+
 def test_eval_of_parts_and_checkpoints(cli, trained) -> None:
     _, run = trained
     parts = json.loads((run / "split.json").read_text())["parts"]
