@@ -120,18 +120,19 @@ def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) ->
         GrigriError: if something that was asked for cannot be searched, or nothing is left.
     """
     rows = {row.name: row for row in SPACE}
+    start = resolve(config)
     for name in asked:
         flag = "--" + name.replace("_", "-")
         if name not in rows:
             raise GrigriError(f"--search {name}: can be any of {', '.join(rows)}")
         if name in fixed:
             raise GrigriError(f"{flag} is given, so it is fixed; leave it or --search {name} out")
-        if not rows[name].applies(config):
-            other = f"--optimizer {config.optimizer}" if name == "momentum" else "--no-augment"
+        if not rows[name].applies(start):
+            other = f"--optimizer {start.optimizer}" if name == "momentum" else "--no-augment"
             raise GrigriError(f"--search {name}: not with {other}")
     if not asked:
         usual = [row for row in SPACE if not row.only_if_asked and row.name not in fixed]
-        asked = [row.name for row in usual if row.applies(config)]
+        asked = [row.name for row in usual if row.applies(start)]
     if not asked:
         raise GrigriError("all that could be searched is given on the command line, so is fixed")
     return {row.name: _range(row, config) for row in SPACE if row.name in asked}

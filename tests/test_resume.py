@@ -568,6 +568,22 @@ OTHER_VALUES = {
     "size": "64",
     "batch_size": "4",
     "micro_batch_size": "4",
+    "init": "he",
+    "start_size": "16",
+    "test_size": "64",
+    "recipe": "best",
+    "head_lr_factor": "2",
+    "warm_up": "0.2",
+    "ema": "0.9",
+    "sampler": "balanced",
+    "most_repeats": "2",
+    "least_area": "0.5",
+    "rotation": "5",
+    "color": "0.1",
+    "erasing": "0.1",
+    "mixup": "0.1",
+    "cutmix": "0.1",
+    "label_smoothing": "0.1",
     "loss": "mse",
     "optimizer": "adam",
     "schedule": "constant",
@@ -592,11 +608,15 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     for flag in (
         "--freeze-backbone",
         "--activation-checkpointing",
-        "--no-augment",
+        "--flip-test",
+        "--no-decay-all",
         "--no-fast",
     ):
         assert flag.replace("--no-", "--") in refused(cli, stopped, flag)
+    # Its random maps have been drawn, so the first that contradicts it is named.
+    assert "--no-augment" in refused(cli, stopped, "--no-augment")
     switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
+    switches |= {"flip_test", "decay_all"}
     covered = {*OTHER_VALUES, "split", *switches}
     assert covered == (grigri_train._STAYS | {"epochs"})
 

@@ -16,7 +16,14 @@ from grigri_fast.config import TrainConfig, read_toml, write_toml
 from grigri_fast.errors import DivergedError, GrigriError, Interrupted
 from grigri_fast.metrics import Interval
 
-SMALL = ["--arch=resnet18", "--weights=none", "--size=32", "--batch-size=16", "--threads=1"]
+SMALL = [
+    "--arch=resnet18",
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--batch-size=16",
+    "--threads=1",
+]
 WEIGHTS = {"best.safetensors", "last.safetensors"}
 STATES = {"resume.safetensors", "resume-previous.safetensors"}
 
