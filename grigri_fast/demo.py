@@ -26,11 +26,10 @@ CLASSES = ("bird", "clouds", "flower", "house", "night", "people", "sea", "tree"
 # What `train` without DATA does: from scratch, at a size that two CPU cores manage in two minutes.
 RECIPE = {
     "name": "demo",
-    "arch": "resnet18",
+    "arch": "grigri",
     "weights": "none",
-    "size": 64,
+    "size": 48,
     "epochs": 10,
-    "lr": 0.05,
 }
 
 _VERSION = 1  # part of the cache folder's name: a change of the drawings gets a new folder

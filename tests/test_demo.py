@@ -105,7 +105,7 @@ def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path, monkeypatch
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
-    assert float(score) > 0.6
+    assert float(score) > 0.75  # 0.84 was seen
     assert f"grigri-fast eval {folder}" in out
 
 
