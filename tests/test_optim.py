@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from grigri_fast import models
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.optim import (
     Muon,
@@ -195,6 +196,19 @@ def test_the_average_follows_the_weights_and_forgets_where_it_began() -> None:
     assert average.module[1].num_batches_tracked == 12  # a count is no average
     assert not any(p.requires_grad for p in average.parameters())
     assert not torch.equal(average.module[0].weight, net[0].weight)
+
+
+def test_the_average_of_a_network_with_checkpointing_is_a_network_of_its_own() -> None:
+    net = models.build("resnet18", 3, 32).eval()
+    models.checkpoint_activations(net)
+    average = averaged(net, 0.9)
+    images = torch.randn(2, 3, 32, 32)
+    before = average.module(images)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.zero_()
+    torch.testing.assert_close(average.module(images), before)
+    assert not torch.equal(net(images), before)
 
 
 # ------------------------------------------------------------------------------------ schedule
