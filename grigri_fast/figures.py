@@ -286,7 +286,10 @@ def _dots(axes: Any, trials: list[dict[str, Any]], x_of: Any) -> None:
 
 # ----------------------------------------------------------------------- several runs at once
 
-_RUNS = ("#d1495b", "#2f86c1", "#e09f3e", "#4fa083", "#9a7bd0")  # told apart on white and on black
+_RUNS = (_VAL, "#2f86c1", "#e09f3e", "#4fa083")
+_PAGE_COLOURS = {_INK: "ink", _FAINT: "grid"} | {
+    colour: f"colour-{number}" for number, colour in enumerate(_RUNS, start=1)
+}
 _SVG_FONT = re.compile(r"('[^';]+'|sans-serif)(, ('[^';]+'|sans-serif))+")
 
 
@@ -444,8 +447,8 @@ def _plain(axes: Axes, title: str) -> None:
 def _bytes_of(figure: Figure, file_format: str) -> bytes:
     """Return a figure as PNG, or as SVG for the inside of a page.
 
-    The SVG has no background, takes the page's font, and its ink and its faint lines are the
-    page's ``--ink`` and ``--line``, so that it is readable in light and dark.
+    The SVG has no background, and the page's font and colours: the CSS variables of ``page``, so
+    that it is readable in light and dark.
     """
     content = io.BytesIO()
     # Text stays text; the same figure is the same file.
@@ -456,5 +459,7 @@ def _bytes_of(figure: Figure, file_format: str) -> bytes:
             return content.getvalue()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     text = content.getvalue().decode()
-    text = text[text.index("<svg") :].replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)")
-    return _SVG_FONT.sub("inherit-family", text).replace("inherit-family", "sans-serif").encode()
+    text = _SVG_FONT.sub("var(--font)", text[text.index("<svg") :])
+    for colour, variable in _PAGE_COLOURS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text.encode()

@@ -324,7 +324,7 @@ def to_html(
     info = scored.info
     lead = f"{info.arch} at {info.size_px} px, on the {scored.images}"
     foot = f"Written by grigri-fast report from {record.checkpoint}."
-    return page.document(record.name, lead, _heading(record, scored), sections, foot)
+    return page.frame(record.name, lead, _heading(record, scored), sections, foot)
 
 
 def _heading(record: Record, scored: RunEvaluation) -> str:
@@ -353,7 +353,7 @@ def _heading(record: Record, scored: RunEvaluation) -> str:
         shown = list(scored.bad.items())[:_SHOWN_PATHS]
         rows = [(f"<code>{escape(path)}</code>", escape(reason)) for path, reason in shown]
         more = f" (the first {_SHOWN_PATHS})" if len(scored.bad) > _SHOWN_PATHS else ""
-        listed = page.table(("file", "reason"), rows, f"Files that were left out{more}", "text")
+        listed = page.table(("file", "reason"), rows, f"Files that were left out{more}", num_text=2)
         out += page.folded("Which, and why", f'<div class="card">{listed}</div>')
     return out
 
@@ -779,7 +779,7 @@ def _setup(record: Record) -> Section:
             (escape(name), f"<code>{escape(value)}</code>")
             for name, value in _flat(record.environment)
         ]
-        table = page.table(("what", "value"), rows, "Where and with what it was trained", "text")
+        table = page.table(("what", "value"), rows, "Where and with what it was trained", 2)
         body += page.folded("Environment", f'<div class="card">{table}</div>')
     return Section("setup", "Setup", body, "What is needed to repeat the run.")
 
@@ -798,7 +798,7 @@ def _options(config: TrainConfig) -> str:
             )
         )
     caption = "The config, resolved; what is the default is grey"
-    return page.table(("option", "value", "what it is"), rows, caption, "text")
+    return page.table(("option", "value", "what it is"), rows, caption, num_text=3)
 
 
 def _flat(content: dict[str, Any], before: str = "") -> Iterable[tuple[str, object]]:
