@@ -11,13 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .run import PANELS
+
 _TRAIN, _VAL = "#9aa5b1", "#d1495b"
 _INK, _FAINT = "#2b2d42", "#e3e6ea"
-_PANELS = (
-    ("Loss", "loss"),
-    ("Micro-F1 at 0.5", "micro_f1"),
-    ("Subset accuracy at 0.5", "subset_accuracy"),
-)
 
 
 def curves(history: list[dict[str, Any]], title: str) -> bytes:
@@ -31,7 +28,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(12, 3.9), dpi=150, facecolor="white", layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
     ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, len(epochs))
-    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+    for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         last = {part: history[-1][f"{part}_{key}"] for part in ("train", "val")}
         for part, color, width in (("train", _TRAIN, 1.8), ("val", _VAL, 2.4)):
             values = [row[f"{part}_{key}"] for row in history]
@@ -310,7 +307,7 @@ def comparison(
     figure = _figure(10.5, 4.1)
     num_epochs = max(len(history) for history in histories.values())
     ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, num_epochs)
-    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+    for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         for color, (run, history) in zip(_RUNS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]
             marker = "o" if num_epochs <= 12 else None
