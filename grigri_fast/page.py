@@ -87,7 +87,7 @@ tbody th{font-weight:600}tbody tr:hover>*{background:var(--soft)}
 td .meter{margin-right:9px}
 td small{color:var(--muted)}
 .text td,.text th{text-align:left;white-space:normal;vertical-align:top;overflow-wrap:anywhere}
-.text code{white-space:pre-wrap}
+.text code{white-space:pre-wrap}.text tbody th{font-weight:400}
 .text .option{white-space:nowrap;overflow-wrap:normal}
 .text .same{color:var(--muted)}
 code,pre{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
