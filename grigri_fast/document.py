@@ -1,12 +1,16 @@
 """A short document of headings, text, tables and figures: as Markdown, and as one HTML page.
 
-Text may hold `code`, **bold** and [links](https://example.org); all else is taken as it is.
+Text may hold `code`, **bold** and [links](https://example.org), but for titles, headings and names
+of columns; all else is taken as it is.
 """
 
-import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from . import page
+from .charts import escape
+from .page import Section
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 _INTERVAL = re.compile(r"(?<=\d) \(([-.0-9]+)\)")
@@ -120,116 +124,64 @@ def _cell(text: str) -> str:
 # ------------------------------------------------------------------------------------ HTML
 
 
-def to_html(document: Document) -> str:
-    """Return the document as one HTML page that needs no other file, and no script."""
-    blocks = [_html_of(block) for block in document.blocks]
-    title = html.escape(document.title)
-    links = [
-        f'<a href="#{_anchor(block.text)}">{_inline(block.text)}</a>'
-        for block in document.blocks
-        if isinstance(block, Heading)
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{title}</h1>\n<nav>{''.join(links)}</nav>\n"
-        + "\n".join(blocks)
-        + "\n</main>\n</body>\n</html>\n"
+def to_html(document: Document, foot: str = "") -> str:
+    """Return the document as one HTML page that needs no other file, and no script.
+
+    Args:
+        document: what to write; what is above its first heading stands below the title.
+        foot: the page's last line, plain text.
+    """
+    opening: list[str] = []
+    sections: list[tuple[str, list[str]]] = []
+    for block in document.blocks:
+        if isinstance(block, Heading):
+            sections.append((block.text, []))
+        else:
+            (sections[-1][1] if sections else opening).append(_html_of(block))
+    return page.frame(
+        document.title,
+        "",
+        "\n".join(opening),
+        [Section(_anchor(name), name, "\n".join(parts)) for name, parts in sections],
+        foot,
     )
 
 
-def _html_of(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f'<h2 id="{_anchor(block.text)}">{_inline(block.text)}</h2>'
+def _html_of(block: Text | Notice | Code | Table | Figure) -> str:
     if isinstance(block, Notice):
         return f'<p class="notice">{_inline(block.text)}</p>'
     if isinstance(block, Code):
-        return f"<pre>{html.escape(block.text)}</pre>"
+        lines = "\n".join(map(escape, block.text.splitlines()))
+        return f'<pre class="card below">{lines}</pre>'
     if isinstance(block, Table):
-        return _html_table(block)
+        rows = [[_small_interval(_inline(cell)) for cell in cells] for cells in block.rows]
+        table = page.table(block.columns, rows, num_text=block.num_text)
+        return f'<div class="card below">{table}</div>'
     if isinstance(block, Figure):
         return _html_figure(block)
     return f"<p>{_inline(block.text)}</p>"
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: list[str], tag: str) -> str:
-        inner = []
-        for i, cell in enumerate(cells):
-            kind = "" if i < table.num_text else ' class="n"'
-            text = _INTERVAL.sub(r" <small>(\1)</small>", _inline(cell))
-            inner.append(f"<{tag}{kind}>{text}</{tag}>")
-        return f"<tr>{''.join(inner)}</tr>"
-
-    body = "\n".join(row(cells, "td") for cells in table.rows)
-    head = row(table.columns, "th")
-    return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def _html_figure(figure: Figure) -> str:
     svg = figure.draw("svg").decode()
     # Names within an SVG hold for the whole page, in which several stand.
     svg = re.sub(r'(id="|"#|url\(#)', lambda m: f"{m[1]}{figure.name}-", svg)
-    label = html.escape(figure.caption.replace("`", ""))
+    label = escape(figure.caption.replace("`", ""))
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    caption = f"<figcaption>{_inline(figure.caption)}</figcaption>"
-    return f'<figure><div class="wide">{svg}</div>{caption}</figure>'
+    caption = f'<figcaption class="note">{_inline(figure.caption)}</figcaption>'
+    scroll = f'<div class="scroll" tabindex="0">{svg}</div>'
+    return f'<figure class="card below">{scroll}{caption}</figure>'
+
+
+def _small_interval(text: str) -> str:
+    return _INTERVAL.sub(r" <small>(\1)</small>", text)
 
 
 def _inline(text: str) -> str:
-    text = html.escape(text, quote=False)
-    text = _CODE.sub(r"<code>\1</code>", text)
+    text = _CODE.sub(r"<code>\1</code>", escape(text))
     text = _BOLD.sub(r"<strong>\1</strong>", text)
     return _LINK.sub(r'<a href="\2">\1</a>', text)
 
 
 def _anchor(text: str) -> str:
     return re.sub(r"\W+", "-", text.lower()).strip("-")
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #2b2d42; --soft: #5f6680; --paper: #f6f7f9;
-  --card: #ffffff; --line: #e3e6ea; --accent: #c23b50; --warm: #fdf3e0; --warm-ink: #6a4a0c;
-  font: 16px/1.6 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ef; --soft: #a0a7bd; --paper: #14161c;
-  --card: #1c1f27; --line: #333846; --accent: #f07a8c; --warm: #35290f; --warm-ink: #f3d596; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); }
-main { max-width: 72rem; margin: 0 auto; 
-  padding: clamp(1.2rem, 4vw, 3.5rem) clamp(1rem, 4vw, 2rem); }
-h1 { font-size: clamp(1.7rem, 4.5vw, 2.5rem); line-height: 1.15; letter-spacing: -.02em;
-  margin: 0 0 .8rem; }
-h2 { font-size: 1.35rem; letter-spacing: -.01em; margin: 3rem 0 .6rem; line-height: 1.25; }
-p { max-width: 46rem; margin: .7rem 0; }
-a { color: var(--accent); }
-nav { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 1.4rem; }
-nav a { font-size: .84rem; text-decoration: none; color: var(--soft); background: var(--card);
-  border: 1px solid var(--line); border-radius: 99px; padding: .12rem .75rem; }
-nav a:hover { color: var(--accent); border-color: var(--accent); }
-.notice { max-width: none; background: var(--warm); color: var(--warm-ink); padding: .8rem 1.1rem;
-  border-radius: .6rem; }
-code, pre { font: .88em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
-  padding: .9rem 1.1rem; overflow-x: auto; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; background: var(--card);
-  border-radius: .6rem; overflow: hidden; box-shadow: 0 0 0 1px var(--line); margin: 2px 0; }
-.wide:has(> table) { padding: 1px; margin: 1rem 0; }
-th { text-align: left; font-weight: 600; font-size: .8rem; color: var(--soft);
-  vertical-align: bottom; }
-th, td { padding: .5rem .8rem; border-bottom: 1px solid var(--line); }
-tbody tr:last-child td { border-bottom: 0; }
-td { vertical-align: top; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-td.n, td code, p code { white-space: nowrap; }
-th.n { min-width: 5.2rem; }
-td:not(.n) + td:not(.n) { min-width: 11rem; }
-small { color: var(--soft); font-size: .82em; }
-figure { margin: 1.2rem 0; background: var(--card); border-radius: .6rem; padding: 1rem;
-  box-shadow: 0 0 0 1px var(--line); }
-figure svg { display: block; width: 100%; min-width: 42rem; height: auto; }
-figcaption { color: var(--soft); font-size: .88rem; margin-top: .6rem; max-width: 46rem; }
-@media print { figure, table { break-inside: avoid; } }
-"""

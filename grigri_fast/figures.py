@@ -11,13 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .run import PANELS
+
 _TRAIN, _VAL = "#9aa5b1", "#d1495b"
 _INK, _FAINT = "#2b2d42", "#e3e6ea"
-_PANELS = (
-    ("Loss", "loss"),
-    ("Micro-F1 at 0.5", "micro_f1"),
-    ("Subset accuracy at 0.5", "subset_accuracy"),
-)
 
 
 def curves(history: list[dict[str, Any]], title: str) -> bytes:
@@ -31,7 +28,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
     figure = Figure(figsize=(12, 3.9), dpi=150, facecolor="white", layout="constrained")
     figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
     ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, len(epochs))
-    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+    for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         last = {part: history[-1][f"{part}_{key}"] for part in ("train", "val")}
         for part, color, width in (("train", _TRAIN, 1.8), ("val", _VAL, 2.4)):
             values = [row[f"{part}_{key}"] for row in history]
@@ -286,7 +283,10 @@ def _dots(axes: Any, trials: list[dict[str, Any]], x_of: Any) -> None:
 
 # ----------------------------------------------------------------------- several runs at once
 
-_RUNS = ("#d1495b", "#2f86c1", "#e09f3e", "#4fa083", "#9a7bd0")  # told apart on white and on black
+_RUNS = (_VAL, "#2f86c1", "#e09f3e", "#4fa083")
+_PAGE_COLOURS = {_INK: "ink", _FAINT: "grid"} | {
+    colour: f"colour-{number}" for number, colour in enumerate(_RUNS, start=1)
+}
 _SVG_FONT = re.compile(r"('[^';]+'|sans-serif)(, ('[^';]+'|sans-serif))+")
 
 
@@ -307,7 +307,7 @@ def comparison(
     figure = _figure(10.5, 4.1)
     num_epochs = max(len(history) for history in histories.values())
     ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, num_epochs)
-    for axes, (name, key) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+    for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         for color, (run, history) in zip(_RUNS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]
             marker = "o" if num_epochs <= 12 else None
@@ -444,8 +444,8 @@ def _plain(axes: Axes, title: str) -> None:
 def _bytes_of(figure: Figure, file_format: str) -> bytes:
     """Return a figure as PNG, or as SVG for the inside of a page.
 
-    The SVG has no background, takes the page's font, and its ink and its faint lines are the
-    page's ``--ink`` and ``--line``, so that it is readable in light and dark.
+    The SVG has no background, and the page's font and colours: the CSS variables of ``page``, so
+    that it is readable in light and dark.
     """
     content = io.BytesIO()
     # Text stays text; the same figure is the same file.
@@ -456,5 +456,7 @@ def _bytes_of(figure: Figure, file_format: str) -> bytes:
             return content.getvalue()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     text = content.getvalue().decode()
-    text = text[text.index("<svg") :].replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)")
-    return _SVG_FONT.sub("inherit-family", text).replace("inherit-family", "sans-serif").encode()
+    text = _SVG_FONT.sub("var(--font)", text[text.index("<svg") :])
+    for colour, variable in _PAGE_COLOURS.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return text.encode()

@@ -4,11 +4,9 @@ Shapes: N images, C classes. The numbers are those of ``eval``, from the same fu
 """
 
 import base64
-import csv
 import io
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from .config import TrainConfig, read_toml
 from .errors import GrigriError
 from .evaluate import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
 from .inspection import inspect
-from .memory import Budget
 from .page import Section
 from .pipeline import ImageLoader
 from .quarantine import without
@@ -46,11 +43,6 @@ _SCORES = (
     ("subset accuracy", "subset_accuracy"),
     ("mAP", "mAP"),
 )
-_PANELS = (
-    ("Loss", "loss"),
-    ("Micro-F1 at 0.5", "micro_f1"),
-    ("Subset accuracy at 0.5", "subset_accuracy"),
-)
 
 
 def write_report(
@@ -58,23 +50,16 @@ def write_report(
     out: Path | None = None,
     *,
     which: str = "last",
-    part: str = "val",
-    threshold: str | float = "auto",
-    device: torch.device,
-    amp: str,
     threads: int,
-    max_bad: float,
     max_pixels: int,
-    budget: Budget,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **how: Any,
 ) -> Path:
     """Evaluate a run and write its page, whole or not at all; return where it is.
 
     Args:
         folder: the run folder.
         out: the page; ``report.html`` in the run folder by default.
-        which, part, threshold, device, amp, threads, max_bad, max_pixels, budget, on_progress: as
-            in :func:`evaluate.evaluate_run`.
+        which, threads, max_pixels, how: what :func:`evaluate.evaluate_run` takes.
 
     Raises:
         GrigriError: if there is nothing to evaluate, or the page cannot be written there.
@@ -85,17 +70,7 @@ def write_report(
         what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise GrigriError(f"--out {out}: {what}")
     scored = evaluate.evaluate_run(
-        folder,
-        which=which,
-        part=part,
-        threshold=threshold,
-        device=device,
-        amp=amp,
-        threads=threads,
-        max_bad=max_bad,
-        max_pixels=max_pixels,
-        budget=budget,
-        on_progress=on_progress,
+        folder, which=which, threads=threads, max_pixels=max_pixels, **how
     )
     picks = pick_all(scored)
     rows = sorted({row for picked in picks.values() for row in picked.rows})
@@ -134,38 +109,10 @@ class Record:
             name=folder.resolve().name,
             checkpoint=checkpoint.name,
             config=TrainConfig(**read_toml(folder / run.CONFIG)),
-            history=_history(folder / run.RESULTS),
-            summary=_json(folder / run.SUMMARY),
-            environment=_json(folder / run.ENVIRONMENT),
+            history=run.read_results(folder / run.RESULTS),
+            summary=run.read_json(folder / run.SUMMARY),
+            environment=run.read_json(folder / run.ENVIRONMENT),
         )
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    try:
-        rows = csv.DictReader(io.StringIO(files.read_text(path)))
-        history = [{key: float(value) for key, value in row.items()} for row in rows]
-        _ = [row[f"{part}_{key}"] for row in history for _, key in _PANELS for part in _LINES]
-        return history
-    except GrigriError as e:
-        raise GrigriError(f"{path}: {e}") from e
-    except (ValueError, TypeError, KeyError, csv.Error) as e:
-        raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(files.read_text(path))
-    except GrigriError as e:
-        raise GrigriError(f"{path}: {e}") from e
-    except (ValueError, RecursionError) as e:
-        raise GrigriError(f"{path}: not valid JSON: {e}") from e
-    if not isinstance(content, dict):
-        raise GrigriError(f"{path}: not written by grigri-fast")
-    return content
 
 
 # --------------------------------------------------------------------- which photographs to show
@@ -324,7 +271,7 @@ def to_html(
     info = scored.info
     lead = f"{info.arch} at {info.size_px} px, on the {scored.images}"
     foot = f"Written by grigri-fast report from {record.checkpoint}."
-    return page.document(record.name, lead, _heading(record, scored), sections, foot)
+    return page.frame(record.name, lead, _heading(record, scored), sections, foot)
 
 
 def _heading(record: Record, scored: RunEvaluation) -> str:
@@ -353,7 +300,7 @@ def _heading(record: Record, scored: RunEvaluation) -> str:
         shown = list(scored.bad.items())[:_SHOWN_PATHS]
         rows = [(f"<code>{escape(path)}</code>", escape(reason)) for path, reason in shown]
         more = f" (the first {_SHOWN_PATHS})" if len(scored.bad) > _SHOWN_PATHS else ""
-        listed = page.table(("file", "reason"), rows, f"Files that were left out{more}", "text")
+        listed = page.table(("file", "reason"), rows, f"Files that were left out{more}", num_text=2)
         out += page.folded("Which, and why", f'<div class="card">{listed}</div>')
     return out
 
@@ -414,9 +361,6 @@ def _with_interval(score: metrics.Interval) -> str:
     return f"{picture}{score.value:.4f} <small>{span}</small>"
 
 
-_LINES = ("train", "val")
-
-
 def _training(record: Record) -> Section:
     history = record.history
     if not history:
@@ -424,7 +368,7 @@ def _training(record: Record) -> Section:
     epochs = [row["epoch"] for row in history]
     ends = (min(epochs), max(epochs)) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
     cards = []
-    for name, key in _PANELS:
+    for name, key in run.PANELS:
         lines = [
             Line(
                 f"{part} {history[-1][f'{part}_{key}']:.3f}",
@@ -433,7 +377,7 @@ def _training(record: Record) -> Section:
                 colour=colour,
                 dots=len(epochs) <= 40,
             )
-            for colour, part in enumerate(_LINES)
+            for colour, part in enumerate(("train", "val"))
         ]
         chart = charts.line_chart(
             lines, f"{name} over the epochs", x_label="epoch", x_range=ends, whole_x=True
@@ -779,7 +723,7 @@ def _setup(record: Record) -> Section:
             (escape(name), f"<code>{escape(value)}</code>")
             for name, value in _flat(record.environment)
         ]
-        table = page.table(("what", "value"), rows, "Where and with what it was trained", "text")
+        table = page.table(("what", "value"), rows, "Where and with what it was trained", 2)
         body += page.folded("Environment", f'<div class="card">{table}</div>')
     return Section("setup", "Setup", body, "What is needed to repeat the run.")
 
@@ -798,7 +742,7 @@ def _options(config: TrainConfig) -> str:
             )
         )
     caption = "The config, resolved; what is the default is grey"
-    return page.table(("option", "value", "what it is"), rows, caption, "text")
+    return page.table(("option", "value", "what it is"), rows, caption, num_text=3)
 
 
 def _flat(content: dict[str, Any], before: str = "") -> Iterable[tuple[str, object]]:

@@ -6,12 +6,9 @@ Rows are run, or gone on with, by :func:`reproduce`; what they left behind is re
 Shapes: N images, C classes.
 """
 
-import csv
 import dataclasses
 import gc
 import hashlib
-import io
-import json
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -345,7 +342,7 @@ def is_done(row: Row, study: Study) -> bool:
         return False
     if row.kind in ("train", "untrained"):
         return True
-    stored = _json(folder / run.SUMMARY)
+    stored = run.read_json(folder / run.SUMMARY)
     if row.kind == "thresholds":
         last = study.out / BASE / run.LAST
         if last.is_file() and stored.get("of_sha256") != _sha256(last):
@@ -450,7 +447,7 @@ def _remove_false_start(folder: Path) -> None:
 
 def _note_reason(study: Study, row: Row, reason: str | None) -> None:
     """Keep why a row could not be run, for reports that are written later."""
-    reasons = _json(study.out / REASONS)
+    reasons = run.read_json(study.out / REASONS)
     reasons.pop(row.name, None)
     if reason is not None:
         reasons[row.name] = reason
@@ -685,17 +682,17 @@ _NOT_YET = "not run yet"
 
 def findings(study: Study) -> list[Finding]:
     """Return what the folders in ``out`` hold, a finding per row."""
-    reasons = _json(study.out / REASONS)
+    reasons = run.read_json(study.out / REASONS)
     found = []
     for row in ROWS:
         folder = study.folder(row)
         done = is_done(row, study)
         why = "" if done else reasons.get(row.name) or _NOT_YET
-        history = _history(folder / run.RESULTS)
+        history = run.read_results(folder / run.RESULTS)
         if why == _NOT_YET and _can_go_on(row, study):
             why = f"stopped after {len(history)} of {study.epochs} epochs; the same command goes on"
-        summary = _json(folder / run.SUMMARY) if done else {}
-        found.append(Finding(row, why, summary, history, _json(folder / run.ENVIRONMENT)))
+        summary = run.read_json(folder / run.SUMMARY) if done else {}
+        found.append(Finding(row, why, summary, history, run.read_json(folder / run.ENVIRONMENT)))
     return found
 
 
@@ -703,23 +700,6 @@ def num_simple_parameters(num_classes: int = len(CLASS_NAMES), side_px: int = 12
     """Return how many numbers SimpleConvNet learns; none of them is made for this."""
     with torch.device("meta"):
         return sum(p.numel() for p in models.build("simple", num_classes, side_px).parameters())
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(files.read_text(path)))
-    return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in rows]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object, an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(files.read_text(path)))
-    except (ValueError, TypeError, RecursionError) as e:
-        raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
 
 
 def _sha256(path: Path) -> str:

@@ -26,6 +26,12 @@ DATA, QUARANTINE = "data.json", "quarantine.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
 TEST_LOOKS = "test-looks.csv"
 RESUME, PREVIOUS = "resume.safetensors", "resume-previous.safetensors"
+# What is drawn of results.csv: a panel's name, and its columns without train_ and val_.
+PANELS = (
+    ("Loss", "loss"),
+    ("Micro-F1 at 0.5", "micro_f1"),
+    ("Subset accuracy at 0.5", "subset_accuracy"),
+)
 _WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
 
 _PACKAGES = (
@@ -98,6 +104,49 @@ def to_json(content: Any) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, atomically."""
     files.write_atomic(path, to_json(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in one of a run folder's JSON files; an empty one if there is no file.
+
+    Raises:
+        GrigriError: if it cannot be read, or holds no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(files.read_text(path))
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    except (ValueError, RecursionError) as e:
+        raise GrigriError(f"{path}: not valid JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise GrigriError(f"{path}: not written by grigri-fast")
+    return content
+
+
+def read_results(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a ``results.csv``, numbers as numbers; none if there is no file.
+
+    Raises:
+        GrigriError: if it cannot be read, or lacks what is drawn of it.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = csv.DictReader(io.StringIO(files.read_text(path)))
+        history = [{k: int(v) if k == "epoch" else float(v) for k, v in r.items()} for r in rows]
+        _ = [
+            row[f"{part}_{key}"]
+            for row in history
+            for _, key in PANELS
+            for part in ("train", "val")
+        ]
+        return history
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:

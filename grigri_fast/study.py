@@ -15,6 +15,7 @@ from .reproduce import ROWS, Finding, Study
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 NONE = "-"
 _TITLE = "The report of 2020, reproduced"
+_FOOT = "Written by grigri-fast reproduce."
 
 Findings = dict[str, Finding]
 
@@ -35,7 +36,7 @@ def write(study: Study) -> list[Finding]:
     for name, png in document.pictures(page).items():
         files.write_atomic(folder / name, png)
     files.write_atomic(study.out / MARKDOWN, document.to_markdown(page, FIGURES))
-    files.write_atomic(study.out / HTML, document.to_html(page))
+    files.write_atomic(study.out / HTML, document.to_html(page, _FOOT))
     return found
 
 

@@ -64,6 +64,8 @@ SAME_FLOOR = {
     ("cli", "tune"),
     ("cli", "report"),
     ("page", "charts"),  # its style is a part of the page's
+    ("document", "page"),  # it stands in the same frame
+    ("document", "charts"),  # and escapes in the same way
 }
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
 

@@ -32,6 +32,7 @@ def test_a_png_is_a_png_and_an_svg_takes_the_pages_ink(kind: str) -> None:
     assert KINDS[kind](file_format="png").startswith(b"\x89PNG")
     svg = KINDS[kind](file_format="svg").decode()
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
-    assert "var(--ink)" in svg and "var(--line)" in svg
-    assert not re.search("#2b2d42|#e3e6ea|#000000|#ffffff|DejaVu", svg)
+    for name in ("ink", "grid", "colour-1", "font"):
+        assert f"var(--{name})" in svg
+    assert not re.search("#2b2d42|#e3e6ea|#000000|#ffffff|DejaVu|#d1495b|#2f86c1", svg)
     assert svg == KINDS[kind](file_format="svg").decode()

@@ -405,6 +405,13 @@ addEventListener("load", () => {
 </script>"""
 
 
+def probed(text: str, probe: str) -> str:
+    """Return a page with a script that reports what the browser sees; the page forbids them all."""
+    text, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    assert policies == 1
+    return text.replace("</body>", f"{probe}</body>")
+
+
 def browse(page: Path, profile: Path, scheme: str, width: int) -> tuple[str, list[str]]:
     """Return the document that a browser makes of a page, and what it says on its console."""
     done = subprocess.run(
@@ -449,19 +456,14 @@ def browser(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("browser")
 def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path) -> None:
-    page, probed = tmp_path / "page.html", tmp_path / "probed.html"
+    page, with_probe = tmp_path / "page.html", tmp_path / "probed.html"
     assert cli("report", run, "--threads=1", "--out", page)[0] == 0
     document, said = browse(page, tmp_path / "profile", "light", 1280)
     assert not said and "</html>" in document
-    # A script that reports what the browser sees; the page itself forbids all scripts.
-    text, policies = re.subn(
-        r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page.read_text()
-    )
-    assert policies == 1
-    probed.write_text(text.replace("</body>", f"{PROBE}</body>"))
+    with_probe.write_text(probed(page.read_text(), PROBE))
     lines = {}
     for scheme, width in (("light", 1280), ("dark", 390)):
-        document, said = browse(probed, tmp_path / "profile", scheme, width)
+        document, said = browse(with_probe, tmp_path / "profile", scheme, width)
         found = json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
         assert not said
         assert found["photos"] == found["shown"] > 0
@@ -471,5 +473,5 @@ def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path)
         assert found["needed"] <= found["width"]
         lines[scheme] = found["line"]
     assert lines["light"] != lines["dark"]  # charts follow the scheme
-    probed.write_text(text.replace("</body>", "<script>nonsense()</script></body>"))
-    assert browse(probed, tmp_path / "profile", "light", 1280)[1]  # errors would be seen
+    with_probe.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
+    assert browse(with_probe, tmp_path / "profile", "light", 1280)[1]  # errors would be seen

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_report import brightness, browse, browser  # noqa: F401
+from test_report import brightness, browse, browser, probed  # noqa: F401
 
 from grigri_fast import dataset, document, models, reproduce, run, screens, split, study, train
 from grigri_fast.cli import main
@@ -145,7 +145,7 @@ def test_the_reports_hold_the_numbers_of_the_run_folders(finished) -> None:
     for page in reports(out):
         text = re.sub("</?small>", "", page)
         for name in [*TRAINED, "untrained"]:
-            starts = (f"| `{name}` |", f"<tr><td><code>{name}</code></td>")
+            starts = (f"| `{name}` |", f'<tr><th scope="row"><code>{name}</code></th>')
             line = next(
                 line for line in text.splitlines() if starts[0] in line or starts[1] in line
             )
@@ -207,6 +207,7 @@ def test_the_page_needs_nothing_else(finished) -> None:
         assert link.startswith("data:") or link.removeprefix("#") in ids, link
     assert not re.search(r"url\((?!#)", text) and "script" not in page.tags
     assert page.tags.count("svg") == page.tags.count("figure") > 10
+    assert "Content-Security-Policy" in text
     assert "prefers-color-scheme: dark" in text and "#2b2d42;" not in text.split("</style>")[1]
 
 
@@ -218,6 +219,7 @@ addEventListener("load", () => {
     figures: figures.length,
     shown: figures.filter(f => f.getBoundingClientRect().height > 100).length,
     ink: getComputedStyle(words).fill, font: getComputedStyle(words).fontFamily,
+    page_font: getComputedStyle(document.body).fontFamily,
     ground: getComputedStyle(document.querySelector("figure")).backgroundColor,
     width: innerWidth, needed: document.documentElement.scrollWidth,
   }) + "END";
@@ -228,11 +230,13 @@ addEventListener("load", () => {
 @pytest.mark.usefixtures("browser")
 def test_the_page_opens_in_a_browser_in_light_and_dark(finished, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(reports(finished[1])[1].replace("</body>", f"{PROBE}</body>"))
-    for scheme, width in (("light", 1280), ("dark", 500)):
+    as_it_is = finished[1] / study.HTML
+    assert not browse(as_it_is, tmp_path / "profile", "light", 1280)[1]  # its policy allows it all
+    page.write_text(probed(as_it_is.read_text(), PROBE))
+    for scheme, width in (("light", 1280), ("dark", 390)):
         document, said = browse(page, tmp_path / "profile", scheme, width)
         found = json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
-        assert not said and found["font"] == "sans-serif"
+        assert not said and found["font"] == found["page_font"]
         assert found["figures"] == found["shown"] > 10
         ink, ground = brightness(found["ink"]), brightness(found["ground"])
         assert (ink - ground if scheme == "dark" else ground - ink) > 0.7
