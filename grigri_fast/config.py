@@ -45,7 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "init": "he",
         "flip_test": True,
         "optimizer": "muon",
-        "lr": 0.05,
+        "lr": 0.02,
         "warm_up": 0.1,
         "momentum": 0.9,
         "momentum_min": 0.9,
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 # Of optimizers that the recipe does not have.
-_LEARNING_RATES = {"sgd": 0.01, "muon": 0.05, "adam": 0.001, "amsgrad": 0.001, "rmsprop": 0.001}
+_LEARNING_RATES = {"sgd": 0.01, "muon": 0.02, "adam": 0.001, "amsgrad": 0.001, "rmsprop": 0.001}
 _OF_AUGMENT = ("least_area", "rotation", "color", "erasing", "mixup", "cutmix")
 
 
