@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from grigri_fast import devices, keeper, models, optim
+from grigri_fast.augment import Augmentation
 from grigri_fast.config import TrainConfig, memory_size, resolve
 from grigri_fast.inspection import inspect
 from grigri_fast.losses import LOSSES
@@ -164,14 +165,8 @@ def test_a_graph_is_captured_from_the_default_stream_too(cuda: torch.device) -> 
 
 @pytest.mark.parametrize("limit", ["4GiB", "1500MiB"])
 def test_a_memory_limit_holds(cuda: torch.device, cli, photos: Path, tmp_path, limit: str) -> None:
-    words = [
-        "--arch=resnet34",
-        "--weights=none",
-        "--recipe=report",
-        "--size=224",
-        "--epochs=2",
-        "--batch-size=16",
-    ]
+    words = ["--arch=resnet34", "--weights=none", "--recipe=report", "--size=224"]
+    words += ["--epochs=2", "--batch-size=16"]
     code, out, err = cli("train", photos, *words, f"--memory-limit={limit}", "--out", tmp_path)
     assert code in (0, 1)  # the driver's context alone may be a third of the smaller one
     if code == 1:
@@ -193,21 +188,41 @@ def test_profile_explains_the_memory_of_the_gpu(
     assert abs(training["bytes"]["unexplained"]) < 0.1 * training["total_bytes"]
 
 
-def test_the_command_trains_on_the_gpu(cuda: torch.device, cli, photos: Path, tmp_path) -> None:
-    small = [
-        "--arch=resnet18",
-        "--weights=none",
-        "--recipe=report",
-        "--size=32",
-        "--epochs=2",
-        "--batch-size=8",
-    ]
-    code, out, err = cli("train", photos, *small, "--out", tmp_path / "runs")
+SMALL = ["--arch=resnet18", "--weights=none", "--recipe=report", "--size=32"]
+SMALL += ["--epochs=2", "--batch-size=8"]
+DRAWN = ["--color=0.3", "--erasing=0.4", "--mixup=0.4", "--cutmix=0.5", "--label-smoothing=0.1"]
+DRAWN += ["--sampler=balanced", "--size=48", "--start-size=32", "--test-size=64"]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--recipe=best"], ["--recipe=best", "--optimizer=sgd", *DRAWN]], ids=str
+)
+def test_the_command_trains_on_the_gpu(
+    cuda: torch.device, cli, photos: Path, tmp_path: Path, options: list[str]
+) -> None:
+    code, out, err = cli("train", photos, *SMALL, *options, "--out", tmp_path / "runs")
     assert (code, err) == (0, "")
     assert "on cuda" in out
     run = tmp_path / "runs" / "photos-resnet18"
     assert cli("eval", run)[0] == 0
     assert cli("predict", run, photos / "images", "--out", tmp_path / "p.csv")[0] == 0
+
+
+def test_what_is_drawn_is_the_same_on_the_gpu(cuda: torch.device) -> None:
+    options = {"color": 0.4, "erasing": 0.5, "mixup": 0.4, "cutmix": 0.5, "label_smoothing": 0.1}
+    config = resolve(TrainConfig(data="-", recipe="report", **options))
+    rng = torch.Generator().manual_seed(0)
+    images_NHWC = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=rng)
+    batch = (images_NHWC, (torch.rand(8, 5, generator=rng) < 0.5).float(), torch.arange(8))
+    for position in range(1, 7):
+        seen = []
+        for device in (torch.device("cpu"), cuda):
+            augmentation = Augmentation(config, 8, device)
+            augmentation.start_epoch(1)
+            seen.append([t.cpu() for t in augmentation(*(t.to(device) for t in batch), position)])
+        (images, targets), (others, other_targets) = seen
+        assert (images.int() - others.int()).abs().max() <= 1
+        torch.testing.assert_close(targets, other_targets)
 
 
 def test_a_stopped_run_goes_on_on_the_gpu(
@@ -223,17 +238,9 @@ def test_a_stopped_run_goes_on_on_the_gpu(
         return is_due(self)
 
     monkeypatch.setattr(keeper.Keeper, "is_due", stopping)
-    small = [
-        "--arch=resnet18",
-        "--weights=none",
-        "--recipe=report",
-        "--size=32",
-        "--epochs=2",
-        "--batch-size=8",
-    ]
     for amp in ("bf16", "fp16"):
         steps.clear()
-        options = [*small, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]
+        options = [*SMALL, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]
         code, _, err = cli("train", photos, *options)
         assert code == 143 and "--resume" in err
         code, out, err = cli("train", "--resume", tmp_path / amp)
