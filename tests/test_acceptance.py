@@ -16,7 +16,7 @@ PARTS = re.findall(r'^    \("(\w+)", ', SCRIPT.read_text(), re.MULTILINE)
 PARTS += re.findall(r'^    \(\n        "(\w+)",', SCRIPT.read_text(), re.MULTILINE)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a rehearsal is for where there is no GPU")
 def test_every_part_is_rehearsed(photos: Path, tmp_path: Path) -> None:
     for row in range(48, 80):
@@ -26,9 +26,10 @@ def test_every_part_is_rehearsed(photos: Path, tmp_path: Path) -> None:
     parts = [name for name in PARTS if name not in ("memory_resnet50", "memory_wide_resnet50_2")]
     assert len(parts) == 12
     halves = [parts[::2], parts[1::2]]  # at the same time: each uses one thread
+    time = ["--minutes=16"]  # twice what a GPU has: other tests run beside it
     running = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, photos, "--out", tmp_path / half[0], "--only", *half],
+            [sys.executable, SCRIPT, photos, *time, "--out", tmp_path / half[0], "--only", *half],
             cwd=tmp_path,
             text=True,
             stdout=subprocess.PIPE,
