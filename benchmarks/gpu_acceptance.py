@@ -229,7 +229,9 @@ def script(name: str, *words: str, small: list[str]) -> Callable[[Place], dict[s
         command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
         if name != "bench_step":
             command.append(place.data)
-        command += [*(words if place.on_gpu else small), "--out", str(file)]
+        # Threads of several processes would wait for each other, where tests run side by side.
+        command += words if place.on_gpu else [*small, "--threads=1"]
+        command += ["--out", str(file)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         print(done.stdout[-8000:], done.stderr[-3000:])
         require(done.returncode == 0, f"{name} has ended with {done.returncode}")
