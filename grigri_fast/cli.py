@@ -60,6 +60,11 @@ MemoryLimitOption = Annotated[
         "like 4GiB.",
     ),
 ]
+MaxBadOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 AmpOption = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
     typer.Option("--amp", help="Number format; auto: what the device is fast at."),
@@ -386,15 +391,12 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
-    max_bad: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
-    ] = 0.05,
+    max_bad: MaxBadOption = 0.05,
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Say how good a trained model is, with 95 % intervals.
 
@@ -459,7 +461,7 @@ def predict(
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Label new photographs with the stored threshold.
 
@@ -527,15 +529,12 @@ def report(
         ),
     ] = "auto",
     checkpoint: CheckpointOption = "last",
-    max_bad: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
-    ] = 0.05,
+    max_bad: MaxBadOption = 0.05,
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Write one HTML page of a run: scores, curves, calibration, and where it errs.
 
@@ -617,7 +616,7 @@ def reproduce(
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Run the experiments of the report of 2020 again, and show its figures beside ours.
 
@@ -711,7 +710,7 @@ def bench(
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Say how fast it is on this machine, and what bounds it.
 
@@ -822,7 +821,7 @@ def profile(
     fast: Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.")] = True,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Show where memory and time go in a training step and an evaluation step.
 
@@ -905,7 +904,7 @@ def check(
     data: DataArgument,
     images: ImagesOption = None,
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
 

@@ -293,10 +293,10 @@ class TrainConfig:
         _in_range("weight_decay", self.weight_decay, 0, float("inf"))
         _in_range("head_lr_factor", self.head_lr_factor, 0, float("inf"), open_low=True)
         _in_range("most_repeats", self.most_repeats, 1, float("inf"))
-        _in_range("rotation", self.rotation, 0, 180.0001)
-        _in_range("least_area", self.least_area, 0, 1.0001, open_low=True)
-        _in_range("erasing", self.erasing, 0, 1.0001)
-        _in_range("cutmix", self.cutmix, 0, 1.0001)
+        _in_range("rotation", self.rotation, 0, 180, closed_high=True)
+        _in_range("least_area", self.least_area, 0, 1, open_low=True, closed_high=True)
+        _in_range("erasing", self.erasing, 0, 1, closed_high=True)
+        _in_range("cutmix", self.cutmix, 0, 1, closed_high=True)
         _in_range("mixup", self.mixup, 0, 100)
         for name in ("warm_up", "ema", "color", "label_smoothing"):
             _in_range(name, getattr(self, name), 0, 1)
@@ -489,12 +489,24 @@ def _checked_type(name: str, value: Any, hint: Any) -> Any:
 
 
 def _in_range(
-    name: str, value: float | None, low: float, high: float, open_low: bool = False
+    name: str,
+    value: float | None,
+    low: float,
+    high: float,
+    open_low: bool = False,
+    closed_high: bool = False,
 ) -> None:
-    """Raise GrigriError unless ``low <= value < high`` (``low < value`` if ``open_low``)."""
+    """Raise GrigriError unless ``low <= value < high``.
+
+    ``open_low``: ``low`` itself is no value; ``closed_high``: ``high`` itself is one.
+    """
     if value is None:
         return
-    if not (low < value if open_low else low <= value) or not value < high:
+    is_above = low < value if open_low else low <= value
+    is_below = value <= high if closed_high else value < high
+    if not is_above or not is_below:
         least = "more than" if open_low else "at least"
-        most = "" if high == float("inf") else f" and less than {high}"
+        most = f" and {'at most' if closed_high else 'less than'} {high}"
+        if high == float("inf"):
+            most = ""
         raise GrigriError(f"{_flag(name)} must be {least} {low}{most}, not {value}")

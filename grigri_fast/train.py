@@ -154,11 +154,12 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         num_classes = len(data.class_names)
 
         # ------------------------------------------------------------------------ the memory
+        largest = max(config.size, config.test_size)
         make_loader = functools.partial(
             pipeline.ImageLoader,
             data.paths,
             found,
-            size_px=max(config.size, config.test_size),
+            size_px=largest,
             device=device,
             threads=threads,
             on_slow=watch.note,
@@ -229,7 +230,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
         most = None if fitted is None else fitted.to_spare
-        largest = max(config.size, config.test_size)
         cache = pipeline.plan_cache(config.cache, found, largest, device, most)
 
         # -------------------------------------------------------------------- the run folder
