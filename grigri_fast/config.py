@@ -24,6 +24,7 @@ AUTO = 0  # what --batch-size auto is in a config
 RECIPES: dict[str, dict[str, Any]] = {
     "report": {
         "init": "default",
+        "train_norms": False,
         "flip_test": False,
         "optimizer": "sgd",
         "lr": 0.01,
@@ -43,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "best": {
         "init": "he",
+        "train_norms": True,
         "flip_test": True,
         "optimizer": "muon",
         "lr": 0.02,
@@ -102,6 +104,13 @@ class TrainConfig:
         None,
         "How weights that are not loaded are drawn: as torchvision does, or by He et al. (2015), "
         "without which a deep plain network does not learn. [default: by --recipe]",
+        "Model",
+    )
+    train_norms: bool | None = option(
+        None,
+        "Give a network without norms (simple, VGG, AlexNet, SqueezeNet) BatchNorms while it "
+        "trains from scratch; in the stored model they are folded into its layers, whose number "
+        "and shapes stay. [default: by --recipe with --weights none, else off]",
         "Model",
     )
     size: int = option(224, "Side of the square that images are resized to, in pixels.", "Model")
@@ -345,6 +354,8 @@ class TrainConfig:
                     raise GrigriError(f"{_flag(name)} does nothing with --no-augment")
         if self.start_size is not None and self.start_size > self.size:
             raise GrigriError(f"--start-size {self.start_size} is above --size {self.size}")
+        if self.train_norms and self.weights != "none":
+            raise GrigriError("--train-norms would undo what weights have learned; see --help")
         if self.freeze_backbone and self.head_lr_factor != 1:
             raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
 
@@ -387,6 +398,8 @@ def _not_said(config: TrainConfig, recipe: str) -> dict[str, Any]:
         del of_recipe["momentum_min"], of_recipe["warm_up"]
     if not config.augment:
         of_recipe |= dict.fromkeys(_OF_AUGMENT, 0.0) | {"least_area": None, "rotation": None}
+    if config.weights != "none":
+        of_recipe["train_norms"] = False
     of_recipe |= {"start_size": config.size, "test_size": config.size}
     return {name: value for name, value in of_recipe.items() if getattr(config, name) is None}
 

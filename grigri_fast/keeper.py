@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from . import checkpoint, figures, files, run
+from . import checkpoint, figures, files, networks, run
 from .checkpoint import ModelInfo, Progress, State
 from .config import TrainConfig, checkpoint_interval
 from .errors import DivergedError, GrigriError
@@ -91,7 +91,7 @@ class Keeper:
                 epoch=row["epoch"],
                 scores={k.removeprefix("val_"): v for k, v in row.items() if "val_" in k},
             )
-            model = self._model if self._average is None else self._average.module
+            model = networks.folded(self._model if self._average is None else self._average.module)
             if best(history) is row:
                 checkpoint.save(self._folder / run.BEST, model, info)
             checkpoint.save(self._folder / run.LAST, model, info)

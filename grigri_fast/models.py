@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .errors import GrigriError
-from .networks import GrigriNet, SimpleConvNet, draw_by_he
+from .networks import GrigriNet, SimpleConvNet, add_norms, draw_by_he
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB on a scale of 0 to 1
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -44,11 +44,22 @@ def architectures() -> list[str]:
     return [*_OURS, *torchvision.models.list_models(module=torchvision.models)]
 
 
-def build(arch: str, num_classes: int, size_px: int, init: str = "default") -> nn.Module:
+def build(
+    arch: str,
+    num_classes: int,
+    size_px: int,
+    init: str = "default",
+    train_norms: bool = False,
+) -> nn.Module:
     """Return an untrained network with a head of ``num_classes`` logits, in fp32 on the CPU.
 
-    ``init``: how its weights are drawn, ``default`` (as its makers do) or ``he`` (see
-    :func:`networks.draw_by_he`; networks with norms do not need it and stay as they are).
+    Networks with norms are not touched by the last two.
+
+    Args:
+        arch, num_classes, size_px: which, its outputs, and the side of its images.
+        init: how its weights are drawn, ``default`` (as its makers do) or ``he`` (see
+            :func:`networks.draw_by_he`).
+        train_norms: whether it has norms while it trains (see :func:`networks.add_norms`).
 
     Raises:
         GrigriError: for an unknown name, or images too small or of a side the network cannot take.
@@ -60,8 +71,11 @@ def build(arch: str, num_classes: int, size_px: int, init: str = "default") -> n
         _drop_aux(model)
     if head(model)[1].bias is None:
         _replace_head(model, num_classes)
-    if init == "he" and not any("Norm" in type(m).__name__ for m in model.modules()):
-        draw_by_he(model)
+    if not any("Norm" in type(m).__name__ for m in model.modules()):
+        if init == "he":
+            draw_by_he(model)
+        if train_norms:
+            add_norms(model)
     return model
 
 

@@ -3,8 +3,11 @@
 Shapes: N images, C channels, H x W pixels.
 """
 
+import copy
+
 import torch
 from torch import nn
+from torch.nn.utils import fusion
 
 
 class SimpleConvNet(nn.Sequential):
@@ -30,6 +33,7 @@ class SimpleConvNet(nn.Sequential):
                 channels = width
         side = size_px // 16
         layers += [
+            nn.AdaptiveAvgPool2d(side),  # for images of another size; at this one it does nothing
             nn.Flatten(),
             nn.Linear(channels * side * side, 100),
             nn.ReLU(inplace=True),
@@ -114,3 +118,41 @@ def draw_by_he(model: nn.Module) -> None:
         nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+class _Normed(nn.Sequential):
+    """A layer and the BatchNorm of its outputs, which :func:`folded` makes one layer again."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        is_conv = isinstance(layer, nn.Conv2d)
+        norm = nn.BatchNorm2d(layer.out_channels) if is_conv else nn.BatchNorm1d(layer.out_features)
+        super().__init__(layer, norm)
+
+    def folded(self) -> nn.Conv2d | nn.Linear:
+        """Return one layer that does in evaluation what the two do."""
+        layer, norm = self
+        fuse = fusion.fuse_conv_bn_eval
+        if isinstance(layer, nn.Linear):
+            fuse = fusion.fuse_linear_bn_eval
+        return fuse(layer.eval(), norm.eval())
+
+
+def add_norms(model: nn.Module) -> None:
+    """Give every convolution and linear layer but the last a BatchNorm, for training.
+
+    In evaluation a BatchNorm multiplies and adds constants per channel, which the layer before can
+    do itself: :func:`folded` is the network as it was, with other weights. (As in RepVGG, arXiv
+    2101.03697, where more than norms are folded.)
+    """
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for name, layer in layers[:-1]:
+        model.set_submodule(name, _Normed(layer))
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Return a copy in eval mode without the norms that :func:`add_norms` added, doing the same."""
+    model = copy.deepcopy(model).eval()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, _Normed):
+            model.set_submodule(name, module.folded())
+    return model

@@ -524,7 +524,7 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
     torch.manual_seed(SEED)
     num_classes = len(data.class_names)
     if config.weights == "none":
-        model = models.build(config.arch, num_classes, config.size, config.init)
+        model = models.build(config.arch, num_classes, config.size, config.init, config.train_norms)
     else:
         model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
     folder = study.folder(row)

@@ -187,7 +187,9 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ------------------------------------------------------------------------- the model
         if config.weights == "none" or state is not None:
-            model = models.build(config.arch, num_classes, config.size, config.init)
+            model = models.build(
+                config.arch, num_classes, config.size, config.init, config.train_norms
+            )
         else:
             model = models.build_pretrained(config.arch, num_classes, config.size, config.weights)
         models.check_size(model, config.arch, config.start_size, "--start-size")

@@ -204,7 +204,9 @@ def forward(model: nn.Module, images_NHWC: torch.Tensor, amp: str) -> None:
 
 def build(config: TrainConfig, num_classes: int) -> nn.Module:
     """Return an untrained network of the run's shape and memory format."""
-    model = models.build(config.arch, num_classes, config.size)
+    model = models.build(
+        config.arch, num_classes, config.size, train_norms=bool(config.train_norms)
+    )
     return model.to(memory_format=torch.channels_last) if config.fast else model
 
 

@@ -45,6 +45,7 @@ def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> 
         "weights": "imagenet",
         "freeze_backbone": False,
         "init": "default",
+        "train_norms": False,
         "size": 224,
         "start_size": 224,
         "test_size": 224,

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ def signal_at_the_end(init: str) -> float:
     """Return how much the last convolution's output differs between images, by its scale."""
     torch.manual_seed(0)
     model = models.build("simple", 14, 64, init).eval()
-    convolutions = next(i for i, m in enumerate(model) if isinstance(m, nn.Flatten))
+    convolutions = next(i for i, m in enumerate(model) if isinstance(m, nn.AdaptiveAvgPool2d))
     out = torch.randn(8, 3, 64, 64)
     with torch.no_grad():
         for layer in list(model)[:convolutions]:
@@ -46,3 +47,42 @@ def test_he_leaves_networks_with_norms_and_the_last_layer_alone() -> None:
     networks.draw_by_he(nn.Sequential(layer, nn.Linear(2, 2)))
     torch.testing.assert_close(layer.weight.var().item(), 2 / (64 * 9), rtol=0.05, atol=0)
     assert (layer.bias == 0).all()
+
+
+@pytest.mark.parametrize("arch", ["simple", "alexnet", "vgg11", "squeezenet1_1"])
+def test_norms_fold_into_the_network_as_it_was(arch: str) -> None:
+    torch.manual_seed(0)
+    size = 64 if arch != "vgg11" else 32
+    model = models.build(arch, 3, size, train_norms=True).train()
+    plain = models.build(arch, 3, size)
+    num_layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in plain.modules())
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert len(norms) == num_layers - 1
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+        for _ in range(20):
+            model(torch.randn(8, 3, size, size) + 1)  # moves the running statistics
+    folded = networks.folded(model)
+    plain.load_state_dict(folded.state_dict())  # the same names and shapes
+    plain.eval()
+    images = torch.randn(5, 3, size, size)
+    with torch.no_grad():
+        expected, found = model.eval()(images), plain(images)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())  # it can go on
+
+
+def test_norms_are_not_added_where_there_are_some() -> None:
+    plain, asked = (models.build("resnet18", 3, 32, train_norms=way) for way in (False, True))
+    assert plain.state_dict().keys() == asked.state_dict().keys()
+
+
+def test_simple_takes_other_sizes_and_pools_nothing_at_its_own() -> None:
+    model = models.build("simple", 3, 64).eval()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    pool = next(m for m in model if isinstance(m, nn.AdaptiveAvgPool2d))
+    maps = torch.randn(2, 8, 4, 4)
+    assert torch.equal(pool(maps), maps)
