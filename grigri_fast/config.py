@@ -355,7 +355,9 @@ class TrainConfig:
         if self.start_size is not None and self.start_size > self.size:
             raise GrigriError(f"--start-size {self.start_size} is above --size {self.size}")
         if self.train_norms and self.weights != "none":
-            raise GrigriError("--train-norms would undo what weights have learned; see --help")
+            raise GrigriError(
+                "--train-norms would undo what loaded weights have learned; use --no-train-norms"
+            )
         if self.freeze_backbone and self.head_lr_factor != 1:
             raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
 

@@ -127,7 +127,8 @@ def test_every_option_is_documented() -> None:
         ({}, {"recipe": "report", "optimizer": "sgd", "ema": 0.0, "flip_test": False}),
         ({"weights": "none"}, {"recipe": "best", **RECIPES["best"]}),
         ({"weights": "none", "recipe": "report"}, RECIPES["report"]),
-        ({"recipe": "best", "ema": 0.0}, RECIPES["best"] | {"ema": 0.0}),
+        ({"recipe": "best", "ema": 0.0}, RECIPES["best"] | {"ema": 0.0, "train_norms": False}),
+        ({"weights": "none", "train_norms": False}, {"train_norms": False}),
         ({"recipe": "best", "optimizer": "adam"}, {"lr": 0.001, "ema": RECIPES["best"]["ema"]}),
         ({"recipe": "best", "optimizer": "sgd"}, {"lr": 0.01}),
         ({"augment": False}, {"least_area": None, "rotation": None, "color": 0.0, "mixup": 0.0}),
@@ -256,6 +257,7 @@ def test_a_value_at_the_edge_is_fine(name: str, values: list) -> None:
         ({"augment": False, "mixup": 0.2}, ["--mixup", "--no-augment"]),
         ({"start_size": 96, "size": 64}, ["--start-size 96", "--size 64"]),
         ({"freeze_backbone": True, "head_lr_factor": 2}, ["--head-lr-factor", "--lr"]),
+        ({"train_norms": True}, ["--train-norms", "--no-train-norms"]),
     ],
     ids=str,
 )

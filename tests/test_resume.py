@@ -186,6 +186,7 @@ WAYS = {
     "bf16, mse": (3, ["--amp=bf16", "--loss=mse"]),
     "no augmentation": (4, ["--no-augment", "--test=0.1", "--limit=40"]),
     "best": (3, ["--recipe=best", "--arch=grigri", "--amp=bf16"]),
+    "norms for training": (3, ["--recipe=best", "--arch=simple", "--start-size=16"]),
     "all that is drawn": (
         3,
         [
@@ -609,6 +610,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
         "--freeze-backbone",
         "--activation-checkpointing",
         "--flip-test",
+        "--train-norms",
         "--no-decay-all",
         "--no-fast",
     ):
@@ -616,7 +618,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     # Its random maps have been drawn, so the first that contradicts it is named.
     assert "--no-augment" in refused(cli, stopped, "--no-augment")
     switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
-    switches |= {"flip_test", "decay_all"}
+    switches |= {"flip_test", "decay_all", "train_norms"}
     covered = {*OTHER_VALUES, "split", *switches}
     assert covered == (grigri_train._STAYS | {"epochs"})
 

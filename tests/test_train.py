@@ -20,7 +20,7 @@ import torchvision
 from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import checkpoint, devices, screens
+from grigri_fast import checkpoint, devices, models, screens
 from grigri_fast import train as grigri_train
 
 TINY = [
@@ -782,3 +782,17 @@ def test_a_cache_on_the_device_needs_one(cli, photos, tmp_path) -> None:
     code, _, err = cli("train", photos, *SMALL, "--device=cpu", "--cache=device", "--out", tmp_path)
     assert code == 1 and err.count("\n") == 1 and "on a CPU use --cache ram" in err
     assert not list(tmp_path.glob("photos-*"))
+
+
+def test_norms_for_training_are_not_in_what_is_stored(cli, photos_once, tmp_path) -> None:
+    """The stored network has no norms, and scores what the one with norms did."""
+    options = [*TINY, "--arch=simple", "--train-norms", "--epochs=2", "--lr=0.05"]
+    run = fit(cli, photos_once, tmp_path, *options)
+    keys = tensors(run).keys()
+    assert not any("running_mean" in key for key in keys)
+    assert keys == models.build("simple", 3, 32).state_dict().keys()
+    code, out, _ = cli("eval", run, "--json", "--amp=fp32")
+    stored = json.loads((run / "summary.json").read_text())["validation"]["scores"]
+    assert code == 0
+    for way, scores in json.loads(out)["scores"].items():
+        assert scores["mAP"]["value"] == pytest.approx(stored[way]["mAP"]["value"], abs=1e-4)
