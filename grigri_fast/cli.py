@@ -478,6 +478,8 @@ def predict(
     from .dataset import find_images
 
     exported = predicting.is_exported(folder)
+    if folder.suffix.lower() == ".pt2":
+        raise GrigriError(f"{folder}: predict takes a run folder or an ONNX file, no pt2 file")
     if exported:
         for flag, value, goes in (
             ("--checkpoint", checkpoint, ("last",)),
