@@ -448,7 +448,10 @@ def evaluate(
 
 @app.command()
 def predict(
-    folder: RunArgument,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder of train, or an ONNX file of export."),
+    ],
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
     ],
@@ -466,13 +469,26 @@ def predict(
     """Label new photographs with the stored threshold.
 
     Without --out it prints a table, or CSV in a pipe. A file that cannot be used gets its reason
-    in the column error, and the exit code is 1.
+    in the column error, and the exit code is 1. An ONNX file is computed by ONNX Runtime on the
+    CPU, in fp32.
 
     Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
     """
     from . import predict as predicting
     from .dataset import find_images
 
+    exported = predicting.is_exported(folder)
+    if folder.suffix.lower() == ".pt2":
+        raise GrigriError(f"{folder}: predict takes a run folder or an ONNX file, no pt2 file")
+    if exported:
+        for flag, value, goes in (
+            ("--checkpoint", checkpoint, ("last",)),
+            ("--device", device, ("auto", "cpu")),
+            ("--amp", amp, ("auto", "fp32")),
+        ):
+            if value not in goes:
+                raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
+        device, amp = "cpu", "fp32"
     if out is not None:
         predicting.check_out(out)
     photos = find_images(paths)
@@ -481,7 +497,7 @@ def predict(
     from .evaluate import checkpoint_path
     from .memory import Budget
 
-    path = checkpoint_path(folder, checkpoint)
+    path = folder if exported else checkpoint_path(folder, checkpoint)
     place = devices.pick_device(device)
     with (
         Budget(place, _limit(memory_limit)) as budget,
@@ -509,6 +525,51 @@ def predict(
     if bad:
         more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""
         raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
+
+
+@app.command()
+def export(
+    folder: RunArgument,
+    file_format: Annotated[
+        Literal["onnx", "pt2"],
+        typer.Option(
+            "--format",
+            help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load).",
+        ),
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The file. [default: RUN/model.onnx or RUN/model.pt2]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+    threads: ThreadsOption = None,
+) -> None:
+    """Write a trained model as one file for other programs.
+
+    From a batch of photographs as they are, uint8 RGB, to the probabilities of the labels.
+    Class names, thresholds and what to do to a photograph are in its metadata. It is compared
+    with PyTorch on photographs of the validation part before it is written.
+
+    Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
+    """
+    from . import export as exporting
+    from . import pipeline, screens
+
+    with screens.progress("exporting") as on_progress:
+        done = exporting.export(
+            folder,
+            format=file_format,
+            out=out,
+            which=checkpoint,
+            threads=threads or pipeline.usable_threads(),
+            on_progress=on_progress,
+        )
+    screens.show_export(done)
 
 
 @app.command()

@@ -30,7 +30,36 @@ TUNED = "tuned on the same images"
 CROSS_FITTED = "cross-fitted"
 
 
-@torch.inference_mode()
+Forward = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, size, size, 3) -> float32 (N, C)
+
+
+def logits_of(
+    model: nn.Module,
+    *,
+    device: torch.device,
+    amp: str,
+    mean: tuple[float, ...] = models.IMAGENET_MEAN,
+    std: tuple[float, ...] = models.IMAGENET_STD,
+    flip: bool = False,
+) -> Forward:
+    """Return the function from images to a model's logits; the model is put in eval mode.
+
+    ``flip``: the mean of the logits of each image and of its mirror image.
+    """
+    model.eval()
+
+    @torch.inference_mode()
+    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
+        inputs_NCHW = models.normalise(images_NHWC, mean, std)
+        with devices.autocast(device, amp):
+            logits_NC = model(inputs_NCHW).float()
+            if flip:
+                logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
+        return logits_NC
+
+    return forward
+
+
 def predict_logits(
     model: nn.Module,
     loader: ImageLoader,
@@ -47,13 +76,35 @@ def predict_logits(
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
 
-    The model is put in eval mode. Results are collected on the device and copied once. A file that
-    has turned bad has no logits: its row is in the second result, with the reason, and the logits
-    are (len(rows) - number of those, C). ``micro_batch_size``: images that go through the model at
-    once, a whole batch by default; ``size_px``: side of the images, the loader's by default;
-    ``flip``: the mean of the logits of each image and of its mirror image.
+    As :func:`logits_of` and :func:`outputs`.
     """
-    model.eval()
+    return outputs(
+        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
+        loader,
+        rows,
+        micro_batch_size=micro_batch_size,
+        size_px=size_px,
+        on_progress=on_progress,
+    )
+
+
+@torch.inference_mode()
+def outputs(
+    forward: Forward,
+    loader: ImageLoader,
+    rows: NDArray[np.intp],
+    *,
+    micro_batch_size: int | None = None,
+    size_px: int | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return what ``forward`` makes of the images, in the order of ``rows``, on the host.
+
+    Results are collected on the device and copied once. A file that has turned bad has none: its
+    row is in the second result, with the reason, and the first is (len(rows) - number of those, C).
+    ``micro_batch_size``: images that go through the model at once, a whole batch by default;
+    ``size_px``: side of the images, the loader's by default.
+    """
     collected = []
     dropped: dict[int, str] = {}
     done = 0
@@ -61,12 +112,7 @@ def predict_logits(
         dropped |= batch.dropped
         if len(batch.rows_N):
             for images_NHWC in batch.images_NHWC.split(micro_batch_size or len(batch.rows_N)):
-                inputs_NCHW = models.normalise(images_NHWC, mean, std)
-                with devices.autocast(device, amp):
-                    logits_NC = model(inputs_NCHW).float()
-                    if flip:
-                        logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
-                collected.append(logits_NC)
+                collected.append(forward(images_NHWC))
         done += len(batch.rows_N) + len(batch.dropped)
         on_progress(done)
     return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
@@ -99,10 +145,42 @@ def probabilities_of_files(
         Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
         reason why a file cannot be used.
     """
+    mean, std, flip = info.mean, info.std, info.flip_test
+    logits_NC, bad = outputs_of_files(
+        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
+        info,
+        paths,
+        rows,
+        device=device,
+        threads=threads,
+        max_pixels=max_pixels,
+        budget=budget,
+        on_progress=on_progress,
+    )
+    return probabilities(logits_NC), bad
+
+
+def outputs_of_files(
+    forward: Forward,
+    info: ModelInfo,
+    paths: Sequence[Path],
+    rows: NDArray[np.intp],
+    *,
+    device: torch.device,
+    threads: int,
+    max_pixels: int,
+    budget: Budget,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return what ``forward`` makes of image files (C columns), and the bad files.
+
+    As :func:`probabilities_of_files`.
+    """
     found = inspect(paths, rows, threads=threads, max_pixels=max_pixels)
     good = without(rows, found.bad)
+    none = np.empty((0, len(info.class_names)), dtype=np.float32)
     if not len(good):
-        return np.empty((0, len(info.class_names))), found.bad
+        return none, found.bad
     loader = ImageLoader(
         paths,
         found,
@@ -114,27 +192,19 @@ def probabilities_of_files(
     with devices.out_of_memory_explained("close other programs, or use --device cpu"):
         if budget.limit is not None:
             trial.decode_the_largest(loader, found.sizes_HW, good)
-        micro_batch_size = trial.micro_batch_of_evaluation(
-            model, _BATCH_SIZE, info.size_px, budget, amp
-        )
-        logits_NC, dropped = predict_logits(
-            model,
+        outputs_NC, dropped = outputs(
+            forward,
             loader,
             good,
-            device=device,
-            amp=amp,
-            mean=info.mean,
-            std=info.std,
-            micro_batch_size=micro_batch_size,
-            flip=info.flip_test,
+            micro_batch_size=trial.micro_batch_of_evaluation(
+                forward, _BATCH_SIZE, info.size_px, budget
+            ),
             on_progress=on_progress,
         )
     loader.close()
     budget.require_held()
     bad = dict(sorted((found.bad | dropped).items()))
-    if len(dropped) == len(good):
-        return np.empty((0, len(info.class_names))), bad
-    return probabilities(logits_NC), bad
+    return none if len(dropped) == len(good) else outputs_NC, bad
 
 
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:

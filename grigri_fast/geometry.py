@@ -126,6 +126,21 @@ def taps(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.ceil(steps_N2 / _MAX_STEP_PX - 1e-6).clip(1, _MAX_TAPS).astype(np.int64)
 
 
+def evaluation_in_words(size_px: int) -> list[str]:
+    """Return what evaluation does to a decoded image, for who writes another program."""
+    most = _WORKING_SCALE * size_px
+    return [
+        f"If its short side is more than {most} px: shrink it until that is {most} px, the aspect"
+        " kept, sides rounded, with a triangle filter as wide as the step from one output pixel"
+        " to the next (in Pillow: resize with BILINEAR).",
+        f"Squeeze the whole image, nothing cut off, into {size_px} x {size_px} px, each axis by"
+        f" itself: with k = ceil(side / {size_px} / {_MAX_STEP_PX}), at most {_MAX_TAPS}, sample it"
+        f" bilinearly at {size_px} k points and average each k of them. Point i is at"
+        f" (i + 0.5) side / ({size_px} k), where 0 is the image's edge and 0.5 the centre of its"
+        " first pixel; beyond the centres of the outer pixels the image goes on as it ends.",
+    ]
+
+
 _PURPOSES = ("order", "maps", "colors", "mixing", "sampling")
 
 

@@ -125,13 +125,13 @@ def normalise(
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> torch.Tensor:
     """Return uint8 NHWC images as normalised float32 NCHW, channels_last without a copy for it."""
-    scale, offset = _scale_and_offset(mean, std, images_NHWC.device)
+    scale, offset = scale_and_offset(mean, std, images_NHWC.device)
     return images_NHWC.permute(0, 3, 1, 2).float().mul_(scale).sub_(offset)
 
 
 @functools.cache  # so that no step waits for a copy of six numbers to the device
 @torch.inference_mode(False)
-def _scale_and_offset(
+def scale_and_offset(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1)."""
@@ -141,7 +141,7 @@ def _scale_and_offset(
 
 def forget_constants() -> None:
     """Forget what :func:`normalise` keeps; before and after fake tensors, which it would mix in."""
-    _scale_and_offset.cache_clear()
+    scale_and_offset.cache_clear()
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:

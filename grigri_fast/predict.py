@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import checkpoint, evaluate, run
+from . import checkpoint, evaluate, export, run
 from .checkpoint import ModelInfo
 from .errors import GrigriError
 from .memory import Budget
@@ -44,22 +44,30 @@ def predict(
 ) -> tuple[list[Prediction], ModelInfo]:
     """Return a prediction per path, in order, and what the model is.
 
+    ``checkpoint_path`` may also be an ONNX file that ``export`` has written (``is_exported``): it
+    is computed by ONNX Runtime, on the CPU in fp32.
+
     A file that cannot be used gets a prediction with its reason; the others are unharmed.
     """
     torch.set_num_threads(threads)
-    model, info = checkpoint.load(checkpoint_path, device)
-    probabilities_NC, bad = evaluate.probabilities_of_files(
-        model,
-        info,
-        paths,
-        np.arange(len(paths)),
-        device=device,
-        amp=amp,
-        threads=threads,
-        max_pixels=max_pixels,
-        budget=budget,
-        on_progress=on_progress,
-    )
+    rows = np.arange(len(paths))
+    how = {
+        "device": device,
+        "threads": threads,
+        "max_pixels": max_pixels,
+        "budget": budget,
+        "on_progress": on_progress,
+    }
+    if is_exported(checkpoint_path):
+        if device.type != "cpu" or amp != "fp32":
+            raise GrigriError(f"{checkpoint_path}: an exported file is computed on the CPU in fp32")
+        forward, info = export.load_onnx(checkpoint_path, threads)
+        probabilities_NC, bad = evaluate.outputs_of_files(forward, info, paths, rows, **how)
+    else:
+        model, info = checkpoint.load(checkpoint_path, device)
+        probabilities_NC, bad = evaluate.probabilities_of_files(
+            model, info, paths, rows, amp=amp, **how
+        )
     predictions = []
     rows_C = iter(probabilities_NC)
     for i, path in enumerate(paths):
@@ -72,6 +80,11 @@ def predict(
         by_name = dict(zip(info.class_names, probabilities_C.tolist(), strict=True))
         predictions.append(Prediction(path, labels, by_name))
     return predictions, info
+
+
+def is_exported(path: Path) -> bool:
+    """Return whether a path, by its name, is an ONNX file and not a run folder."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffix: str) -> str:

@@ -28,6 +28,7 @@ from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .dataset import Dataset
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
+from .export import INPUT, OUTPUT, Exported
 from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
@@ -342,6 +343,21 @@ def show_predictions(predictions: list[Prediction], info: ModelInfo) -> None:
         say(f"\nlabels from probability {info.thresholds:.4f} on ({info.threshold_source})")
     else:
         say(f"\nlabels from a threshold per class on ({info.threshold_source})")
+
+
+def show_export(done: Exported) -> None:
+    """Print what was written, how it was checked, and what to do next."""
+    side, num_classes = done.info.size_px, len(done.info.class_names)
+    say(f"{run.shown(done.path)} ({done.path.stat().st_size / 1e6:.1f} MB)")
+    say(f"  {INPUT:13}  uint8 RGB (N, {side}, {side}, 3)")
+    say(f"  {OUTPUT:13}  float32 (N, {num_classes})")
+    say(
+        f"checked: {done.runtime} and PyTorch differ by {done.difference:.1e} at most in a"
+        f" probability,\non {done.images}, in batches of"
+        f" {' and '.join(map(str, done.batch_sizes))}"
+    )
+    if done.path.suffix.lower() == ".onnx":
+        say(f"next: grigri-fast predict {run.shown(done.path)} PHOTOS")
 
 
 def show_split(data: Dataset, parts: Split, out: Path | None) -> None:

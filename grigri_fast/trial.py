@@ -144,9 +144,9 @@ def _as_before(first: Plan, peak: int | None, limit: int, fits: float) -> Choice
 
 
 def micro_batch_of_evaluation(
-    model: nn.Module, batch_size: int, size_px: int, budget: Budget, amp: str
+    forward: Callable[[torch.Tensor], torch.Tensor], batch_size: int, size_px: int, budget: Budget
 ) -> int:
-    """Return how many images of a batch may go through a model at once in evaluation.
+    """Return how many images of a batch may go through ``forward`` at once.
 
     Raises:
         GrigriError: if the limit does not even allow one.
@@ -157,7 +157,7 @@ def micro_batch_of_evaluation(
     micro_batch, peak = batch_size, None
     while micro_batch:
         images_NHWC = random_images(micro_batch, size_px, device)
-        peak = peak_of(lambda images=images_NHWC: forward(model, images, amp), budget)
+        peak = peak_of(lambda images=images_NHWC: forward(images), budget)
         if peak is not None and peak <= budget.usable:
             return micro_batch
         micro_batch //= 2
@@ -176,7 +176,7 @@ def decode_the_largest(
         pass
 
 
-def peak_of(work: Callable[[], None], budget: Budget) -> int | None:
+def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
     """Return the peak in bytes while work is done, None if memory runs out."""
     device = budget.meter.device
     memory.give_back(device)

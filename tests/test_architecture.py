@@ -30,7 +30,7 @@ FLOORS = [
         "quarantine",
         "figures",
     },
-    {"trial", "survey", "evaluate", "predict", "keeper", "train"},
+    {"trial", "survey", "evaluate", "export", "predict", "keeper", "train"},
     {
         *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
     },
@@ -46,6 +46,9 @@ SAME_FLOOR = {
     ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option
     ("predict", "evaluate"),  # predicting is the first half of evaluating
+    ("export", "evaluate"),  # what is exported is compared with it
+    ("export", "trial"),  # on random images where there are no others
+    ("predict", "export"),  # a file that was exported is taken in the place of a run
     ("train", "trial"),  # what a run will take is tried before it
     ("evaluate", "trial"),
     ("plan", "config"),  # a plan changes a config
@@ -106,6 +109,7 @@ def test_imports_only_point_down(module: str) -> None:
         ("torchvision", {"models", "usual"}),
         ("matplotlib", {"figures"}),
         ("optuna", {"tune"}),
+        ("onnxruntime", {"export"}),
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
@@ -118,6 +122,7 @@ COMMANDS = [
     ["tune"],
     ["eval"],
     ["predict"],
+    ["export"],
     ["report"],
     ["bench"],
     ["reproduce"],
