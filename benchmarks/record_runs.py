@@ -6,7 +6,6 @@ Where things lie on this machine is left out. Runs that the file holds already a
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
