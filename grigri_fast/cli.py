@@ -25,8 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(
-    help="Look at a data set, split it, or make the demo set.\n\n"
-    "Example:  grigri-fast data check my-photos",
+    help="Look at a data set, split it, or get one.\n\nExample:  grigri-fast data check my-photos",
     no_args_is_help=True,
 )
 app.add_typer(data_app, name="data")
@@ -973,3 +972,74 @@ def demo(
     demo_set.write_demo(folder, num_images, seed)
     screens.say(f"{num_images:,} images -> {folder}")
     screens.say(f"next: grigri-fast data check {folder}")
+
+
+@data_app.command()
+def fetch(
+    dataset: Annotated[
+        Literal["mirflickr25k"],
+        typer.Argument(metavar="mirflickr25k", help="Which data set.", show_default=False),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to be made.")],
+    size: Annotated[
+        int,
+        typer.Option(
+            "--size",
+            min=0,
+            max=4096,
+            metavar="PX",
+            help="Cut to a square around the centre, of so many pixels; 0: leave images as they "
+            "are.",
+        ),
+    ] = 128,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="URL|FILE|DIR",
+            help="Take the archives from here (several times): a folder or an address that holds "
+            "both, or an archive itself.",
+            show_default=False,
+        ),
+    ] = None,
+    sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sha256",
+            metavar="ARCHIVE=HEX",
+            help="What an archive's checksum must be (several times).",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the downloaded archives in DIR.downloads.")
+    ] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Download a public data set, and lay it out as train reads it.
+
+    mirflickr25k: 25,000 photographs from Flickr (3.1 GB from Leiden University) with the relevant
+    annotations of 14 classes. A download that was cut goes on where it was with the same command.
+
+    Example:  grigri-fast data fetch mirflickr25k mirflickr
+    """
+    from . import fetch as fetching
+
+    try:
+        checksums = fetching.parse_sha256(sha256 or ())
+    except ValueError as e:
+        raise typer.BadParameter(f"--sha256: {e}") from None
+
+    from . import screens
+
+    with screens.FetchScreen() as screen:
+        found = fetching.fetch(
+            folder,
+            size_px=size,
+            sources=sources or (),
+            sha256=checksums,
+            keep=keep,
+            threads=threads or len(os.sched_getaffinity(0)),
+            watch=screen,
+        )
+    screens.show_fetched(found)

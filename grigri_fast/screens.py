@@ -27,7 +27,9 @@ from . import run, study
 from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .dataset import Dataset
+from .download import in_words as bytes_in_words
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
+from .fetch import Fetched
 from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
@@ -88,6 +90,68 @@ def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
     with bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class FetchScreen:
+    """Shows a download and what is made of it: a bar in a terminal, now and then a line in a pipe.
+
+    All on stderr: it is the result that goes to stdout.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, text="", visible=False)
+        self._said_s = time.monotonic()
+        self._what = ""
+        self._start = (0.0, 0)  # when this began, and with how many bytes
+
+    def __enter__(self) -> "FetchScreen":
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """Show how much of a file has arrived, and how fast it comes."""
+        now_s = time.monotonic()
+        if name != self._what or done < self._start[1]:
+            self._start = (now_s, done)
+        of = f" of {bytes_in_words(total)}" if total else ""
+        rate = (done - self._start[1]) / max(now_s - self._start[0], 1e-3)
+        text = f"{bytes_in_words(done)}{of}, {bytes_in_words(round(rate))}/s"
+        self._show(name, text, done, total)
+
+    def converting(self, done: int, total: int) -> None:
+        """Show how many images are written."""
+        self._show("writing images", f"{done:,}/{total:,}", done, total)
+
+    def _show(self, what: str, text: str, done: int, total: int | None) -> None:
+        if self._live:
+            if what != self._what:  # the time that is left is this one's
+                self._bar.reset(self._task, total=total)
+            self._bar.update(
+                self._task, description=what, completed=done, total=total, text=text, visible=True
+            )
+        elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
+            self._said_s = time.monotonic()
+            self.note(f"{what}: {text}")
+        self._what = what
 
 
 class TrainScreen:
@@ -397,6 +461,19 @@ def show_survey(data: Dataset, found: Survey) -> None:
         say("\nFiles that cannot be used")
         for path, reason in found.bad.items():
             say(f"  {path}: {reason}")
+
+
+def show_fetched(found: Fetched) -> None:
+    """Print what was fetched, what is missing of it, and what to do next."""
+    if found.skipped:
+        say(f"{len(found.skipped):,} images cannot be used and are left out:")
+        for name, reason in list(found.skipped.items())[:_SHOWN_PATHS]:
+            say(f"  {name}: {reason}")
+        if len(found.skipped) > _SHOWN_PATHS:
+            say("  ... provenance.json names them all")
+    labels = ", ".join(f"{name} {count:,}" for name, count in found.num_labels.items())
+    say(f"{found.num_images:,} images -> {found.folder} ({labels})")
+    say(f"next: grigri-fast data check {found.folder}")
 
 
 def show_tuning(found: Tuned) -> None:

@@ -13,11 +13,11 @@ FLOORS = [
     {"files", "interrupt", "networks"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
-        *("plan", "charts", "page", "document"),
+        *("plan", "charts", "page", "document", "download"),
     },
     {
         *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
-        *("ledger", "sampling"),
+        *("ledger", "sampling", "fetch"),
     },
     {
         "augment",
@@ -125,6 +125,7 @@ COMMANDS = [
     ["data", "check"],
     ["data", "split"],
     ["data", "demo"],
+    ["data", "fetch"],
 ]
 
 
