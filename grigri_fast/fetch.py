@@ -316,15 +316,14 @@ def _unpacked(
             )
             for number in sorted(set().union(*numbers.values()) - members.keys(), key=int):
                 skipped[f"im{number}.jpg"] = "labelled, but not in the archive"
-            if len(skipped) > _MAX_SKIPPED * len(members):
+            good = {n for n in members if f"im{n}.jpg" not in skipped}
+            if len(skipped) > _MAX_SKIPPED * (len(good) + len(skipped)):
                 name, reason = next(iter(skipped.items()))
                 raise GrigriError(
-                    f"{archives[IMAGES].path}: {len(skipped):,} of {len(members):,} images cannot"
+                    f"{archives[IMAGES].path}: {len(skipped):,} of"
+                    f" {len(good) + len(skipped):,} images cannot"
                     f" be used, such as {name}: {reason}"
                 )
-            good = {n for n in members if f"im{n}.jpg" not in skipped}
-            if not good:
-                raise GrigriError(f"{archives[IMAGES].path}: no image can be used")
             fetched = Fetched(
                 folder, len(good), {c: len(numbers[c] & good) for c in CLASSES}, skipped
             )
@@ -375,7 +374,7 @@ def _labels(archive: zipfile.ZipFile, path: Path) -> dict[str, set[str]]:
         if isinstance(text, str):
             raise GrigriError(f"{where}: {text}")
         words = text.split()
-        odd = next((word for word in words if not re.fullmatch(rb"0*[1-9]\d{0,8}", word)), None)
+        odd = next((word for word in words if not re.fullmatch(rb"0{0,9}[1-9]\d{0,8}", word)), None)
         if odd is not None:
             raise GrigriError(f"{where}: expected image numbers, not {odd[:40]!r}")
         numbers[name] = {str(int(word)) for word in words}

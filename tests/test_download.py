@@ -106,9 +106,7 @@ def test_a_file_that_has_shrunk_starts_over(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"1"'], ids=["none", "weak"])
-def test_without_a_version_to_ask_for_it_starts_over(
-    site: Site, tmp_path: Path, etag: str
-) -> None:
+def test_without_a_version_to_ask_for_it_starts_over(site: Site, tmp_path: Path, etag: str) -> None:
     site.etags["f"] = etag
     interrupted(site, tmp_path / "f")
     download(f"{site.url}/f", tmp_path / "f")
@@ -124,9 +122,7 @@ def test_what_came_from_another_address_is_not_gone_on_with(site: Site, tmp_path
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(site: Site, tmp_path: Path) -> None:
     site.refusals = [503, 429]
     download(f"{site.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT and len(site.asked) == 3
