@@ -101,7 +101,8 @@ def download(
             failures = 1 if _size(part) > best else failures + 1
             best = max(best, _size(part))
             if failures > len(WAITS_S):
-                raise GrigriError(f"{url}: {e}; {_GOES_ON}") from e
+                advice = _GOES_ON if best else "--from names another place"
+                raise GrigriError(f"{url}: {e}; {advice}") from e
             say(f"{path.name}: {e}; trying again in {WAITS_S[failures - 1]} s")
             time.sleep(WAITS_S[failures - 1])
     part.replace(path)

@@ -135,6 +135,7 @@ def fetch(
         with contextlib.ExitStack() as stack:
             if any(isinstance(place, str) for place in places.values()):
                 downloads.mkdir(exist_ok=True)
+                stack.callback(_remove_if_empty, downloads)
                 stack.enter_context(_locked(downloads))
             # The small one first: what is wrong with it is known before the large one is asked for.
             archives = {}
@@ -146,8 +147,7 @@ def fetch(
             if downloads.is_dir() and not keep:
                 for name in archives:
                     download.remove(downloads / name)
-                with contextlib.suppress(OSError):  # something else is in it
-                    downloads.rmdir()
+                _remove_if_empty(downloads)
     except OSError as e:
         raise GrigriError(f"{e.filename or folder}: {e.strerror or e}") from e
     return fetched
@@ -270,6 +270,11 @@ def _checksums(path: Path) -> tuple[str, str]:
             for checksum in sums:
                 checksum.update(piece)
     return sums[0].hexdigest(), sums[1].hexdigest()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

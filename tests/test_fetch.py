@@ -276,6 +276,11 @@ def test_what_the_server_lacks_is_said_with_its_address(refused, site: Site) -> 
     assert f"{site.url}/{IMAGES}: the server says 404" in refused("--from", site.url)
 
 
+def test_a_server_that_is_not_there_leaves_nothing(refused, site: Site, tmp_path: Path) -> None:
+    line = refused("--from", "http://127.0.0.1:9")
+    assert "refused; --from names another place" in line and not list(tmp_path.iterdir())
+
+
 def test_an_archive_that_is_none_is_removed(refused, fetched, site: Site, tmp_path: Path) -> None:
     right = site.pages[ANNOTATIONS]
     site.pages[ANNOTATIONS] = b"<html>please register</html>"
