@@ -902,26 +902,127 @@ def profile(
 def check(
     data: DataArgument,
     images: ImagesOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also look for near-duplicates and for labels that are wrong."),
+    ] = False,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Look for wrong labels in the validation part of this run, which its model has "
+            "not seen.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            metavar="K",
+            help="Look for wrong labels in all images, by training K small models from scratch, "
+            "each on the images that it is not asked about.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="Of each model of --folds. [default: 10]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=16, help="Of the images of --folds. [default: 64]"),
+    ] = None,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--split",
+            metavar="FILE.json",
+            help="Mark near-duplicates across this split (with --run: across the run's).",
+            show_default=False,
+        ),
+    ] = None,
+    distance: Annotated[
+        int | None,
+        typer.Option(
+            "--distance",
+            min=0,
+            max=16,
+            help="Near-duplicates differ in at most so many of 64 bits. [default: 10]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder of the tables and the gallery. [default: runs/check-<data>]",
+        ),
+    ] = None,
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     threads: ThreadsOption = None,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
 
-    Every image is decoded once. The exit code is 1 if a file cannot be used.
+    Every image is decoded once. The exit code is 1 if a file cannot be used. With --deep (pip
+    install 'grigri-fast\\[clean]') near-duplicates.csv, label-issues.csv and gallery.html are
+    written.
 
     Example:  grigri-fast data check my-photos
+
+    Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
+    deep_only = {
+        "--run": run_folder,
+        "--folds": folds,
+        "--epochs": epochs,
+        "--size": size,
+        "--split": split_file,
+        "--distance": distance,
+        "--out": out,
+    }
+    for name, value in deep_only.items():
+        if value is not None and not deep:
+            raise typer.BadParameter(f"{name} goes with --deep")
+        if value is not None and name in ("--epochs", "--size") and folds is None:
+            raise typer.BadParameter(f"{name} goes with --folds")
+    if run_folder is not None and folds is not None:
+        raise typer.BadParameter("--run and --folds are two ways to the same; leave one out")
+    if run_folder is not None and split_file is not None:
+        raise typer.BadParameter("--run has its own split; leave --split out")
+
     from . import dataset, pipeline, screens, survey
 
+    threads = threads or pipeline.usable_threads()
     labelled = dataset.load(data, images)
+    if deep:
+        from . import clean
+
+        clean.require_libraries(label_errors=run_folder is not None or folds is not None)
     with screens.progress("checking") as on_progress:
         found = survey.survey(
-            labelled,
-            threads=threads or pipeline.usable_threads(),
-            max_pixels=max_pixels,
-            on_progress=on_progress,
+            labelled, threads=threads, max_pixels=max_pixels, on_progress=on_progress
         )
     screens.show_survey(labelled, found)
+    if deep:
+        how = clean.How(threads, max_pixels, epochs or 10, size or 64, images)
+        out = out or Path("runs") / f"check-{Path(data).resolve().stem}"
+        distance = clean.DISTANCE if distance is None else distance
+        with screens.TrainScreen() as screen:
+            cleaning = clean.check(
+                labelled,
+                data,
+                out,
+                how,
+                screen,
+                run_folder=run_folder,
+                num_folds=folds,
+                split_file=split_file,
+                distance=distance,
+            )
+        screens.show_cleaning(cleaning)
     if found.bad:
         raise GrigriError(f"{len(found.bad):,} of {len(labelled):,} files cannot be used")
 

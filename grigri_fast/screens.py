@@ -26,6 +26,7 @@ from rich.text import Text
 from . import run, study
 from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
+from .clean import GALLERY, ISSUES, NEAR, Cleaning
 from .dataset import Dataset
 from .download import in_words as bytes_in_words
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
@@ -461,6 +462,32 @@ def show_survey(data: Dataset, found: Survey) -> None:
         say("\nFiles that cannot be used")
         for path, reason in found.bad.items():
             say(f"  {path}: {reason}")
+
+
+def show_cleaning(found: Cleaning) -> None:
+    """Print what a deep check has found: how much, and the worst of it."""
+    names, labels = found.data.names, found.data.class_names
+    across = [p for p in found.pairs if found.across(p)]
+    of_split = f", {len(across):,} of them across the split" if found.part_of else ""
+    say(f"\n{len(found.pairs):,} near-duplicates{of_split}")
+    for p in (across + [p for p in found.pairs if p not in across])[:_SHOWN_PATHS]:
+        parts = [found.part_of.get(row, "no part") for row in (p.first, p.second)]
+        where = f", {parts[0]} and {parts[1]}" if found.part_of else ""
+        say(f"  {names[p.first]} = {names[p.second]} ({p.distance} of 64 bits{where})")
+    if len(found.pairs) > _SHOWN_PATHS:
+        say("  ...")
+    if found.issues is None:
+        say("\nlabels were not looked at: --run RUN or --folds K says by which model")
+    else:
+        say(f"\n{len(found.issues):,} labels are likely wrong, by {found.source}\n")
+        table = _table("class", "given, but improbable", "not given, but probable")
+        for c, name in enumerate(labels):
+            given = [i.given for i in found.issues if i.c == c]
+            wrong, missing = sum(given), len(given) - sum(given)
+            table.add_row(escape(name), f"{wrong:,}", f"{missing:,}")
+        _out.print(table)
+    written = [NEAR, *([] if found.issues is None else [ISSUES]), GALLERY]
+    say(f"\n{', '.join(written)} are in {run.shown(found.out)}")
 
 
 def show_fetched(found: Fetched) -> None:

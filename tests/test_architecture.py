@@ -32,7 +32,7 @@ FLOORS = [
     },
     {"trial", "survey", "evaluate", "predict", "keeper", "train"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
+        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "clean", "cli"),
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -63,6 +63,9 @@ SAME_FLOOR = {
     ("screens", "tune"),
     ("cli", "tune"),
     ("cli", "report"),
+    ("clean", "report"),  # its photographs
+    ("screens", "clean"),
+    ("cli", "clean"),
     ("page", "charts"),  # its style is a part of the page's
     ("document", "page"),  # it stands in the same frame
     ("document", "charts"),  # and escapes in the same way
@@ -106,6 +109,8 @@ def test_imports_only_point_down(module: str) -> None:
         ("torchvision", {"models", "usual"}),
         ("matplotlib", {"figures"}),
         ("optuna", {"tune"}),
+        ("imagehash", {"clean"}),
+        ("cleanlab", {"clean"}),
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
