@@ -25,8 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(
-    help="Look at a data set, split it, or make the demo set.\n\n"
-    "Example:  grigri-fast data check my-photos",
+    help="Look at a data set, split it, or get one.\n\nExample:  grigri-fast data check my-photos",
     no_args_is_help=True,
 )
 app.add_typer(data_app, name="data")
@@ -964,26 +963,127 @@ def profile(
 def check(
     data: DataArgument,
     images: ImagesOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also look for near-duplicates and for labels that are wrong."),
+    ] = False,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Look for wrong labels in the validation part of this run, which its model has "
+            "not seen.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            metavar="K",
+            help="Look for wrong labels in all images, by training K small models from scratch, "
+            "each on the images that it is not asked about.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="Of each model of --folds. [default: 10]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=16, help="Of the images of --folds. [default: 64]"),
+    ] = None,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--split",
+            metavar="FILE.json",
+            help="Mark near-duplicates across this split (with --run: across the run's).",
+            show_default=False,
+        ),
+    ] = None,
+    distance: Annotated[
+        int | None,
+        typer.Option(
+            "--distance",
+            min=0,
+            max=16,
+            help="Near-duplicates differ in at most so many of 64 bits. [default: 10]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder of the tables and the gallery. [default: runs/check-<data>]",
+        ),
+    ] = None,
     max_pixels: MaxPixelsOption = imagefile.MAX_PIXELS,
     threads: ThreadsOption = None,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
 
-    Every image is decoded once. The exit code is 1 if a file cannot be used.
+    Every image is decoded once. The exit code is 1 if a file cannot be used. With --deep (pip
+    install 'grigri-fast\\[clean]') near-duplicates.csv, label-issues.csv and gallery.html are
+    written.
 
     Example:  grigri-fast data check my-photos
+
+    Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
+    deep_only = {
+        "--run": run_folder,
+        "--folds": folds,
+        "--epochs": epochs,
+        "--size": size,
+        "--split": split_file,
+        "--distance": distance,
+        "--out": out,
+    }
+    for name, value in deep_only.items():
+        if value is not None and not deep:
+            raise typer.BadParameter(f"{name} goes with --deep")
+        if value is not None and name in ("--epochs", "--size") and folds is None:
+            raise typer.BadParameter(f"{name} goes with --folds")
+    if run_folder is not None and folds is not None:
+        raise typer.BadParameter("--run and --folds are two ways to the same; leave one out")
+    if run_folder is not None and split_file is not None:
+        raise typer.BadParameter("--run has its own split; leave --split out")
+
     from . import dataset, pipeline, screens, survey
 
+    threads = threads or pipeline.usable_threads()
     labelled = dataset.load(data, images)
+    if deep:
+        from . import clean
+
+        clean.require_libraries(label_errors=run_folder is not None or folds is not None)
     with screens.progress("checking") as on_progress:
         found = survey.survey(
-            labelled,
-            threads=threads or pipeline.usable_threads(),
-            max_pixels=max_pixels,
-            on_progress=on_progress,
+            labelled, threads=threads, max_pixels=max_pixels, on_progress=on_progress
         )
     screens.show_survey(labelled, found)
+    if deep:
+        how = clean.How(threads, max_pixels, epochs or 10, size or 64, images)
+        out = out or Path("runs") / f"check-{Path(data).resolve().stem}"
+        distance = clean.DISTANCE if distance is None else distance
+        with screens.TrainScreen() as screen:
+            cleaning = clean.check(
+                labelled,
+                data,
+                out,
+                how,
+                screen,
+                run_folder=run_folder,
+                num_folds=folds,
+                split_file=split_file,
+                distance=distance,
+            )
+        screens.show_cleaning(cleaning)
     if found.bad:
         raise GrigriError(f"{len(found.bad):,} of {len(labelled):,} files cannot be used")
 
@@ -1034,3 +1134,74 @@ def demo(
     demo_set.write_demo(folder, num_images, seed)
     screens.say(f"{num_images:,} images -> {folder}")
     screens.say(f"next: grigri-fast data check {folder}")
+
+
+@data_app.command()
+def fetch(
+    dataset: Annotated[
+        Literal["mirflickr25k"],
+        typer.Argument(metavar="mirflickr25k", help="Which data set.", show_default=False),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to be made.")],
+    size: Annotated[
+        int,
+        typer.Option(
+            "--size",
+            min=0,
+            max=4096,
+            metavar="PX",
+            help="Cut to a square around the centre, of so many pixels; 0: leave images as they "
+            "are.",
+        ),
+    ] = 128,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="URL|FILE|DIR",
+            help="Take the archives from here (several times): a folder or an address that holds "
+            "both, or an archive itself.",
+            show_default=False,
+        ),
+    ] = None,
+    sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sha256",
+            metavar="ARCHIVE=HEX",
+            help="What an archive's checksum must be (several times).",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the downloaded archives in DIR.downloads.")
+    ] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Download a public data set, and lay it out as train reads it.
+
+    mirflickr25k: 25,000 photographs from Flickr (3.1 GB from Leiden University) with the relevant
+    annotations of 14 classes. A download that was cut goes on where it was with the same command.
+
+    Example:  grigri-fast data fetch mirflickr25k mirflickr
+    """
+    from . import fetch as fetching
+
+    try:
+        checksums = fetching.parse_sha256(sha256 or ())
+    except ValueError as e:
+        raise typer.BadParameter(f"--sha256: {e}") from None
+
+    from . import screens
+
+    with screens.FetchScreen() as screen:
+        found = fetching.fetch(
+            folder,
+            size_px=size,
+            sources=sources or (),
+            sha256=checksums,
+            keep=keep,
+            threads=threads or len(os.sched_getaffinity(0)),
+            watch=screen,
+        )
+    screens.show_fetched(found)

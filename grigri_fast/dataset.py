@@ -59,6 +59,16 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    def only(self, rows: NDArray[np.intp]) -> "Dataset":
+        """Return a data set of some of the images, with the same classes."""
+        return Dataset(
+            [self.names[row] for row in rows],
+            [self.paths[row] for row in rows],
+            self.targets_NC[rows],
+            self.class_names,
+            self.layout,
+        )
+
 
 def load(data: str | Path, images: str | Path | None = None) -> Dataset:
     """Read the labels of a data set in whichever of the five formats it is.

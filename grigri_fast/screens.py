@@ -26,9 +26,12 @@ from rich.text import Text
 from . import run, study
 from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
+from .clean import GALLERY, ISSUES, NEAR, Cleaning
 from .dataset import Dataset
+from .download import in_words as bytes_in_words
 from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
 from .export import INPUT, OUTPUT, Exported
+from .fetch import Fetched
 from .memory import in_words
 from .metrics import Interval
 from .predict import Prediction
@@ -89,6 +92,68 @@ def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
     with bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class FetchScreen:
+    """Shows a download and what is made of it: a bar in a terminal, now and then a line in a pipe.
+
+    All on stderr: it is the result that goes to stdout.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, text="", visible=False)
+        self._said_s = time.monotonic()
+        self._what = ""
+        self._start = (0.0, 0)  # when this began, and with how many bytes
+
+    def __enter__(self) -> "FetchScreen":
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """Show how much of a file has arrived, and how fast it comes."""
+        now_s = time.monotonic()
+        if name != self._what or done < self._start[1]:
+            self._start = (now_s, done)
+        of = f" of {bytes_in_words(total)}" if total else ""
+        rate = (done - self._start[1]) / max(now_s - self._start[0], 1e-3)
+        text = f"{bytes_in_words(done)}{of}, {bytes_in_words(round(rate))}/s"
+        self._show(name, text, done, total)
+
+    def converting(self, done: int, total: int) -> None:
+        """Show how many images are written."""
+        self._show("writing images", f"{done:,}/{total:,}", done, total)
+
+    def _show(self, what: str, text: str, done: int, total: int | None) -> None:
+        if self._live:
+            if what != self._what:  # the time that is left is this one's
+                self._bar.reset(self._task, total=total)
+            self._bar.update(
+                self._task, description=what, completed=done, total=total, text=text, visible=True
+            )
+        elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
+            self._said_s = time.monotonic()
+            self.note(f"{what}: {text}")
+        self._what = what
 
 
 class TrainScreen:
@@ -413,6 +478,45 @@ def show_survey(data: Dataset, found: Survey) -> None:
         say("\nFiles that cannot be used")
         for path, reason in found.bad.items():
             say(f"  {path}: {reason}")
+
+
+def show_cleaning(found: Cleaning) -> None:
+    """Print what a deep check has found: how much, and the worst of it."""
+    names, labels = found.data.names, found.data.class_names
+    across = [p for p in found.pairs if found.across(p)]
+    of_split = f", {len(across):,} of them across the split" if found.part_of else ""
+    say(f"\n{len(found.pairs):,} near-duplicates{of_split}")
+    for p in (across + [p for p in found.pairs if p not in across])[:_SHOWN_PATHS]:
+        parts = [found.part_of.get(row, "no part") for row in (p.first, p.second)]
+        where = f", {parts[0]} and {parts[1]}" if found.part_of else ""
+        say(f"  {names[p.first]} = {names[p.second]} ({p.distance} of 64 bits{where})")
+    if len(found.pairs) > _SHOWN_PATHS:
+        say("  ...")
+    if found.issues is None:
+        say("\nlabels were not looked at: --run RUN or --folds K says by which model")
+    else:
+        say(f"\n{len(found.issues):,} labels are likely wrong, by {found.source}\n")
+        table = _table("class", "given, but improbable", "not given, but probable")
+        for c, name in enumerate(labels):
+            given = [i.given for i in found.issues if i.c == c]
+            wrong, missing = sum(given), len(given) - sum(given)
+            table.add_row(escape(name), f"{wrong:,}", f"{missing:,}")
+        _out.print(table)
+    written = [NEAR, *([] if found.issues is None else [ISSUES]), GALLERY]
+    say(f"\n{', '.join(written)} are in {run.shown(found.out)}")
+
+
+def show_fetched(found: Fetched) -> None:
+    """Print what was fetched, what is missing of it, and what to do next."""
+    if found.skipped:
+        say(f"{len(found.skipped):,} images cannot be used and are left out:")
+        for name, reason in list(found.skipped.items())[:_SHOWN_PATHS]:
+            say(f"  {name}: {reason}")
+        if len(found.skipped) > _SHOWN_PATHS:
+            say("  ... provenance.json names them all")
+    labels = ", ".join(f"{name} {count:,}" for name, count in found.num_labels.items())
+    say(f"{found.num_images:,} images -> {found.folder} ({labels})")
+    say(f"next: grigri-fast data check {found.folder}")
 
 
 def show_tuning(found: Tuned) -> None:

@@ -73,6 +73,23 @@ def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> 
     return Split(parts)
 
 
+def folds(dataset: Dataset, num_folds: int, seed: int = 0) -> list[NDArray[np.intp]]:
+    """Return the rows of stratified parts of about equal size; each image is in one of them.
+
+    Raises:
+        GrigriError: if a part would get no image.
+    """
+    left = np.arange(len(dataset))
+    parts = []
+    for number in range(num_folds, 1, -1):
+        if len(left) < 2 * number:
+            raise GrigriError(f"{dataset.layout}: too few images for {num_folds} folds")
+        of_rest = stratify(dataset.only(left), 1 / number, 0.0, seed)
+        parts.append(left[of_rest.parts["val"]])
+        left = left[of_rest.parts["train"]]
+    return [*parts, left]
+
+
 def _cut(
     targets_NC: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

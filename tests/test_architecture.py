@@ -13,11 +13,11 @@ FLOORS = [
     {"files", "interrupt", "networks"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
-        *("plan", "charts", "page", "document"),
+        *("plan", "charts", "page", "document", "download"),
     },
     {
         *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
-        *("ledger", "sampling"),
+        *("ledger", "sampling", "fetch"),
     },
     {
         "augment",
@@ -32,7 +32,7 @@ FLOORS = [
     },
     {"trial", "survey", "evaluate", "export", "predict", "keeper", "train"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
+        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "clean", "cli"),
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -66,6 +66,9 @@ SAME_FLOOR = {
     ("screens", "tune"),
     ("cli", "tune"),
     ("cli", "report"),
+    ("clean", "report"),  # its photographs
+    ("screens", "clean"),
+    ("cli", "clean"),
     ("page", "charts"),  # its style is a part of the page's
     ("document", "page"),  # it stands in the same frame
     ("document", "charts"),  # and escapes in the same way
@@ -110,6 +113,8 @@ def test_imports_only_point_down(module: str) -> None:
         ("matplotlib", {"figures"}),
         ("optuna", {"tune"}),
         ("onnxruntime", {"export"}),
+        ("imagehash", {"clean"}),
+        ("cleanlab", {"clean"}),
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
@@ -130,6 +135,7 @@ COMMANDS = [
     ["data", "check"],
     ["data", "split"],
     ["data", "demo"],
+    ["data", "fetch"],
 ]
 
 
