@@ -244,7 +244,7 @@ def train(
     settings = TrainConfig(**chosen)
 
     from . import screens
-    from .train import train as run_training
+    from .training import train as run_training
 
     with screens.TrainScreen() as screen:
         result = run_training(settings, screen)
@@ -257,8 +257,8 @@ def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
         raise GrigriError("--resume takes the options of the run; leave --config out")
 
     from . import screens
-    from .train import resumed_config
-    from .train import train as run_training
+    from .training import resumed_config
+    from .training import train as run_training
 
     settings = resumed_config(folder, given)
     with screens.TrainScreen() as screen:
@@ -411,17 +411,16 @@ def evaluate(
         raise GrigriError("--images goes with --data")
 
     from . import checkpoint as checkpoints
-    from . import devices, pipeline, screens
-    from . import evaluate as evaluation
+    from . import devices, evaluating, pipeline, screens
     from .memory import Budget
 
-    path = evaluation.checkpoint_path(folder, checkpoint)
+    path = evaluating.checkpoint_path(folder, checkpoint)
     place = devices.pick_device(device)
     with (
         Budget(place, _limit(memory_limit)) as budget,
         screens.progress("scoring", quiet=as_json) as on_progress,
     ):
-        scored = evaluation.evaluate_run(
+        scored = evaluating.evaluate_run(
             folder,
             which=checkpoint,
             data=data,
@@ -470,7 +469,7 @@ def predict(
 
     Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
     """
-    from . import predict as predicting
+    from . import predicting
     from .dataset import find_images
 
     if out is not None:
@@ -478,7 +477,7 @@ def predict(
     photos = find_images(paths)
 
     from . import devices, files, pipeline, screens
-    from .evaluate import checkpoint_path
+    from .evaluating import checkpoint_path
     from .memory import Budget
 
     path = checkpoint_path(folder, checkpoint)

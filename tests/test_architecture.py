@@ -30,7 +30,7 @@ FLOORS = [
         "quarantine",
         "figures",
     },
-    {"trial", "survey", "evaluate", "predict", "keeper", "train"},
+    {"trial", "survey", "evaluating", "predicting", "keeper", "training"},
     {
         *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
     },
@@ -41,13 +41,13 @@ SAME_FLOOR = {
     ("optim", "config"),  # an optimizer is made from a config
     ("split", "dataset"),  # a split is of a data set
     ("pipeline", "inspection"),  # only what was checked is decoded
-    ("train", "evaluate"),  # an epoch ends with an evaluation
-    ("train", "keeper"),  # which keeps what it leaves
+    ("training", "evaluating"),  # an epoch ends with an evaluation
+    ("training", "keeper"),  # which keeps what it leaves
     ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option
-    ("predict", "evaluate"),  # predicting is the first half of evaluating
-    ("train", "trial"),  # what a run will take is tried before it
-    ("evaluate", "trial"),
+    ("predicting", "evaluating"),  # predicting is the first half of evaluating
+    ("training", "trial"),  # what a run will take is tried before it
+    ("evaluating", "trial"),
     ("plan", "config"),  # a plan changes a config
     ("profiling", "bench"),  # the same images and the same step
     ("screens", "profiling"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import checkpoint, evaluate, run
+from . import checkpoint, evaluating, run
 from .checkpoint import ModelInfo
 from .errors import GrigriError
 from .memory import Budget
@@ -48,7 +48,7 @@ def predict(
     """
     torch.set_num_threads(threads)
     model, info = checkpoint.load(checkpoint_path, device)
-    probabilities_NC, bad = evaluate.probabilities_of_files(
+    probabilities_NC, bad = evaluating.probabilities_of_files(
         model,
         info,
         paths,
