@@ -32,7 +32,7 @@ FLOORS = [
     },
     {"trial", "survey", "evaluating", "predicting", "keeper", "training"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "cli"),
+        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "api", "cli"),
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -48,8 +48,10 @@ SAME_FLOOR = {
     ("predicting", "evaluating"),  # predicting is the first half of evaluating
     ("training", "trial"),  # what a run will take is tried before it
     ("evaluating", "trial"),
+    ("predicting", "trial"),
     ("plan", "config"),  # a plan changes a config
     ("profiling", "bench"),  # the same images and the same step
+    ("cli", "api"),  # a command parses, calls and shows
     ("screens", "profiling"),
     ("cli", "profiling"),
     ("cli", "screens"),
