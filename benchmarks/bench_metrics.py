@@ -85,10 +85,10 @@ def everything(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
 
 
 def evaluate(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    from grigri_fast import evaluate  # imports torch, whose memory is no part of the others
+    from grigri_fast import evaluating  # imports torch, whose memory is no part of the others
 
     names = [str(c) for c in range(scores_NC.shape[1])]
-    evaluate.evaluate(scores_NC.astype(np.float64), targets_NC, names, "auto")
+    evaluating.evaluate(scores_NC.astype(np.float64), targets_NC, names, "auto")
 
 
 WORK: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {

@@ -18,10 +18,10 @@ import numpy as np
 import record
 import torch
 
-from grigri_fast import dataset, devices, evaluate, files, metrics, run, split
+from grigri_fast import dataset, devices, evaluating, files, metrics, run, split
 from grigri_fast.config import TrainConfig
 from grigri_fast.memory import Budget
-from grigri_fast.train import train
+from grigri_fast.training import train
 
 WAYS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -76,8 +76,8 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
         with Budget(device) as budget:
             labelled = dataset.load(options.data)
             rows = split.read(parts, labelled).parts["val"]
-            model, info = evaluate.checkpoint.load(folder / run.LAST, device)
-            found, bad = evaluate.probabilities_of_files(
+            model, info = evaluating.checkpoint.load(folder / run.LAST, device)
+            found, bad = evaluating.probabilities_of_files(
                 model,
                 info,
                 labelled.paths,

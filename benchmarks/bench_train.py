@@ -22,9 +22,9 @@ from typing import Any
 import record
 import torch
 
-from grigri_fast import bench, dataset, devices, evaluate, keeper, pipeline, step
+from grigri_fast import bench, dataset, devices, evaluating, keeper, pipeline, step
 from grigri_fast.config import TrainConfig
-from grigri_fast.train import train
+from grigri_fast.training import train
 
 
 class Silent:
@@ -69,7 +69,7 @@ def clocks(seconds: Counter) -> Iterator[None]:
 
     around(step.TrainStep, "__call__", "steps")
     around(step.TrainStep, "look", "steps")
-    around(evaluate, "predict_logits", "validation, with its input")
+    around(evaluating, "predict_logits", "validation, with its input")
     around(keeper.Keeper, "store", "checkpoints and figures")
     around(keeper.Keeper, "keep_epoch", "checkpoints and figures")
     plain = pipeline.ImageLoader.train_epoch

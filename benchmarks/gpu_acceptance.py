@@ -378,7 +378,7 @@ def trained(options: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any
     from bench_train import Silent
 
     from grigri_fast.config import TrainConfig
-    from grigri_fast.train import train
+    from grigri_fast.training import train
 
     class Watch(Silent):
         def note(self, text: str) -> None:

@@ -1,3 +1,66 @@
-"""grigri-fast: fine-tune a multi-label image classifier fast, and learn how good it honestly is."""
+"""grigri-fast: fine-tune a multi-label image classifier fast, and learn how good it honestly is.
+
+The commands as functions::
+
+    from grigri_fast import evaluate, load, predict, train
+
+    result = train("my-photos", arch="resnet18", size=128, epochs=10)
+    print(evaluate(result.folder, save=True).evaluation.scores["cross-fitted"].micro_f1)
+    for prediction in predict(result.folder, "holiday"):
+        print(prediction.path, prediction.labels)
+
+Nothing heavy is imported before one of the names is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import Quiet, evaluate, load, predict, train
+    from .config import TrainConfig
+    from .errors import GrigriError, Interrupted
+    from .evaluating import RunEvaluation
+    from .predicting import Classifier, Prediction
+    from .training import Result, Watcher
+
+_HOME = {
+    "api": ("Quiet", "evaluate", "load", "predict", "train"),
+    "config": ("TrainConfig",),
+    "errors": ("GrigriError", "Interrupted"),
+    "evaluating": ("RunEvaluation",),
+    "predicting": ("Classifier", "Prediction"),
+    "training": ("Result", "Watcher"),
+}
+
+__all__ = [
+    "Classifier",
+    "GrigriError",
+    "Interrupted",
+    "Prediction",
+    "Quiet",
+    "Result",
+    "RunEvaluation",
+    "TrainConfig",
+    "Watcher",
+    "__version__",
+    "evaluate",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    for module, names in _HOME.items():
+        if name in names:
+            found = getattr(importlib.import_module(f".{module}", __name__), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import decode, devices, evaluate, geometry, models, pipeline, trial, usual, warp
+from . import decode, devices, evaluating, geometry, models, pipeline, trial, usual, warp
 from .config import TrainConfig, resolve
 from .errors import GrigriError
 from .inspection import Inspection, inspect
@@ -433,7 +433,7 @@ def evaluation_way(s: Setting, num_images: int) -> Way:
     def run() -> float:
         start_s = time.perf_counter()
         micro_batch_size = s.plan and s.plan.micro_batch_size
-        evaluate.predict_logits(
+        evaluating.predict_logits(
             model,
             loader,
             rows,

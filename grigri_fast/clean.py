@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import checkpoint, devices, evaluate, files, page, report, run, split, train
+from . import checkpoint, devices, evaluating, files, page, report, run, split, training
 from .charts import escape
 from .config import TrainConfig
 from .dataset import Dataset
@@ -291,7 +291,7 @@ def of_run(folder: Path, data: Dataset, how: How) -> tuple[Predictions, split.Sp
     Raises:
         GrigriError: if it is no run, or of other images or classes.
     """
-    path = evaluate.checkpoint_path(folder, "last")
+    path = evaluating.checkpoint_path(folder, "last")
     parts = split.read(folder / run.SPLIT, data)
     rows_N, probabilities_NC = _ask(path, data, parts.parts["val"], how)
     source = f"{len(rows_N):,} images of the validation part of {folder}"
@@ -299,7 +299,7 @@ def of_run(folder: Path, data: Dataset, how: How) -> tuple[Predictions, split.Sp
 
 
 def of_folds(
-    data: Dataset, source: str, num_folds: int, out: Path, how: How, watch: train.Watcher
+    data: Dataset, source: str, num_folds: int, out: Path, how: How, watch: training.Watcher
 ) -> Predictions:
     """Return predictions on all images, each by a model that was trained on the other folds.
 
@@ -314,7 +314,7 @@ def of_folds(
         watch: who is told.
 
     Raises:
-        GrigriError: as :func:`train.train`.
+        GrigriError: as :func:`training.train`.
         Interrupted: when a signal has stopped it.
     """
     rows: list[NDArray[np.intp]] = []
@@ -344,12 +344,12 @@ def _train_fold(
     source: str,
     folder: Path,
     how: How,
-    watch: train.Watcher,
+    watch: training.Watcher,
 ) -> Path:
     """Train on all but a fold, or go on, or find it done; return the checkpoint."""
     if not (folder / run.SUMMARY).is_file():
         if any((folder / name).is_file() for name in (run.RESUME, run.PREVIOUS)):
-            train.train(train.resumed_config(folder, {"data": source}), watch, folder)
+            training.train(training.resumed_config(folder, {"data": source}), watch, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a false start
             file = folder.with_name(f"{folder.name}-split.json")
@@ -367,7 +367,7 @@ def _train_fold(
                 max_bad=0.99,  # data check names the bad files anyway
                 **_FOLD_RECIPE,
             )
-            train.train(config, watch)
+            training.train(config, watch)
             file.unlink()
     return folder / run.LAST
 
@@ -383,7 +383,7 @@ def _ask(
     if unknown:
         raise GrigriError(f"{data.layout}: the model does not know the class {unknown[0]!r}")
     with Budget(device) as budget:
-        probabilities_NC, bad = evaluate.probabilities_of_files(
+        probabilities_NC, bad = evaluating.probabilities_of_files(
             model,
             info,
             data.paths,
@@ -456,7 +456,7 @@ def check(
     source: str,
     out: Path,
     how: How,
-    watch: train.Watcher,
+    watch: training.Watcher,
     *,
     run_folder: Path | None = None,
     num_folds: int | None = None,

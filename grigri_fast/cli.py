@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from . import __version__, imagefile, interrupt
+from . import __version__, api, imagefile, interrupt
 from .config import AUTO, TrainConfig, memory_size, read_toml
 from .errors import GrigriError, Interrupted
 
@@ -231,37 +231,13 @@ def train(
     given = {k: v for k, v in options.items() if v is not None}
     if data is not None:
         given["data"] = data
-    if resume is not None:
-        _resume(resume, given, config)
-        return
-    chosen = (read_toml(config) if config else {}) | given
-    if "data" not in chosen:
-        from . import demo
-
-        chosen = demo.RECIPE | chosen | {"data": str(demo.cached_folder())}
-        print("no DATA given: training on a generated demo set")
-    settings = TrainConfig(**chosen)
+    if resume is None:
+        api.train_config(given, config)  # what is wrong is said before anything heavy is loaded
 
     from . import screens
-    from .train import train as run_training
 
     with screens.TrainScreen() as screen:
-        result = run_training(settings, screen)
-    screens.show_result(result)
-
-
-def _resume(folder: Path, given: dict[str, Any], config: Path | None) -> None:
-    """Go on with a run; only some of its options may be given anew."""
-    if config is not None:
-        raise GrigriError("--resume takes the options of the run; leave --config out")
-
-    from . import screens
-    from .train import resumed_config
-    from .train import train as run_training
-
-    settings = resumed_config(folder, given)
-    with screens.TrainScreen() as screen:
-        result = run_training(settings, screen, folder)
+        result = api.train(config=config, resume=resume, watch=screen, **given)
     screens.show_result(result)
 
 
@@ -404,41 +380,29 @@ def evaluate(
 
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
-    if data is not None and part is not None:
-        raise GrigriError("--part is of the run's own data; with --data all images are scored")
-    if images is not None and data is None:
-        raise GrigriError("--images goes with --data")
+    api.check_evaluation(data, images, part)
 
-    from . import checkpoint as checkpoints
-    from . import devices, pipeline, screens
-    from . import evaluate as evaluation
-    from .memory import Budget
+    from . import screens
+    from .evaluating import checkpoint_path
 
-    path = evaluation.checkpoint_path(folder, checkpoint)
-    place = devices.pick_device(device)
-    with (
-        Budget(place, _limit(memory_limit)) as budget,
-        screens.progress("scoring", quiet=as_json) as on_progress,
-    ):
-        scored = evaluation.evaluate_run(
+    with screens.progress("scoring", quiet=as_json) as on_progress:
+        scored = api.evaluate(
             folder,
-            which=checkpoint,
             data=data,
             images=images,
-            part=part or "val",
+            part=part,
             threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
-            device=place,
-            amp=devices.pick_amp(amp, place),
-            threads=threads or pipeline.usable_threads(),
+            checkpoint=checkpoint,
+            save=save,
             max_bad=max_bad,
             max_pixels=max_pixels,
-            budget=budget,
-            on_progress=on_progress,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            watch=on_progress,
         )
-    if save:
-        done = scored.evaluation
-        source = f"{done.threshold_source} on the {scored.images}"
-        checkpoints.set_thresholds(path, done.thresholds, source)
+    path = checkpoint_path(folder, checkpoint)
     if as_json:
         sys.stdout.write(screens.evaluation_json(scored, path))
     else:
@@ -473,44 +437,26 @@ def predict(
 
     Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
     """
-    from . import predict as predicting
+    from . import predicting
     from .dataset import find_images
 
-    exported = predicting.is_exported(folder)
-    if folder.suffix.lower() == ".pt2":
-        raise GrigriError(f"{folder}: predict takes a run folder or an ONNX file, no pt2 file")
-    if exported:
-        for flag, value, goes in (
-            ("--checkpoint", checkpoint, ("last",)),
-            ("--device", device, ("auto", "cpu")),
-            ("--amp", amp, ("auto", "fp32")),
-        ):
-            if value not in goes:
-                raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
-        device, amp = "cpu", "fp32"
     if out is not None:
         predicting.check_out(out)
     photos = find_images(paths)
 
-    from . import devices, files, pipeline, screens
-    from .evaluate import checkpoint_path
-    from .memory import Budget
+    from . import files, screens
 
-    path = folder if exported else checkpoint_path(folder, checkpoint)
-    place = devices.pick_device(device)
-    with (
-        Budget(place, _limit(memory_limit)) as budget,
-        screens.progress("predicting") as on_progress,
-    ):
-        predictions, info = predicting.predict(
-            path,
+    with screens.progress("predicting") as on_progress:
+        predictions, info = api.predict_with_info(
+            folder,
             photos,
-            device=place,
-            amp=devices.pick_amp(amp, place),
-            threads=threads or pipeline.usable_threads(),
+            checkpoint=checkpoint,
             max_pixels=max_pixels,
-            budget=budget,
-            on_progress=lambda done: on_progress(done, len(photos)),
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            watch=on_progress,
         )
     if out is not None:
         text = predicting.to_text(predictions, info.class_names, out.suffix.lower())

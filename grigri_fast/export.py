@@ -30,7 +30,7 @@ from . import (
     __version__,
     checkpoint,
     dataset,
-    evaluate,
+    evaluating,
     files,
     geometry,
     imagefile,
@@ -42,7 +42,7 @@ from . import (
 from .checkpoint import ModelInfo
 from .config import TrainConfig, read_toml
 from .errors import GrigriError
-from .evaluate import Forward
+from .evaluating import Forward
 from .inspection import inspect
 from .pipeline import ImageLoader
 from .quarantine import without
@@ -106,7 +106,7 @@ def export(
         GrigriError: if run and format do not go together, packages are missing, the file cannot be
             written, or its probabilities differ by more than ``MOST_DIFFERENCE``.
     """
-    path = evaluate.checkpoint_path(folder, which)
+    path = evaluating.checkpoint_path(folder, which)
     out = folder / f"{_NAME}.{format}" if out is None else out
     _check_out(out, format)
     if format == "onnx":
@@ -161,7 +161,7 @@ def load_onnx(path: Path, threads: int) -> tuple[Forward, ModelInfo]:
 
 
 class _WholeWay(nn.Module):
-    """Images to probabilities; ``evaluate.logits_of`` and the sigmoid as one network."""
+    """Images to probabilities; ``evaluating.logits_of`` and the sigmoid as one network."""
 
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
         super().__init__()
@@ -314,7 +314,7 @@ def _difference(
     forward: Forward, model: nn.Module, info: ModelInfo, batches: list[torch.Tensor]
 ) -> float:
     """Return the largest difference of probabilities from those that ``predict`` would give."""
-    logits = evaluate.logits_of(
+    logits = evaluating.logits_of(
         model,
         device=torch.device("cpu"),
         amp="fp32",
@@ -323,7 +323,7 @@ def _difference(
         flip=info.flip_test,
     )
     differences = [
-        np.abs(evaluate.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
+        np.abs(evaluating.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
         for batch in batches
     ]
     return float(np.max(differences))  # unlike max(), NaN if one is

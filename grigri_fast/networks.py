@@ -120,21 +120,25 @@ def draw_by_he(model: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class _Normed(nn.Sequential):
+class _Normed(nn.Module):
     """A layer and the BatchNorm of its outputs, which :func:`folded` makes one layer again."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
-        is_conv = isinstance(layer, nn.Conv2d)
-        norm = nn.BatchNorm2d(layer.out_channels) if is_conv else nn.BatchNorm1d(layer.out_features)
-        super().__init__(layer, norm)
+        super().__init__()
+        self.layer = layer
+        if isinstance(layer, nn.Conv2d):
+            self.norm: nn.BatchNorm1d | nn.BatchNorm2d = nn.BatchNorm2d(layer.out_channels)
+        else:
+            self.norm = nn.BatchNorm1d(layer.out_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(x))
 
     def folded(self) -> nn.Conv2d | nn.Linear:
         """Return one layer that does in evaluation what the two do."""
-        layer, norm = self
-        fuse = fusion.fuse_conv_bn_eval
-        if isinstance(layer, nn.Linear):
-            fuse = fusion.fuse_linear_bn_eval
-        return fuse(layer.eval(), norm.eval())
+        if isinstance(self.layer, nn.Conv2d):
+            return fusion.fuse_conv_bn_eval(self.layer.eval(), self.norm.eval())
+        return fusion.fuse_linear_bn_eval(self.layer.eval(), self.norm.eval())
 
 
 def add_norms(model: nn.Module) -> None:

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import charts, evaluate, files, metrics, page, run
+from . import charts, evaluating, files, metrics, page, run
 from .charts import Line, Mark, escape
 from .config import TrainConfig, read_toml
 from .errors import GrigriError
-from .evaluate import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
+from .evaluating import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
 from .inspection import inspect
 from .page import Section
 from .pipeline import ImageLoader
@@ -59,17 +59,17 @@ def write_report(
     Args:
         folder: the run folder.
         out: the page; ``report.html`` in the run folder by default.
-        which, threads, max_pixels, how: what :func:`evaluate.evaluate_run` takes.
+        which, threads, max_pixels, how: what :func:`evaluating.evaluate_run` takes.
 
     Raises:
         GrigriError: if there is nothing to evaluate, or the page cannot be written there.
     """
-    path = evaluate.checkpoint_path(folder, which)
+    path = evaluating.checkpoint_path(folder, which)
     out = out or folder / "report.html"
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise GrigriError(f"--out {out}: {what}")
-    scored = evaluate.evaluate_run(
+    scored = evaluating.evaluate_run(
         folder, which=which, threads=threads, max_pixels=max_pixels, **how
     )
     picks = pick_all(scored)

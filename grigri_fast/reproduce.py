@@ -24,7 +24,7 @@ from . import (
     checkpoint,
     dataset,
     devices,
-    evaluate,
+    evaluating,
     files,
     imagefile,
     metrics,
@@ -33,7 +33,7 @@ from . import (
     provenance,
     run,
     split,
-    train,
+    training,
 )
 from .config import TrainConfig, memory_size, read_toml, resolve, write_toml
 from .errors import GrigriError, Interrupted
@@ -286,7 +286,7 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """A line worth reading."""
 
-    def row(self, number: int, total: int, row: Row) -> AbstractContextManager[train.Watcher]:
+    def row(self, number: int, total: int, row: Row) -> AbstractContextManager[training.Watcher]:
         """Row ``number`` of ``total`` begins; what is told while it runs goes to what it yields."""
 
 
@@ -389,17 +389,17 @@ def _write_split(study: Study, data: dataset.Dataset) -> None:
     files.write_atomic(study.split, split.to_json(parts, data))
 
 
-def _train(row: Row, study: Study, data: dataset.Dataset, watch: train.Watcher) -> None:
+def _train(row: Row, study: Study, data: dataset.Dataset, watch: training.Watcher) -> None:
     """Train, or go on."""
     folder = study.folder(row)
     if _can_go_on(row, study):
         given = {"data": study.data, "device": study.device, "threads": study.threads}
         given |= {"amp": study.amp, "memory_limit": study.memory_limit}
         given = {k: v for k, v in given.items() if v not in (None, "auto")}
-        train.train(train.resumed_config(folder, given), watch, folder)
+        training.train(training.resumed_config(folder, given), watch, folder)
         return
     _remove_false_start(folder)
-    train.train(train_config(row, study), watch)
+    training.train(train_config(row, study), watch)
 
 
 def _require_weights(row: Row, study: Study, num_classes: int, unavailable: dict[str, str]) -> None:
@@ -457,7 +457,7 @@ def _note_reason(study: Study, row: Row, reason: str | None) -> None:
 # ------------------------------------------------------------------- rows without training
 
 
-def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: train.Watcher) -> None:
+def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: training.Watcher) -> None:
     """Write frequencies and baselines of the data, and of all the report's labels if they are here.
 
     ``summary.json`` has a list ``sets``, the report's own first.
@@ -481,7 +481,7 @@ def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: train.W
     content = {
         "format": _FORMAT,
         "sets": sets,
-        "validation": {"scores": {evaluate.AT_HALF: sets[0]["nothing"]}},
+        "validation": {"scores": {evaluating.AT_HALF: sets[0]["nothing"]}},
     }
     run.write_json(folder / run.SUMMARY, content)
 
@@ -514,7 +514,9 @@ def _description(data: dataset.Dataset, parts: split.Split, name: str) -> dict[s
     }
 
 
-def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train.Watcher) -> None:
+def _score_untrained(
+    row: Row, study: Study, data: dataset.Dataset, watch: training.Watcher
+) -> None:
     """Write a run folder of no epochs, and score it.
 
     The head is as PyTorch makes it, as the report's was: without the log-odds of the frequencies,
@@ -541,17 +543,19 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
     place = devices.pick_device(study.device)
     run.write_json(folder / run.ENVIRONMENT, run.environment(place, _amp(study, place)))
     probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, watch)
-    evaluation = evaluate.evaluate(probabilities_NC, targets_NC, data.class_names, "auto", SEED)
+    evaluation = evaluating.evaluate(probabilities_NC, targets_NC, data.class_names, "auto", SEED)
     run.write_json(folder / run.SUMMARY, {"epochs": 0, **_validation(evaluation)})
 
 
-def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, watch: train.Watcher) -> None:
+def _tune_thresholds(
+    row: Row, study: Study, data: dataset.Dataset, watch: training.Watcher
+) -> None:
     """Tune thresholds on the validation images of the base run, and cross-fit them beside it."""
     base = study.out / BASE
     if not is_done(row_named(BASE), study):
         raise GrigriError(f"needs the finished row {BASE}, whose thresholds these are")
     probabilities_NC, targets_NC = _validation_probabilities(base, study, data, watch)
-    evaluation = evaluate.evaluate(
+    evaluation = evaluating.evaluate(
         probabilities_NC, targets_NC, data.class_names, row.threshold, SEED
     )
     folder = study.folder(row)
@@ -581,7 +585,7 @@ def _scores_over_threshold(
 
 
 def _validation_probabilities(
-    folder: Path, study: Study, data: dataset.Dataset, watch: train.Watcher
+    folder: Path, study: Study, data: dataset.Dataset, watch: training.Watcher
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return probabilities and targets (N, C) of a run's last model on its validation part."""
     place = devices.pick_device(study.device)
@@ -592,7 +596,7 @@ def _validation_probabilities(
     watch.note(f"scoring {len(rows):,} validation images with {run.shown(folder / run.LAST)}")
     with Budget(place, limit) as budget:
         model, info = checkpoint.load(folder / run.LAST, place)
-        probabilities_NC, bad = evaluate.probabilities_of_files(
+        probabilities_NC, bad = evaluating.probabilities_of_files(
             model,
             info,
             data.paths,
@@ -609,7 +613,7 @@ def _validation_probabilities(
     return probabilities_NC, data.targets_NC[good].astype(bool)
 
 
-def _validation(evaluation: evaluate.Evaluation) -> dict[str, Any]:
+def _validation(evaluation: evaluating.Evaluation) -> dict[str, Any]:
     """Return what a run's ``summary.json`` says of its validation part."""
     return {
         "validation": {
@@ -629,7 +633,7 @@ def _amp(study: Study, place: torch.device) -> str:
     return devices.pick_amp(study.amp, place)
 
 
-_RUN: dict[Kind, Callable[[Row, Study, dataset.Dataset, train.Watcher], None]] = {
+_RUN: dict[Kind, Callable[[Row, Study, dataset.Dataset, training.Watcher], None]] = {
     "data": _describe_data,
     "train": _train,
     "untrained": _score_untrained,
@@ -670,7 +674,7 @@ class Finding:
             key: ``micro_f1``, ``macro_f1``, ``subset_accuracy`` or ``mAP``.
             way: how the threshold was found; what the report did by default.
         """
-        way = way or (evaluate.TUNED if self.row.kind == "thresholds" else evaluate.AT_HALF)
+        way = way or (evaluating.TUNED if self.row.kind == "thresholds" else evaluating.AT_HALF)
         found = self.summary.get("validation", {}).get("scores", {}).get(way, {}).get(key)
         if found is None or found["value"] is None:
             return None

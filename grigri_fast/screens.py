@@ -29,17 +29,17 @@ from .checkpoint import ModelInfo
 from .clean import GALLERY, ISSUES, NEAR, Cleaning
 from .dataset import Dataset
 from .download import in_words as bytes_in_words
-from .evaluate import CROSS_FITTED, TUNED, RunEvaluation
+from .evaluating import CROSS_FITTED, TUNED, RunEvaluation
 from .export import INPUT, OUTPUT, Exported
 from .fetch import Fetched
 from .memory import in_words
 from .metrics import Interval
-from .predict import Prediction
+from .predicting import Prediction
 from .profiling import ASSUMED, EVALUATION, NOT_IN_STEP, Profile
 from .reproduce import Finding, Row, Study
 from .split import Split, frequencies
 from .survey import Survey
-from .train import Result
+from .training import Result
 from .tune import DONE, PRUNED, Trial, Tuned
 
 _PIPE_STEP_EVERY_S = 30  # a step line in a pipe, where an epoch takes longer than that

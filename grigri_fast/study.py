@@ -6,7 +6,7 @@ Every number comes from the rows' folders (see ``reproduce.findings``).
 import functools
 from collections.abc import Callable
 
-from . import document, evaluate, figures, files, reproduce
+from . import document, evaluating, figures, files, reproduce
 from .document import Block, Code, Document, Figure, Heading, Notice, Table, Text
 from .errors import GrigriError
 from .metrics import Interval
@@ -421,7 +421,7 @@ def _details(done: list[Finding], study: Study) -> Table:
                 f"{f.history[-1]['val_loss']:.4f}" if f.history else NONE,
                 interval(f.score("macro_f1")),
                 interval(f.score("mAP")),
-                interval(f.score("micro_f1", evaluate.CROSS_FITTED)),
+                interval(f.score("micro_f1", evaluating.CROSS_FITTED)),
                 f"{best['val_micro_f1']:.4f} (epoch {best['epoch']})" if best else NONE,
                 str(f.summary["epochs"]),
                 _duration(f.summary["train_s"]) if "train_s" in f.summary else NONE,
@@ -463,7 +463,7 @@ def _threshold_blocks(done: list[Finding], found: Findings) -> list[Block]:
     for f in done:
         tuned, honest = (
             [f.score(key, way) for key in ("micro_f1", "subset_accuracy")]
-            for way in (evaluate.TUNED, evaluate.CROSS_FITTED)
+            for way in (evaluating.TUNED, evaluating.CROSS_FITTED)
         )
         rows.append(
             [

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import dataset, devices, evaluate, figures, files, keeper, provenance, run, train
+from . import dataset, devices, evaluating, figures, files, keeper, provenance, run, training
 from .config import TrainConfig, read_toml, resolve, write_toml
 from .errors import DivergedError, GrigriError, Interrupted
 
@@ -224,7 +224,7 @@ def _best(trials: Sequence[Trial]) -> Trial | None:
     return max((t for t in trials if t.state == DONE), key=lambda t: t.score, default=None)
 
 
-class TuneWatcher(train.Watcher, Protocol):
+class TuneWatcher(training.Watcher, Protocol):
     """What a search tells whoever watches, besides what each of its runs tells."""
 
     def trial_starts(self, trial: Trial, num_trials: int) -> None:
@@ -330,7 +330,7 @@ def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
     config, resume, history = study.run_of(trial)
     try:
         reporter.catch_up(history, config.epochs)
-        result = train.train(config, reporter, resume)
+        result = training.train(config, reporter, resume)
     except _PrunedError:
         _finish_pruned(study.folder_of(trial), reporter.history)
         study.enter(trial, PRUNED, epochs=len(reporter.history))
@@ -346,7 +346,7 @@ def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
             reason = "mAP is no number: no validation image has a label"
             study.enter(trial, FAILED, epochs=len(result.history), reason=reason)
             return
-        micro_f1 = result.evaluation.scores[evaluate.CROSS_FITTED].micro_f1
+        micro_f1 = result.evaluation.scores[evaluating.CROSS_FITTED].micro_f1
         study.enter(
             trial,
             DONE,
@@ -487,7 +487,7 @@ class _Study:
         if history is not None:
             given = {name: getattr(self._config, name) for name in ("data", *_MAY_CHANGE)}
             given = {name: value for name, value in given.items() if value is not None}
-            return train.resumed_config(folder, given), folder, history
+            return training.resumed_config(folder, given), folder, history
         if folder.exists():  # killed before there was anything to resume
             shutil.rmtree(folder)
         place = {"out": str(self.folder), "name": folder.name}

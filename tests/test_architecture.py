@@ -30,9 +30,10 @@ FLOORS = [
         "quarantine",
         "figures",
     },
-    {"trial", "survey", "evaluate", "export", "predict", "keeper", "train"},
+    {"trial", "survey", "evaluating", "export", "predicting", "keeper", "training"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "clean", "cli"),
+        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "clean", "api"),
+        "cli",
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -41,18 +42,20 @@ SAME_FLOOR = {
     ("optim", "config"),  # an optimizer is made from a config
     ("split", "dataset"),  # a split is of a data set
     ("pipeline", "inspection"),  # only what was checked is decoded
-    ("train", "evaluate"),  # an epoch ends with an evaluation
-    ("train", "keeper"),  # which keeps what it leaves
+    ("training", "evaluating"),  # an epoch ends with an evaluation
+    ("training", "keeper"),  # which keeps what it leaves
     ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option
-    ("predict", "evaluate"),  # predicting is the first half of evaluating
-    ("export", "evaluate"),  # what is exported is compared with it
+    ("predicting", "evaluating"),  # predicting is the first half of evaluating
+    ("export", "evaluating"),  # what is exported is compared with it
     ("export", "trial"),  # on random images where there are no others
-    ("predict", "export"),  # a file that was exported is taken in the place of a run
-    ("train", "trial"),  # what a run will take is tried before it
-    ("evaluate", "trial"),
+    ("predicting", "export"),  # a file that was exported is taken in the place of a run
+    ("training", "trial"),  # what a run will take is tried before it
+    ("evaluating", "trial"),
+    ("predicting", "trial"),
     ("plan", "config"),  # a plan changes a config
     ("profiling", "bench"),  # the same images and the same step
+    ("cli", "api"),  # a command parses, calls and shows
     ("screens", "profiling"),
     ("cli", "profiling"),
     ("cli", "screens"),

@@ -20,7 +20,7 @@ from grigri_fast import (
     __version__,
     checkpoint,
     dataset,
-    evaluate,
+    evaluating,
     export,
     models,
     pipeline,
@@ -432,7 +432,7 @@ def test_the_readmes_program_labels_photographs_as_predict_does(
 
 def evaluate_files(folder: Path, paths: list[Path]) -> np.ndarray:
     model, info = checkpoint.load(folder / run.LAST, CPU)
-    return evaluate.probabilities(logits_of(model, info, pixels(paths, info.size_px)).numpy())
+    return evaluating.probabilities(logits_of(model, info, pixels(paths, info.size_px)).numpy())
 
 
 def test_what_is_known_of_a_model_is_in_the_file() -> None:

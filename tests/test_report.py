@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from small_set import write_image
 
-from grigri_fast import charts, evaluate, report
+from grigri_fast import charts, evaluating, report
 from grigri_fast.charts import Line, Mark
 from grigri_fast.checkpoint import ModelInfo
 from grigri_fast.cli import main
 from grigri_fast.config import TrainConfig
-from grigri_fast.evaluate import RunEvaluation
+from grigri_fast.evaluating import RunEvaluation
 from grigri_fast.report import Photo, Record
 
 NAUGHTY = "<b>&\"'"
@@ -190,7 +190,7 @@ def scored_of(num_images: int, num_classes: int, threshold: str | float = "auto"
     probabilities_NC = np.clip(0.4 * targets_NC + 0.6 * rng.random(targets_NC.shape), 0, 1)
     names = [f"class {c}" for c in range(num_classes)]
     return RunEvaluation(
-        evaluation=evaluate.evaluate(probabilities_NC, targets_NC, names, threshold),
+        evaluation=evaluating.evaluate(probabilities_NC, targets_NC, names, threshold),
         info=ModelInfo("resnet18", 32, names, epoch=1),
         images="val part of nothing",
         bad={},

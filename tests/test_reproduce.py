@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_report import brightness, browse, browser, probed  # noqa: F401
 
-from grigri_fast import dataset, document, models, reproduce, run, screens, split, study, train
+from grigri_fast import dataset, document, models, reproduce, run, screens, split, study, training
 from grigri_fast.cli import main
 from grigri_fast.config import TrainConfig, read_toml, resolve
 from grigri_fast.errors import GrigriError
@@ -296,7 +296,7 @@ def test_a_finished_study_only_writes_its_reports(cli, finished, monkeypatch) ->
     def never(*_: object) -> None:
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(train, "train", never)
+    monkeypatch.setattr(training, "train", never)
     monkeypatch.setattr(reproduce, "_validation_probabilities", never)
     code, printed, err = cli("reproduce", data, *OPTIONS, "--out", out)
     assert (code, err) == (0, "")
@@ -337,13 +337,13 @@ def test_a_row_that_went_wrong_says_why_and_is_tried_again(cli, photos_once, tmp
     out = tmp_path / "out"
     command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--out", out, "--only=bce"]
     with pytest.MonkeyPatch.context() as patch:
-        keep = train.keeping.Keeper.keep_epoch
+        keep = training.keeping.Keeper.keep_epoch
 
         def full(self) -> None:
             keep(self)
             raise GrigriError("the disk is full")
 
-        patch.setattr(train.keeping.Keeper, "keep_epoch", full)
+        patch.setattr(training.keeping.Keeper, "keep_epoch", full)
         code, _, err = cli(*command)
     assert code == 1 and "the disk is full" in err
     assert all("the disk is full" in text for text in reports(out))

@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 from small_set import write_image
-from test_train import SMALL, TIMES, fit, results
+from test_training import SMALL, TIMES, fit, results
 
-from grigri_fast import checkpoint, interrupt, keeper, pipeline, run
-from grigri_fast import train as grigri_train
+from grigri_fast import checkpoint, interrupt, keeper, pipeline, run, training
 from grigri_fast.config import TrainConfig
 from grigri_fast.errors import GrigriError
 
@@ -620,7 +619,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
     switches |= {"flip_test", "decay_all", "train_norms"}
     covered = {*OTHER_VALUES, "split", *switches}
-    assert covered == (grigri_train._STAYS | {"epochs"})
+    assert covered == (training._STAYS | {"epochs"})
 
 
 def test_the_same_options_again_and_careful_ones_are_accepted(
@@ -711,7 +710,7 @@ def test_a_run_is_read_while_it_trains(cli, photos_once: Path, tmp_path: Path) -
 
 
 def test_every_option_either_stays_or_may_change() -> None:
-    may_change = {f.name for f in dataclasses.fields(TrainConfig)} - grigri_train._STAYS
+    may_change = {f.name for f in dataclasses.fields(TrainConfig)} - training._STAYS
     assert may_change == {
         "data",
         "images",

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_train import SMALL, fit
+from test_training import SMALL, fit
 
 from grigri_fast import memory, trial
 from grigri_fast.memory import Budget

@@ -59,7 +59,7 @@ class Watch:
 
 
 def scripted(score_of):
-    """Return a stand-in for train.train whose validation mAP is ``score_of(trial, epoch)``."""
+    """Return a stand-in for training.train whose validation mAP is ``score_of(trial, epoch)``."""
 
     def train(config: TrainConfig, watch, resume: Path | None = None):
         folder = resume or run.create_folder(config.out, config.name)
@@ -87,7 +87,7 @@ def fake(monkeypatch, tmp_path: Path):
     config = TrainConfig(data="-", epochs=6)
 
     def search(score_of, num_trials: int, watch=None, config=config, **more):
-        monkeypatch.setattr(tune.train, "train", scripted(score_of))
+        monkeypatch.setattr(tune.training, "train", scripted(score_of))
         watch = watch or Watch()
         space = tune.space_of(config, set())
         return tune.tune(config, space, num_trials, tmp_path / "out", watch, **more), watch
@@ -209,7 +209,7 @@ def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, mon
     state = SimpleNamespace(progress=SimpleNamespace(history=stored))
     monkeypatch.setattr(tune.keeper, "load_state", lambda folder: (state, ""))
     config = TrainConfig(data="-", epochs=6)
-    monkeypatch.setattr(tune.train, "resumed_config", lambda folder, given: config)
+    monkeypatch.setattr(tune.training, "resumed_config", lambda folder, given: config)
     found, watch = fake(lambda number, epoch: 0.9, 4)
     assert watch.epochs == [] and watch.ended == [(3, "pruned")]
     assert found.trials[3].epochs == 2 and "summary.json" in names_in(found.folder / "trial-003")

@@ -3,9 +3,10 @@
 Shapes: N images, C classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .errors import GrigriError
 from .inspection import inspect
 from .memory import Budget
 from .metrics import Scores
-from .pipeline import ImageLoader
+from .pipeline import Batch, ImageLoader
 from .quarantine import require_few, without
 
 _BATCH_SIZE = 32
@@ -60,9 +61,16 @@ def logits_of(
     return forward
 
 
+class Loader(Protocol):
+    """Where images to evaluate come from: an :class:`ImageLoader`, or what is in memory."""
+
+    def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
+        """Yield every row exactly once, in order, as whole images of ``size_px``."""
+
+
 def predict_logits(
     model: nn.Module,
-    loader: ImageLoader,
+    loader: Loader,
     rows: NDArray[np.intp],
     *,
     device: torch.device,
@@ -91,7 +99,7 @@ def predict_logits(
 @torch.inference_mode()
 def outputs(
     forward: Forward,
-    loader: ImageLoader,
+    loader: Loader,
     rows: NDArray[np.intp],
     *,
     micro_batch_size: int | None = None,

@@ -19,7 +19,7 @@ import torch
 from . import (
     dataset,
     devices,
-    evaluate,
+    evaluating,
     files,
     geometry,
     inspection,
@@ -78,7 +78,7 @@ class Result:
 
     folder: Path
     history: list[dict[str, Any]]
-    evaluation: evaluate.Evaluation
+    evaluation: evaluating.Evaluation
     train_s: float
 
 
@@ -290,7 +290,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         )
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
         predict_logits = functools.partial(
-            evaluate.predict_logits,
+            evaluating.predict_logits,
             shown_model,
             loader,
             device=device,
@@ -429,8 +429,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             logits_NC, dropped = predict_logits(val_rows)
             _leave_out(dropped, progress.epoch, quarantine, folder, watch)
             val_rows = quarantine.good(val_rows)
-        evaluation = evaluate.evaluate(
-            evaluate.probabilities(logits_NC),
+        evaluation = evaluating.evaluate(
+            evaluating.probabilities(logits_NC),
             data.targets_NC[val_rows],
             data.class_names,
             "auto",

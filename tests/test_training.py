@@ -20,8 +20,7 @@ import torchvision
 from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import checkpoint, devices, models, screens
-from grigri_fast import train as grigri_train
+from grigri_fast import checkpoint, devices, models, screens, training
 
 TINY = [
     "--weights=none",
@@ -344,7 +343,7 @@ def test_best_holds_the_weights_of_the_best_epoch(
 ) -> None:
     options = [*SMALL, "--schedule=constant"]  # under which a shorter run is the start of a longer
     shorter = fit(cli, photos, tmp_path, *options, f"--epochs={best}")
-    monkeypatch.setattr("grigri_fast.train._val_scores", scripted(scores))
+    monkeypatch.setattr("grigri_fast.training._val_scores", scripted(scores))
     run = fit(cli, photos, tmp_path, *options, f"--epochs={len(scores)}")
     assert header(run, "best")["epoch"] == best and header(run)["epoch"] == len(scores)
     assert json.loads((run / "summary.json").read_text())["best"]["epoch"] == best
@@ -683,7 +682,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_before_the_step(
         step(self, *args)
 
     monkeypatch.setattr(torch.optim.SGD, "step", counted)
-    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+    monkeypatch.setitem(training.LOSSES, "bce", bce)
     code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--epochs=3")
     assert code == 1 and "step 4 of epoch 1: loss 0." in err and "gradient norm nan" in err
     assert len(calls) == 3
@@ -700,7 +699,7 @@ def fp16_with_overflows(monkeypatch, overflowing: range) -> None:
         return loss * (1e38 if steps[0] in overflowing and logits_NC.requires_grad else 1)
 
     monkeypatch.setattr(devices, "pick_amp", lambda name, device: "fp16")
-    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+    monkeypatch.setitem(training.LOSSES, "bce", bce)
 
 
 def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
@@ -737,7 +736,7 @@ def test_out_of_memory_is_one_line_with_advice(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return torch.empty(2**60)
 
-    monkeypatch.setitem(grigri_train.LOSSES, "bce", bce)
+    monkeypatch.setitem(training.LOSSES, "bce", bce)
     code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--name=run")
     assert code == 1 and err.count("\n") == 1
     assert "out of memory: train with a smaller --batch-size than 8" in err
