@@ -347,12 +347,12 @@ def _train_fold(
     watch: training.Watcher,
 ) -> Path:
     """Train on all but a fold, or go on, or find it done; return the checkpoint."""
+    file = folder.with_name(f"{folder.name}-split.json")
     if not (folder / run.SUMMARY).is_file():
         if any((folder / name).is_file() for name in (run.RESUME, run.PREVIOUS)):
             training.train(training.resumed_config(folder, {"data": source}), watch, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a false start
-            file = folder.with_name(f"{folder.name}-split.json")
             files.write_atomic(file, split.to_json(parts, data))
             config = TrainConfig(
                 data=source,
@@ -368,7 +368,7 @@ def _train_fold(
                 **_FOLD_RECIPE,
             )
             training.train(config, watch)
-            file.unlink()
+    file.unlink(missing_ok=True)
     return folder / run.LAST
 
 

@@ -54,7 +54,10 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(_FAINT)
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        # Curves of losses fall, those of scores rise. (To look for the best place takes long enough
+        # on a slow machine for Matplotlib to warn of it.)
+        place = "upper right" if "loss" in title else "lower right"
+        axes.legend(loc=place, frameon=False, fontsize=9, labelcolor=_INK)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()

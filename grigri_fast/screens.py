@@ -485,7 +485,8 @@ def show_cleaning(found: Cleaning) -> None:
     names, labels = found.data.names, found.data.class_names
     across = [p for p in found.pairs if found.across(p)]
     of_split = f", {len(across):,} of them across the split" if found.part_of else ""
-    say(f"\n{len(found.pairs):,} near-duplicates{of_split}")
+    plural = "" if len(found.pairs) == 1 else "s"
+    say(f"\n{len(found.pairs):,} near-duplicate{plural}{of_split}")
     for p in (across + [p for p in found.pairs if p not in across])[:_SHOWN_PATHS]:
         parts = [found.part_of.get(row, "no part") for row in (p.first, p.second)]
         where = f", {parts[0]} and {parts[1]}" if found.part_of else ""

@@ -297,6 +297,8 @@ def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch)
     code, _, err = cli(*args)
     assert code == 0, err
     assert trained == ["fold-1", "fold-2", "fold-2"]
+    left = sorted(p.name for p in (tmp_path / "out").glob("fold-*"))
+    assert left == ["fold-1.csv", "fold-2.csv"]
 
 
 def test_a_run_is_asked_about_its_validation_part_alone(cli, squares, tmp_path: Path) -> None:
