@@ -56,7 +56,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         axes.spines["bottom"].set_color(_FAINT)
         # Curves of losses fall, those of scores rise. (To look for the best place takes long enough
         # on a slow machine for Matplotlib to warn of it.)
-        place = "upper right" if "loss" in title else "lower right"
+        place = "upper right" if "loss" in key else "lower right"
         axes.legend(loc=place, frameon=False, fontsize=9, labelcolor=_INK)
     png = io.BytesIO()
     figure.savefig(png, format="png")
