@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"files", "interrupt", "networks"},
+    {"files", "interrupt", "networks", "verbosity"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
         *("plan", "charts", "page", "document"),
@@ -32,7 +32,18 @@ FLOORS = [
     },
     {"trial", "survey", "evaluating", "predicting", "keeper", "training"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "api", "cli"),
+        *(
+            "bench",
+            "profiling",
+            "tune",
+            "reproduce",
+            "study",
+            "screens",
+            "report",
+            "info",
+            "api",
+            "cli",
+        ),
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -51,6 +62,7 @@ SAME_FLOOR = {
     ("predicting", "trial"),
     ("plan", "config"),  # a plan changes a config
     ("profiling", "bench"),  # the same images and the same step
+    ("cli", "info"),
     ("cli", "api"),  # a command parses, calls and shows
     ("screens", "profiling"),
     ("cli", "profiling"),
@@ -123,6 +135,7 @@ COMMANDS = [
     ["report"],
     ["bench"],
     ["reproduce"],
+    ["info"],
     ["data"],
     ["data", "check"],
     ["data", "split"],
