@@ -88,6 +88,7 @@ class TrainOptions(TypedDict, total=False):
     out: StrPath
     name: str | None
     checkpoint_every: str
+    tensorboard: bool
 
 
 class Quiet:

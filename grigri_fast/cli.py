@@ -2,18 +2,21 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from . import __version__, api, imagefile, interrupt
+from . import __version__, api, imagefile, interrupt, verbosity
 from .config import AUTO, TrainConfig, memory_size, read_toml
 from .errors import GrigriError, Interrupted
 
@@ -78,10 +81,13 @@ def main(args: list[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    verbosity.quiet = verbosity.verbose = False
     try:
         with interrupt.raised():
             code = app(args, standalone_mode=False)
     except GrigriError as e:
+        if verbosity.verbose:
+            traceback.print_exception(e)
         print(f"error: {e}", file=sys.stderr)
         return 1
     except typer.TyperException as e:
@@ -130,11 +136,23 @@ def _top(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and results, and nothing else.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Also print when things happened, and where an error came from."
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune a multi-label image classifier fast, and learn how good it honestly is.
 
     Example:  grigri-fast train my-photos
     """
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet does not go with --verbose")
+    verbosity.quiet, verbosity.verbose = quiet, verbose
 
 
 # ------------------------------------------------------------------------------------- train
@@ -150,6 +168,30 @@ def _batch_size(text: str) -> int:
     if number == AUTO:
         raise typer.BadParameter("0 is not at least 2")
     return number
+
+
+def _architectures(incomplete: str) -> list[str]:
+    """Return the names for --arch that begin so, for the shell's completion.
+
+    Read from torchvision's source, where a line tells each: to import it would take seconds.
+    """
+    found = ["grigri", "simple"]
+    package = importlib.util.find_spec("torchvision")
+    for folder in package.submodule_search_locations or () if package else ():
+        for file in Path(folder, "models").glob("*.py"):
+            found += re.findall(
+                r"^@register_model\(\)\n(?:@.*\n)*def (\w+)", file.read_text(), re.M
+            )
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+ArchOption = Annotated[str, typer.Option("--arch", autocompletion=_architectures)]
+
+# What the options of some fields need besides.
+_MORE: dict[str, dict[str, Any]] = {
+    "batch_size": {"parser": _batch_size, "metavar": "N|auto"},
+    "arch": {"autocompletion": _architectures},
+}
 
 
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -172,7 +214,7 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
                 text += f" [default: {'on' if field.default else 'off'}]"
             flag = f"{flag}/--no-{flag[2:]}"
         text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
-        more = {"parser": _batch_size, "metavar": "N|auto"} if field.name == "batch_size" else {}
+        more = _MORE.get(field.name, {})
         info = typer.Option(
             flag, help=text, rich_help_panel=field.metadata["group"], show_default=False, **more
         )
@@ -704,7 +746,7 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure to a file.")
     ] = None,
-    arch: Annotated[str, typer.Option("--arch")] = TrainConfig.arch,
+    arch: ArchOption = TrainConfig.arch,
     size: Annotated[int, typer.Option("--size", min=1)] = TrainConfig.size,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = TrainConfig.batch_size,
     repeats: Annotated[int, typer.Option(min=1, help="Turns; the more, the steadier.")] = 5,
@@ -761,7 +803,7 @@ def bench(
             compile=compiled,
         )
         if budget.limit is not None:
-            setting = benches.fitted(setting, budget, screens.say)
+            setting = benches.fitted(setting, budget, screens.mention)
         with screens.progress("measuring") as on_turn:
             report = benches.measure(
                 setting,
@@ -791,7 +833,7 @@ def profile(
             show_default=False,
         ),
     ] = None,
-    arch: Annotated[str, typer.Option("--arch")] = TrainConfig.arch,
+    arch: ArchOption = TrainConfig.arch,
     size: Annotated[int, typer.Option("--size", min=1)] = TrainConfig.size,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = TrainConfig.batch_size,
     micro_batch_size: Annotated[
@@ -900,6 +942,31 @@ def profile(
     content = {"title": title, "environment": environment, **found.to_json()}
     run.write_json(folder / "profile.json", content)
     screens.say(f"\neverything is in {run.shown(folder)}")
+
+
+# -------------------------------------------------------------------------------------- info
+
+
+@app.command()
+def info(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Show versions, hardware, and what would be chosen here: for bug reports.
+
+    Nothing is measured; what --compile auto has measured before is shown.
+
+    Example:  grigri-fast info --json
+    """
+    from . import info as infos
+    from . import run, screens
+
+    found = infos.info()
+    if as_json:
+        sys.stdout.write(run.to_json(found))
+    else:
+        screens.show_info(infos.in_words(found))
 
 
 # -------------------------------------------------------------------------------------- data

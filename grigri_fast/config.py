@@ -286,6 +286,11 @@ class TrainConfig:
         "steps, like 500, or of minutes, like 10min. Ctrl-C and SIGTERM store it too.",
         "Output",
     )
+    tensorboard: bool = option(
+        False,
+        "Also write what TensorBoard shows into RUN/tensorboard (pip install tensorboard).",
+        "Output",
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size == "auto":

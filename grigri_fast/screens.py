@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import run, study
+from . import run, study, verbosity
 from .bench import Measured, Report, peak_flops_per_s, ratio
 from .checkpoint import ModelInfo
 from .clean import GALLERY, ISSUES, NEAR, Cleaning
@@ -46,6 +46,7 @@ _PIPE_STEP_EVERY_S = 30  # a step line in a pipe, where an epoch takes longer th
 _SHOWN_PATHS = 20  # of a list of files; the rest is counted
 _SHOWN_PREDICTIONS = 200
 _SHOWN_TRIALS = 10
+_START_S = time.monotonic()  # close to when the program started
 _HEADS = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
 
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
@@ -55,6 +56,14 @@ _out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 def say(text: str) -> None:
     """Print a line as it is."""
     _out.print(text, markup=False, soft_wrap=True)
+
+
+def mention(text: str) -> None:
+    """Print a line that is no result, unless --quiet; with --verbose after the seconds so far."""
+    if verbosity.verbose:
+        text = "\n".join(f"{time.monotonic() - _START_S:8.2f} s  {x}" for x in text.split("\n"))
+    if not verbosity.quiet:
+        say(text)
 
 
 def _table(*columns: str, left: int = 1) -> Table:
@@ -78,7 +87,7 @@ def _number(value: float) -> str:
 def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr while work goes on; yield a function of (done, total)."""
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or verbosity.quiet or not console.is_terminal:
         yield lambda done, total: None
         return
     bar = Progress(
@@ -160,7 +169,7 @@ class TrainScreen:
     """Shows a training run: a bar while it goes on, and a line per epoch that stays."""
 
     def __init__(self) -> None:
-        self._live = _out.is_terminal
+        self._live = _out.is_terminal and not verbosity.quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -186,7 +195,7 @@ class TrainScreen:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        say(text)
+        mention(text)
 
     def checking(self, done: int, total: int) -> None:
         """Show how far the check of the files is."""
@@ -213,10 +222,12 @@ class TrainScreen:
             )
         elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
             self._said_s = time.monotonic()
-            say(f"{self._prefix}epoch {epoch}  step {step}/{num_steps}  {text}")
+            mention(f"{self._prefix}epoch {epoch}  step {step}/{num_steps}  {text}")
 
     def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Print the line of an epoch."""
+        if verbosity.quiet:
+            return
         if not self._head_shown:
             self._head_shown = True
             _out.print(
@@ -257,7 +268,7 @@ class TuneScreen(TrainScreen):
         name = self._trial.name if self._trial else ""
         key = text.replace(name, "") if name else text
         if key not in self._said and not text.startswith("run folder "):
-            say(text)
+            mention(text)
         self._said.add(key)
 
     def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
@@ -265,6 +276,8 @@ class TuneScreen(TrainScreen):
 
     def trial_ends(self, trial: Trial, is_best: bool) -> None:
         """Print the line of a trial."""
+        if verbosity.quiet:
+            return
         widths = {name: max(10, len(name) + 2) for name in trial.params}
         if not self._head_shown:
             self._head_shown = True
@@ -296,12 +309,13 @@ class StudyScreen:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        say(text)
+        mention(text)
 
     @contextlib.contextmanager
     def row(self, number: int, total: int, row: Row) -> Iterator[TrainScreen]:
         """Print a row's name, and show what happens in it."""
-        _out.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
+        if not verbosity.quiet:
+            _out.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
         with TrainScreen() as screen:
             yield screen
 
@@ -335,6 +349,13 @@ def _show_scores(scores: dict[str, Any]) -> None:
 def show_result(result: Result) -> None:
     """Print the scores of a finished run, where it is, and what to do next."""
     evaluation = result.evaluation
+    if verbosity.quiet:
+        found = evaluation.scores[CROSS_FITTED]
+        say(
+            f"{result.folder}: micro-F1 {found.micro_f1.value:.4f} (cross-fitted), mAP"
+            f" {_number(found.mAP.value)}"
+        )
+        return
     say(f"\nlast epoch on {evaluation.num_images:,} validation images, with 95 % intervals\n")
     _show_scores(evaluation.scores)
     minutes, seconds = divmod(round(result.train_s), 60)
@@ -375,7 +396,7 @@ def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
         )
     if saved:
         say(f"stored in {path}: predict uses it from now on")
-    else:
+    elif not verbosity.quiet:
         say("not stored; --save stores it for predict")
 
 
@@ -553,6 +574,8 @@ def show_tuning(found: Tuned) -> None:
     if found.num_test:
         say(f"no trial has seen the {found.num_test:,} images of the test part")
     say(f"everything is in {found.folder}")
+    if verbosity.quiet:
+        return
     say(f"next: grigri-fast train --config {found.folder / 'best.toml'}")
     part = " --part test" if found.num_test else " --save"
     say(f"      grigri-fast eval {found.folder / best.name}{part}")
@@ -688,3 +711,14 @@ def show_study(found: list[Finding], of: Study) -> None:
 
 
 _SIDES = ("report", "ours (95 % interval)", "difference")
+
+
+# ----------------------------------------------------------------------------------- info
+
+
+def show_info(lines: list[tuple[str, list[str]]]) -> None:
+    """Print headings and lines side by side, to be pasted into a report of a bug."""
+    width = max(len(name) for name, _ in lines) + 2
+    for name, texts in lines:
+        for i, text in enumerate(texts):
+            say(f"{'' if i else name:{width}}{text}")

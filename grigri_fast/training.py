@@ -32,6 +32,7 @@ from . import (
     run,
     sampling,
     split,
+    tracker,
     trial,
     tuning,
 )
@@ -95,6 +96,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         Interrupted: when a signal has stopped training after a step; the state is stored.
     """
     config = resolve(config)
+    if config.tensorboard:
+        tracker.require()
     device = devices.pick_device(config.device)
     limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
     amp = devices.pick_amp(config.amp, device)
@@ -256,6 +259,10 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             watch.note(quarantine.in_words(folder))
         if state is not None:
             watch.note(_where(progress, config, steps_per_epoch))
+        if config.tensorboard:
+            done = progress.history, progress.batches
+            watch = tracker.Tracker(watch, folder, config, steps_per_epoch, *done)
+            stack.enter_context(watch)
 
         # --------------------------------------------------------------------- the main loop
         stop = stack.enter_context(interrupt.deferred(watch.note))
@@ -546,6 +553,7 @@ _STAYS = {f.name for f in dataclasses.fields(TrainConfig)} - {
     "cache",
     "memory_limit",
     "checkpoint_every",
+    "tensorboard",
 }
 
 

@@ -574,7 +574,7 @@ def _finish(study: _Study) -> Tuned:
 # ------------------------------------------------------------------------------- the folder
 
 # What says where a search runs, not what it finds; the data are compared by what they hold.
-_MAY_CHANGE = ("images", "threads", "cache", "checkpoint_every")
+_MAY_CHANGE = ("images", "threads", "cache", "checkpoint_every", "tensorboard")
 
 
 def _prepare(folder: Path, config: TrainConfig, space: Space) -> bool:

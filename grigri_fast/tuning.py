@@ -44,10 +44,17 @@ def pays_to_compile(
     touched, its random numbers neither. What was measured is remembered for this hardware, PyTorch,
     architecture, size, batch and number format. Where compiling fails, the answer is no.
     """
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else run.cpu_name()
-    parts = [machine, torch.__version__, arch, size_px, batch_size, amp, torch.get_num_threads()]
+    parts = [
+        machine(device),
+        torch.__version__,
+        arch,
+        size_px,
+        batch_size,
+        amp,
+        torch.get_num_threads(),
+    ]
     key = " | ".join(map(str, parts))
-    known = _remembered()
+    known = remembered()
     found = known.get(key)
     if found is None and num_steps < _LEAST_STEPS:
         return False
@@ -61,6 +68,11 @@ def pays_to_compile(
         return False
     saved_s = num_steps * (found["eager_step_s"] - found["compiled_step_s"])
     return saved_s > found["compile_s"]
+
+
+def machine(device: torch.device) -> str:
+    """Return the name of what computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else run.cpu_name()
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -138,7 +150,7 @@ def _measure(
     return found
 
 
-def _remembered() -> dict[str, dict[str, Any]]:
+def remembered() -> dict[str, dict[str, Any]]:
     """Return what was measured before; a file that cannot be read is as good as none."""
     with contextlib.suppress(GrigriError, ValueError):
         known = json.loads(files.read_text(files.cache_folder() / _FILE))

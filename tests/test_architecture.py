@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"files", "interrupt", "networks"},
+    {"files", "interrupt", "networks", "verbosity"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
         *("plan", "charts", "page", "document", "download"),
@@ -29,11 +29,23 @@ FLOORS = [
         "provenance",
         "quarantine",
         "figures",
+        "tracker",
     },
     {"trial", "survey", "evaluating", "export", "predicting", "keeper", "training"},
     {
-        *("bench", "profiling", "tune", "reproduce", "study", "screens", "report", "clean", "api"),
-        "cli",
+        *(
+            "bench",
+            "profiling",
+            "tune",
+            "reproduce",
+            "study",
+            "screens",
+            "report",
+            "clean",
+            "info",
+            "api",
+            "cli",
+        ),
     },
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -55,6 +67,7 @@ SAME_FLOOR = {
     ("predicting", "trial"),
     ("plan", "config"),  # a plan changes a config
     ("profiling", "bench"),  # the same images and the same step
+    ("cli", "info"),
     ("cli", "api"),  # a command parses, calls and shows
     ("screens", "profiling"),
     ("cli", "profiling"),
@@ -118,6 +131,7 @@ def test_imports_only_point_down(module: str) -> None:
         ("onnxruntime", {"export"}),
         ("imagehash", {"clean"}),
         ("cleanlab", {"clean"}),
+        ("tensorboard", set()),  # torch.utils.tensorboard, in tracker, is the way to it
     ],
 )
 def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
@@ -134,6 +148,7 @@ COMMANDS = [
     ["report"],
     ["bench"],
     ["reproduce"],
+    ["info"],
     ["data"],
     ["data", "check"],
     ["data", "split"],

@@ -723,4 +723,5 @@ def test_every_option_either_stays_or_may_change() -> None:
         "cache",
         "memory_limit",
         "checkpoint_every",
+        "tensorboard",
     }
