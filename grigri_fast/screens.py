@@ -91,10 +91,14 @@ def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
 
 
 class TrainScreen:
-    """Shows a training run: a bar while it goes on, and a line per epoch that stays."""
+    """Shows a training run: a bar while it goes on, and a line per epoch that stays.
 
-    def __init__(self) -> None:
-        self._live = _out.is_terminal
+    Args:
+        shows: whether there may be a bar; of several processes that train together one has it.
+    """
+
+    def __init__(self, shows: bool = True) -> None:
+        self._live = _out.is_terminal and shows
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

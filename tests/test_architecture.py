@@ -13,7 +13,7 @@ FLOORS = [
     {"files", "interrupt", "networks"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
-        *("plan", "charts", "page", "document"),
+        *("plan", "charts", "page", "document", "distributed"),
     },
     {
         *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
