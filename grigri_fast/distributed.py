@@ -27,9 +27,10 @@ T = TypeVar("T")
 # One that hangs is waited for so long; one that ends is noticed at once, by torchrun and by gloo.
 # More than inspection.HANG_S, after which a process gives a disk up by itself.
 _PATIENCE = timedelta(minutes=30)
-# torchrun ends the others when one has failed; it looks every 0.1 s. (Assumed: a machine may be
-# busy; what is waited for after a stop is that a line is printed.)
-_ENDED_WITHIN_S, _ENDED_AFTER_STOP_S = 5.0, 1.0
+# How long to wait for torchrun, which ends the others when one has failed (it looks every 0.1 s):
+# before all have joined, when they may be as far apart as their starts; after that; after a
+# signal, when the first has only a line to print. (Assumed, for a busy machine.)
+_STARTED_WITHIN_S, _ENDED_WITHIN_S, _STOPPED_WITHIN_S = 30.0, 5.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,17 @@ def let_the_first_speak(world: World, code: int) -> None:
 
     What all find wrong is said once then, by the first: torchrun ends the others, here.
     """
-    if not world.is_first:
-        sys.stdout.flush()
-        interrupt.wait_to_be_ended(code, _ENDED_AFTER_STOP_S if code > 128 else _ENDED_WITHIN_S)
+    if world.is_first:
+        return
+    sys.stdout.flush()
+    dist = sys.modules.get("torch.distributed")
+    if code > 128:
+        seconds = _STOPPED_WITHIN_S
+    elif dist is None or not dist.is_initialized():
+        seconds = _STARTED_WITHIN_S
+    else:
+        seconds = _ENDED_WITHIN_S
+    interrupt.wait_to_be_ended(code, seconds)
 
 
 def _is_of_others(error: RuntimeError) -> bool:

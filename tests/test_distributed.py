@@ -407,7 +407,7 @@ def test_another_than_the_first_waits_for_it_and_then_says_which_it_is(
     )
     code, _, err = cli("train", photos_once, "--batch-size=3")
     assert code == 1 and err.startswith("rank 1: error: --batch-size 3 is too small")
-    assert waited == [(1, distributed._ENDED_WITHIN_S)]
+    assert waited == [(1, distributed._STARTED_WITHIN_S)]
 
 
 def test_more_processes_than_gpus_are_one_line(monkeypatch) -> None:
