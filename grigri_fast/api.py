@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, ge
 
 from . import imagefile
 from .config import TrainConfig, memory_size, read_toml
+from .distributed import World
 from .errors import GrigriError
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def train_config(
         from . import demo
 
         chosen = demo.RECIPE | chosen | {"data": str(demo.cached_folder())}
-        say("no DATA given: training on a generated demo set")
+        if World.from_environment().is_first:
+            say("no DATA given: training on a generated demo set")
     return TrainConfig(**chosen)
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from . import __version__, api, imagefile, interrupt, verbosity
+from . import __version__, api, distributed, imagefile, interrupt, verbosity
 from .config import AUTO, TrainConfig, memory_size, read_toml
 from .errors import GrigriError, Interrupted
 
@@ -82,29 +82,42 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     verbosity.quiet = verbosity.verbose = False
+    world = distributed.World.from_environment()
+    try:
+        code, words = _run(args)
+    except Exception:
+        distributed.let_the_first_speak(world, 1)
+        raise
+    if code:
+        distributed.let_the_first_speak(world, code)
+    if words and (world.is_first or code < 128):
+        print(words if world.is_first else f"rank {world.rank}: {words}", file=sys.stderr)
+    return code
+
+
+def _run(args: list[str] | None) -> tuple[int, str]:
+    """Run the command line and return the exit code, and what to say on stderr."""
     try:
         with interrupt.raised():
             code = app(args, standalone_mode=False)
     except GrigriError as e:
         if verbosity.verbose:
             traceback.print_exception(e)
-        print(f"error: {e}", file=sys.stderr)
-        return 1
+        return 1, f"error: {e}"
     except typer.TyperException as e:
         message = " ".join(e.format_message().replace("Value error, ", "").split())
-        if message:  # without a command the help has been shown, and there is no more to say
-            print(f"error: {message} (see --help)", file=sys.stderr)
-        return e.exit_code
+        # Without a command the help has been shown, and there is no more to say.
+        return e.exit_code, f"error: {message} (see --help)" if message else ""
     except Interrupted as e:
-        return _say_interrupted(e.signum, e.advice)
+        return _interrupted(e.signum, e.advice)
     except (KeyboardInterrupt, typer.Abort):
-        return _say_interrupted(signal.SIGINT)
+        return _interrupted(signal.SIGINT)
     except BrokenPipeError:  # who read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE, ""
     if code == 130:  # what typer makes of Ctrl-C
-        return _say_interrupted(signal.SIGINT)
-    return code if isinstance(code, int) else 0
+        return _interrupted(signal.SIGINT)
+    return code if isinstance(code, int) else 0, ""
 
 
 def entry() -> None:
@@ -113,15 +126,15 @@ def entry() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
-    if any(thread.name.startswith("grigri-") for thread in threading.enumerate()):
-        os._exit(code)  # the interpreter would wait for a thread that waits for a dead disk
+    is_waiting = any(thread.name.startswith("grigri-") for thread in threading.enumerate())
+    if is_waiting or (code and distributed.World.from_environment().is_shared):
+        os._exit(code)  # the interpreter would wait for a dead disk, or for other processes
     sys.exit(code)
 
 
-def _say_interrupted(signum: int, advice: str = "") -> int:
+def _interrupted(signum: int, advice: str = "") -> tuple[int, str]:
     verb = "interrupted" if signum == signal.SIGINT else f"ended by {signal.Signals(signum).name}"
-    print(f"{verb}; {advice}" if advice else verb, file=sys.stderr)
-    return 128 + signum
+    return 128 + signum, f"{verb}; {advice}" if advice else verb
 
 
 def _show_version(asked: bool) -> None:
@@ -132,6 +145,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _top(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
@@ -153,6 +167,12 @@ def _top(
     if quiet and verbose:
         raise typer.BadParameter("--quiet does not go with --verbose")
     verbosity.quiet, verbosity.verbose = quiet, verbose
+    world = distributed.World.from_environment()
+    if world.is_shared and context.invoked_subcommand != "train":
+        raise GrigriError(
+            f"{context.invoked_subcommand} is for one process; of several, which torchrun starts,"
+            f" only train makes use"
+        )
 
 
 # ------------------------------------------------------------------------------------- train
@@ -278,9 +298,12 @@ def train(
 
     from . import screens
 
-    with screens.TrainScreen() as screen:
+    # Of several processes the first one shows it.
+    is_first = distributed.World.from_environment().is_first
+    with screens.TrainScreen(shows=is_first) as screen:
         result = api.train(config=config, resume=resume, watch=screen, **given)
-    screens.show_result(result)
+    if is_first:
+        screens.show_result(result)
 
 
 # -------------------------------------------------------------------------------------- tune

@@ -149,6 +149,16 @@ def inspect(
     return Inspection(sizes_HW, crc32_N, dict(sorted(bad.items())), max_pixels, digest_of)
 
 
+def together(parts: Sequence[Inspection]) -> Inspection:
+    """Return as one what several processes have found of different rows of the same files."""
+    return Inspection(
+        np.maximum.reduce([part.sizes_HW for part in parts]),
+        np.maximum.reduce([part.crc32_N for part in parts]),
+        dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
+        parts[0].max_pixels,
+    )
+
+
 def patiently(
     poll: Callable[[], Result],
     waited_for: Callable[[], Iterable[Path]],

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from .errors import Interrupted
@@ -54,12 +55,13 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
     os.set_blocking(writer, False)
 
     def listen() -> None:
+        is_second = False  # stop.signum may also come from another process of the training
         while number := os.read(reader, 1):
             if number[0] not in caught:
                 continue
-            if stop.signum:
+            if is_second:
                 os._exit(128 + number[0])
-            stop.signum = number[0]
+            stop.signum, is_second = number[0], True
             # In a thread of its own: a terminal that does not read must not block the next signal.
             threading.Thread(target=tell, daemon=True).start()
 
@@ -78,6 +80,21 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
             os.close(writer)  # ends the thread
             thread.join()
             os.close(reader)
+
+
+def wait_to_be_ended(code: int, seconds: float) -> None:
+    """Wait for a signal, which ends the process with ``code``, without a word.
+
+    For one of several processes of a training, when another one has said what there is to say.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.set_wakeup_fd(-1)  # of ``deferred``, which would only take note of it
+    try:
+        with _handlers({s: lambda signum, frame: os._exit(code) for s in _SIGNALS}):
+            time.sleep(seconds)
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 @contextlib.contextmanager

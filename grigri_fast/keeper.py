@@ -27,6 +27,7 @@ class Keeper:
         config: of the run.
         model, optimizer, scaler, progress: what changes while it trains.
         average: of the model's weights, where one is kept: then that is the model of an epoch.
+        writes: whether anything is written; of several processes that train together one does.
         class_names: of the data.
     """
 
@@ -40,8 +41,9 @@ class Keeper:
         progress: Progress,
         class_names: list[str],
         average: AveragedModel | None = None,
+        writes: bool = True,
     ) -> None:
-        self._average = average
+        self._average, self._writes = average, writes
         self._folder, self._config, self._class_names = folder, config, class_names
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
         self._progress = progress
@@ -66,6 +68,8 @@ class Keeper:
         now_s = time.perf_counter()
         self._progress.train_s += now_s - self._stored_s
         self._steps, self._stored_s = 0, now_s
+        if not self._writes:
+            return
         checkpoint.save_state(
             self._folder / run.RESUME,
             self._folder / run.PREVIOUS,
@@ -79,7 +83,11 @@ class Keeper:
     def keep_epoch(self) -> None:
         """Write what the last finished epoch leaves, unless it is there already."""
         history = self._progress.history
-        if not history or _text(self._folder / run.RESULTS) == run.to_csv(history):
+        if (
+            not self._writes
+            or not history
+            or _text(self._folder / run.RESULTS) == run.to_csv(history)
+        ):
             return
         row = history[-1]
         if not self._progress.batches:  # the weights are those of the epoch's end

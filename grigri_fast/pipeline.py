@@ -93,6 +93,16 @@ def without(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArray
     return left
 
 
+def part_of(rows: NDArray[np.intp], rank: int, size: int) -> NDArray[np.intp]:
+    """Return the part of a batch that process ``rank`` of ``size`` takes, in the batch's order.
+
+    None has a single image, of which BatchNorm has no variance; so some parts of a small batch are
+    empty, the last ones.
+    """
+    parts = np.array_split(rows, max(1, min(size, len(rows) // 2)))
+    return parts[rank] if rank < len(parts) else rows[:0]
+
+
 def usable_threads() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0))
@@ -127,12 +137,14 @@ def plan_cache(
     size_px: int,
     device: torch.device,
     most: int | None = None,
+    num_processes: int = 1,
 ) -> CachePlan:
     """Return where to keep decoded images: what ``auto`` means here, or what was asked.
 
     ``auto``: on a GPU if they take at most a quarter of its free memory, else in host memory, as
     many as half of what is free there can hold. ``most`` bytes may be taken of the memory that
-    ``--memory-limit`` is about: a GPU's, or on a CPU that of the process.
+    ``--memory-limit`` is about: a GPU's, or on a CPU that of the process. ``num_processes`` share
+    the host's memory.
 
     Raises:
         GrigriError: for ``device`` on a CPU.
@@ -154,6 +166,8 @@ def plan_cache(
     else:
         share = _MOST_OF_IT
     free_bytes = devices.free_bytes(device if name == "device" else torch.device("cpu"))
+    if name == "ram":
+        share /= num_processes
     capacity = min(needed, int(share * free_bytes))
     if most is not None and (name == "device" or not on_gpu):
         capacity = min(capacity, max(0, most))
@@ -197,10 +211,13 @@ class ImageLoader:
         paths: image files; row i is ``paths[i]``.
         found: what :func:`inspect` said of them.
         size_px: side of the square output, the largest where an epoch has another one.
-        batch_size: images in a batch (a batch may hold a few more, see :func:`cut`).
+        batch_size: images in a batch (a batch may hold a few more, see :func:`cut`), over all
+            processes.
         device: where batches end up.
         threads: CPU threads for reading, decoding and warping.
         cache: what :func:`plan_cache` returns; without it nothing is kept.
+        rank, num_ranks: of several processes that share each batch of a training epoch, which one
+            this is; see :func:`part_of`.
         host_warp: warp with OpenCV instead of on the device; by default on a CPU.
         give_up: asked before each batch and while waiting for it; if it returns True, the epoch
             ends early.
@@ -217,6 +234,8 @@ class ImageLoader:
         device: torch.device,
         threads: int,
         cache: CachePlan | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
         host_warp: bool | None = None,
         give_up: Callable[[], bool] = lambda: False,
         on_slow: Callable[[str], None] = lambda text: None,
@@ -227,6 +246,7 @@ class ImageLoader:
         self._num_pixels_N = found.sizes_HW.prod(1)  # as they are decoded
         self._size_px, self._max_pixels = size_px, found.max_pixels
         self._device, self._batch_size = device, batch_size
+        self._rank, self._num_ranks = rank, num_ranks
         self._give_up, self._on_slow = give_up, on_slow
         self._reading: set[Path] = set()
         self._shrink = bool((self._sizes_HW != found.sizes_HW).any())
@@ -259,7 +279,11 @@ class ImageLoader:
     @property
     def num_at_once(self) -> int:
         """Images that are read, decoded or waiting at the same time."""
-        return (self._num_tasks + _AHEAD) * self._batch_size
+        return (self._num_tasks + _AHEAD) * self._own_batch_size
+
+    @property
+    def _own_batch_size(self) -> int:
+        return -(-self._batch_size // self._num_ranks)
 
     def train_epoch(
         self,
@@ -275,6 +299,9 @@ class ImageLoader:
         max_angle_deg: float = geometry.MAX_ANGLE_DEG,
     ) -> Iterator[Batch]:
         """Yield every row once, in an order and with maps that seed and epoch decide.
+
+        With several processes, their parts of each batch together are that batch, and each of them
+        yields as many, of which some may be empty.
 
         Args:
             rows: the rows of the training part.
@@ -293,7 +320,12 @@ class ImageLoader:
         else:
             maps = geometry.whole_image_maps(self._sizes_HW, size_px)
         batches = without(cut(order, self._batch_size)[first:], bad)
-        return self._run_ahead(batches, maps, size_px, first, min_images=2)
+        todo = [
+            (first + i, part_of(rows, self._rank, self._num_ranks))
+            for i, rows in enumerate(batches, 1)
+            if len(rows)
+        ]
+        return self._run_ahead(todo, maps, size_px, first + len(batches), min_images=2)
 
     def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
         """Yield every row exactly once, in order, whole images without randomness.
@@ -302,7 +334,8 @@ class ImageLoader:
         """
         size_px = size_px or self._size_px
         maps = geometry.whole_image_maps(self._sizes_HW, size_px)
-        return self._run_ahead(cut(rows, self._batch_size), maps, size_px, 0, min_images=1)
+        todo = list(enumerate(cut(rows, self._own_batch_size), 1))
+        return self._run_ahead(todo, maps, size_px, len(todo), min_images=1)
 
     def close(self) -> None:
         """Free the decoders, the threads and the cache."""
@@ -314,15 +347,22 @@ class ImageLoader:
 
     def _run_ahead(
         self,
-        row_batches: list[NDArray[np.intp]],
+        numbered: list[tuple[int, NDArray[np.intp]]],
         maps: NDArray[np.float32],
         size_px: int,
-        first: int,
+        last: int,
         min_images: int,
     ) -> Iterator[Batch]:
-        """Yield the batches in order while threads make the next ones; closing ends the making."""
-        last = first + len(row_batches)
-        todo = iter([(first + i + 1, rows) for i, rows in enumerate(row_batches) if len(rows)])
+        """Yield the batches in order while threads make the next ones; closing ends the making.
+
+        Args:
+            numbered: position and rows of each batch.
+            maps: of all rows of the data set.
+            size_px: side of the output.
+            last: position of the epoch's end.
+            min_images: a batch with fewer joins the next one.
+        """
+        todo = iter(numbered)
         coming: deque[Future[Batch]] = deque()
         waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
         left: Batch | None = None  # too small: it joins the next one
@@ -352,6 +392,9 @@ class ImageLoader:
                     batch, left = _joined(left, batch), None
                 if not coming:  # what no batch has been made of is done with the last one
                     batch = replace(batch, position=last)
+                elif self._num_ranks > 1 and min_images > 1:  # all of them yield as many
+                    if 0 < len(batch.rows_N) < min_images:
+                        left, batch = replace(batch, dropped={}), emptied(batch)
                 elif len(batch.rows_N) < min_images:
                     left = batch
                     continue
@@ -527,6 +570,11 @@ class ImageLoader:
     def _on_stream(self) -> contextlib.AbstractContextManager:
         """Return the context in which the loader's work is given to the GPU, if there is one."""
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def emptied(batch: Batch) -> Batch:
+    """Return a batch without its images."""
+    return replace(batch, images_NHWC=batch.images_NHWC[:0], rows_N=batch.rows_N[:0])
 
 
 def _joined(a: Batch, b: Batch) -> Batch:

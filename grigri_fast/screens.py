@@ -166,10 +166,14 @@ class FetchScreen:
 
 
 class TrainScreen:
-    """Shows a training run: a bar while it goes on, and a line per epoch that stays."""
+    """Shows a training run: a bar while it goes on, and a line per epoch that stays.
 
-    def __init__(self) -> None:
-        self._live = _out.is_terminal and not verbosity.quiet
+    Args:
+        shows: whether there may be a bar; of several processes that train together one has it.
+    """
+
+    def __init__(self, shows: bool = True) -> None:
+        self._live = _out.is_terminal and shows and not verbosity.quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from . import devices, models
+from .distributed import ALONE, World
 from .losses import Loss
 from .optim import DeviceSGD
 
@@ -71,6 +73,9 @@ class TrainStep:
         micro_batch_size: images that go through the model at once, all by default. Gradients are
             those of the whole batch; BatchNorm sees each micro-batch alone.
         phase: context of each part of a step, by its name, for who measures them.
+        world: of several processes that make each step together, which one this is. The model is
+            as ``distributed.replicated`` returns it then, and there are no CUDA graphs, which DDP
+            asks much for. Sums and the decision to leave a step out are those of all.
     """
 
     def __init__(
@@ -88,12 +93,15 @@ class TrainStep:
         compiled: nn.Module | None = None,
         micro_batch_size: int | None = None,
         phase: Callable[[str], AbstractContextManager] = record_function,
+        world: World = ALONE,
     ) -> None:
+        self._world = world
+        self._statistics = [b for b in model.buffers() if b.is_floating_point() and b.ndim == 1]
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
         self._compiled = model if compiled is None else compiled
         self._loss_of, self._device, self._amp = loss_of, device, amp
         self._batch_size, self._fast = batch_size, fast
-        self._use_graph = fast and use_graph and device.type == "cuda"
+        self._use_graph = fast and use_graph and device.type == "cuda" and not world.is_shared
         self._micro_batch_size, self._phase = micro_batch_size or batch_size, phase
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         # A fused optimizer reads this from the device and leaves the step out where it is 1.
@@ -122,15 +130,21 @@ class TrainStep:
             self._sums[Sums._fields.index("bad_step")] = -1
         return sums
 
-    def __call__(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+    def __call__(
+        self,
+        images_NHWC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        num_images: int | None = None,
+    ) -> None:
         """Make a step, unless loss or gradient are not finite.
 
         Args:
-            images_NHWC: uint8 RGB on the device.
+            images_NHWC: uint8 RGB on the device; with several processes there may be none.
             targets_NC: float32 0 to 1 on the device.
+            num_images: images of the step, over all processes.
         """
         with self._off_the_default_stream():
-            self._make(images_NHWC, targets_NC)
+            self._make(images_NHWC, targets_NC, num_images)
 
     @contextlib.contextmanager
     def _off_the_default_stream(self) -> Iterator[None]:
@@ -149,14 +163,16 @@ class TrainStep:
             yield
         current.wait_stream(self._stream)
 
-    def _make(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+    def _make(
+        self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, num_images: int | None
+    ) -> None:
         self.number += 1
         is_full = len(images_NHWC) == self._batch_size
         if not (self._use_graph and is_full):
             # A graph's memory is needed; the next full batch captures another one.
             self._graph, self._graph_gradients = None, []
             self.compute_gradients(
-                self._compiled if is_full else self._model, images_NHWC, targets_NC
+                self._compiled if is_full else self._model, images_NHWC, targets_NC, num_images
             )
             self._update()
             return
@@ -179,37 +195,58 @@ class TrainStep:
             self._update()
 
     def compute_gradients(
-        self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor
+        self,
+        model: nn.Module,
+        images_NHWC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        num_images: int | None = None,
     ) -> None:
         """Compute the gradients, find out whether they are finite, and add to the sums.
 
         The parts are the phases forward, backward and metrics.
         """
         self._optimizer.zero_grad(set_to_none=True)
+        num_own = len(images_NHWC)
+        num_images = num_images or num_own
+        if not num_own:  # DDP wants a backward pass of every process: here one of weight 0
+            images_NHWC = images_NHWC.new_zeros(2, *images_NHWC.shape[1:])
+            targets_NC = targets_NC.new_zeros(2, *targets_NC.shape[1:])
+        # Losses are means over images, and gradients are to be; DDP's are means over processes.
+        num_weighed = self._world.size if num_own else 0
         num_parts = _num_parts(len(images_NHWC), self._micro_batch_size)
         logits, losses = [], []
-        for images, targets in zip(
-            images_NHWC.tensor_split(num_parts), targets_NC.tensor_split(num_parts), strict=True
+        for i, (images, targets) in enumerate(
+            zip(
+                images_NHWC.tensor_split(num_parts), targets_NC.tensor_split(num_parts), strict=True
+            )
         ):
-            with self._phase("forward"):
-                inputs_NCHW = models.normalise(images)
-                if not self._fast:
-                    inputs_NCHW = inputs_NCHW.contiguous()
-                with devices.autocast(self._device, self._amp):
-                    part_logits = model(inputs_NCHW)
-                part_logits = part_logits.float()
-                # Losses are means over images.
-                loss = self._loss_of(part_logits, targets) * (len(images) / len(images_NHWC))
-            with self._phase("backward"):
-                self._scaler.scale(loss).backward()
-            logits.append(part_logits.detach())
-            losses.append(loss.detach())
-            del inputs_NCHW, part_logits, loss  # or they would stay during the next forward pass
+            with _averaging(model, is_last=i == num_parts - 1):
+                weight = num_weighed * len(images) / num_images
+                part_logits, loss = self._compute_part(model, images, targets, weight)
+            logits.append(part_logits)
+            losses.append(loss)
         with self._phase("metrics"), torch.no_grad():
             self._scaler.unscale_(self._optimizer)
             gradients = [p.grad for p in self._trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            self._add(torch.cat(logits), targets_NC, sum(losses), norm)
+            logits_NC = torch.cat(logits)[:num_own]
+            self._add(logits_NC, targets_NC[:num_own], sum(losses), norm, num_images)
+
+    def _compute_part(
+        self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
+        with self._phase("forward"):
+            inputs_NCHW = models.normalise(images_NHWC)
+            if not self._fast:
+                inputs_NCHW = inputs_NCHW.contiguous()
+            with devices.autocast(self._device, self._amp):
+                logits_NC = model(inputs_NCHW)
+            logits_NC = logits_NC.float()
+            loss = self._loss_of(logits_NC, targets_NC) * weight
+        with self._phase("backward"):
+            self._scaler.scale(loss).backward()
+        return logits_NC.detach(), loss.detach()
 
     def _add(
         self,
@@ -217,14 +254,12 @@ class TrainStep:
         targets_NC: torch.Tensor,
         loss: torch.Tensor,
         norm: torch.Tensor,
+        num_images: int,
     ) -> None:
-        is_finite = (loss + norm).isfinite()
-        self._left_out.copy_(~is_finite)
-        self._number += 1
         predicted_NC, true_NC = logits_NC > 0, targets_NC > 0.5  # blended ones are in between
         of_batch = torch.stack(
             [
-                loss.double() * len(logits_NC),
+                loss.double() * (num_images / self._world.size),
                 (predicted_NC & true_NC).sum(),
                 (predicted_NC & ~true_NC).sum(),
                 (~predicted_NC & true_NC).sum(),
@@ -232,6 +267,12 @@ class TrainStep:
                 torch.full_like(loss, len(logits_NC), dtype=torch.float64),
             ]
         )
+        if self._world.is_shared:
+            of_batch = self._of_all(of_batch, len(logits_NC), num_images)
+            loss = of_batch[0] / num_images
+        is_finite = (loss + norm).isfinite()
+        self._left_out.copy_(~is_finite)
+        self._number += 1
         sums = self._sums
         sums[:_NUM_PER_EPOCH] += torch.where(is_finite, of_batch, 0.0)
         num_skipped, streak, bad = sums[6], sums[7], sums[8:11]
@@ -239,6 +280,19 @@ class TrainStep:
         streak.copy_(torch.where(is_finite, 0.0, streak + 1))
         this_one = torch.stack([self._number, loss.double(), norm.double()])
         bad.copy_(torch.where(is_finite | (bad[0] >= 0), bad, this_one))
+
+    def _of_all(self, of_batch: torch.Tensor, num_own: int, num_images: int) -> torch.Tensor:
+        """Return the sums over all processes.
+
+        BatchNorm's running statistics, which DDP leaves alone, become their mean over all images.
+        """
+        values = torch.cat([of_batch, *self._statistics])  # all float64
+        values[_NUM_PER_EPOCH:] *= num_own
+        self._world.add_up(values)
+        if self._statistics:
+            means = (values[_NUM_PER_EPOCH:] / num_images).float()
+            torch._foreach_copy_(self._statistics, means.split([len(s) for s in self._statistics]))
+        return values[:_NUM_PER_EPOCH]
 
     def _update(self) -> None:
         """Make the step, unless it is to be left out."""
@@ -265,6 +319,13 @@ class TrainStep:
             if self._all_in_graph:
                 self._update()
         self._graph_gradients = [p.grad for p in self._trained]
+
+
+def _averaging(model: nn.Module, *, is_last: bool) -> AbstractContextManager:
+    """Return the context in which DDP averages gradients, after the last micro-batch only."""
+    if is_last or not isinstance(model, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return model.no_sync()
 
 
 def _num_parts(num_images: int, micro_batch_size: int) -> int:

@@ -6,19 +6,23 @@ Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from . import (
     dataset,
     devices,
+    distributed,
     evaluating,
     files,
     geometry,
@@ -40,9 +44,12 @@ from . import keeper as keeping
 from .augment import Augmentation
 from .checkpoint import Progress
 from .config import AUTO, TrainConfig, memory_size, read_toml, resolve, write_toml
+from .distributed import World
 from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
+from .interrupt import Stop
 from .losses import LOSSES
 from .memory import Budget
+from .pipeline import Batch
 from .quarantine import BEFORE, Quarantine
 from .step import Sums, TrainStep
 
@@ -86,6 +93,9 @@ class Result:
 def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Result:
     """Train a classifier and leave a run folder.
 
+    Under torchrun this is one of several processes that train together (see ``distributed``): each
+    takes its part of every batch, all hold the same state, and the first one writes and speaks.
+
     Args:
         config: what to train. With ``resume``, see :func:`resumed_config`.
         watch: who is told.
@@ -98,10 +108,12 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     config = resolve(config)
     if config.tensorboard:
         tracker.require()
-    device = devices.pick_device(config.device)
+    world = World.from_environment()
+    if world.is_shared:
+        config = _for_several(config, world, resumed=resume is not None)
+    device = distributed.own_device(world, devices.pick_device(config.device))
     limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
-    amp = devices.pick_amp(config.amp, device)
-    threads = config.threads or pipeline.usable_threads()
+    threads = config.threads or max(1, pipeline.usable_threads() // world.local_size)
     torch.set_num_threads(threads)
     if config.fast and device.type == "cpu" and limit is None:  # it would count
         devices.keep_freed_memory()
@@ -110,9 +122,15 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         budget = stack.enter_context(Budget(device, limit))
         if device.type == "cuda":  # one for everything, and not the default one: see TrainStep
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
+        stack.enter_context(distributed.joined(world, device))
+        amp = world.from_first(lambda: devices.pick_amp(config.amp, device))
+        say_from_here = watch.note
+        if not world.is_first:
+            watch, say_from_here = _Nobody(), _named(watch.note, world)
         state = None
         if resume is not None:
-            stack.enter_context(run.locked(resume))
+            if world.is_first:
+                stack.enter_context(run.locked(resume))
             state, note = keeping.load_state(resume)
             if note:
                 watch.note(note)
@@ -130,6 +148,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             parts = split.stratify(data, config.val, config.test, config.seed)
         if config.limit is not None and resume is None:
             parts = parts.limited(config.limit, config.seed)
+        _require_same(world, config, data, parts, progress)
         watch.note(
             f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
             + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
@@ -138,15 +157,18 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         # -------------------------------------------------------- the images: all are checked
         rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
         quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
+        own_rows = np.array_split(quarantine.good(rows), world.size)[world.rank]
         found = inspection.inspect(
             data.paths,
-            quarantine.good(rows),
+            own_rows,
             threads=threads,
             max_pixels=config.max_pixels,
             max_bad=quarantine.num_allowed,
-            on_progress=lambda done: watch.checking(done, len(rows)),
-            on_slow=watch.note,
+            on_progress=lambda done: watch.checking(done, len(own_rows)),
+            on_slow=say_from_here,
         )
+        if world.is_shared:
+            found = inspection.together(world.gather(found))
         if resume is not None:
             provenance.require_same(resume / run.DATA, data, found.crc32_N)
         quarantine.add(found.bad, progress.epoch if state else BEFORE)
@@ -165,7 +187,9 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             size_px=largest,
             device=device,
             threads=threads,
-            on_slow=watch.note,
+            rank=world.rank,
+            num_ranks=world.size,
+            on_slow=say_from_here,
         )
         fitted = None
         if budget.limit is not None or config.batch_size == AUTO:
@@ -189,7 +213,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
 
         # ------------------------------------------------------------------------- the model
-        if config.weights == "none" or state is not None:
+        if config.weights == "none" or state is not None or not world.is_first:
             model = models.build(
                 config.arch, num_classes, config.size, config.init, config.train_norms
             )
@@ -205,11 +229,14 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         model.to(device)
         if config.fast:
             model.to(memory_format=torch.channels_last)
+        replica = distributed.replicated(model, world, device)
         trained = [p for p in model.parameters() if p.requires_grad]
         watch.note(
             f"{config.arch} at {config.size} px, weights {config.weights}: "
             f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
         )
+        if world.is_shared:
+            watch.note(_shares_in_words(world, config.batch_size))
         optimizer = optim.make_optimizer(config, trained, models.head(model)[1].parameters())
         average = optim.averaged(model, config.ema) if config.ema else None
         shown_model = model if average is None else average.module
@@ -235,31 +262,37 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
         most = None if fitted is None else fitted.to_spare
-        cache = pipeline.plan_cache(config.cache, found, largest, device, most)
+        cache = pipeline.plan_cache(
+            config.cache, found, largest, device, most, num_processes=world.local_size
+        )
 
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
         environment = run.environment(device, amp)
         if fitted is not None:
             environment["memory"] = fitted.to_json(budget)
+        if world.is_shared:
+            environment["processes"] = world.size
         if resume is None:
-            folder = run.create_folder(config.out, config.name)
-            stack.enter_context(run.locked(folder))
-            files.write_atomic(folder / run.SPLIT, split.to_json(parts, data))
-            files.write_atomic(folder / run.DATA, provenance.to_json(data, found.crc32_N))
+            folder = world.from_first(lambda: run.create_folder(config.out, config.name))
         else:
             folder = resume
             environment = run.resumed_environment(folder, environment)
-        files.write_atomic(folder / run.CONFIG, write_toml(config))
-        run.write_json(folder / run.ENVIRONMENT, environment)
-        quarantine.write(folder)
+        if world.is_first:
+            if resume is None:
+                stack.enter_context(run.locked(folder))
+                files.write_atomic(folder / run.SPLIT, split.to_json(parts, data))
+                files.write_atomic(folder / run.DATA, provenance.to_json(data, found.crc32_N))
+            files.write_atomic(folder / run.CONFIG, write_toml(config))
+            run.write_json(folder / run.ENVIRONMENT, environment)
+            quarantine.write(folder)
         watch.note(cache.in_words())
         watch.note(f"run folder {folder}")
         if quarantine.bad:
             watch.note(quarantine.in_words(folder))
         if state is not None:
             watch.note(_where(progress, config, steps_per_epoch))
-        if config.tensorboard:
+        if config.tensorboard and world.is_first:
             done = progress.history, progress.batches
             watch = tracker.Tracker(watch, folder, config, steps_per_epoch, *done)
             stack.enter_context(watch)
@@ -267,7 +300,15 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         # --------------------------------------------------------------------- the main loop
         stop = stack.enter_context(interrupt.deferred(watch.note))
         keeper = keeping.Keeper(
-            folder, config, model, optimizer, scaler, progress, data.class_names, average
+            folder,
+            config,
+            model,
+            optimizer,
+            scaler,
+            progress,
+            data.class_names,
+            average,
+            writes=world.is_first,
         )
         stack.enter_context(keeper.advice_on_errors())
         if state is None:
@@ -283,7 +324,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         )
         stack.enter_context(devices.out_of_memory_explained(advice))
         make_step = TrainStep(
-            model,
+            replica,
             optimizer,
             scaler,
             loss_of,
@@ -294,6 +335,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             use_graph=not config.activation_checkpointing,
             micro_batch_size=config.micro_batch_size,
             compiled=tuning.compiled(model) if config.compile == "on" else None,
+            world=world,
         )
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
         predict_logits = functools.partial(
@@ -311,6 +353,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             if isinstance(error, BetweenStepsError):
                 look()
                 keeper.store()
+                world.wait_for_all()  # torchrun ends all when one has ended
 
         # Rows and learning rates of the steps that were made since the last look.
         unseen: deque[tuple[int, torch.Tensor, float]] = deque()
@@ -326,14 +369,24 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             if sums.bad_step >= 0 and (amp != "fp16" or sums.streak > _MAX_SKIPPED_STEPS):
                 numbers = f"loss {sums.bad_loss:.4g}, gradient norm {sums.bad_norm:.4g}"
                 step, rows_N, lr = unseen[int(sums.bad_step) - make_step.number - 1]
-                names = [data.names[row] for row in rows_N.tolist()]
+                # The numbers are those of all, the rows those of this process: no names then.
+                names = [] if world.is_shared else [data.names[row] for row in rows_N.tolist()]
                 raise _diverged(
                     f"step {step + 1:,}", progress.epoch, numbers, lr, amp, names, folder
                 )
             unseen.clear()
             return sums
 
+        def leave_out(dropped: dict[int, str], epoch: int) -> None:
+            """Enter files that have turned bad, and say so."""
+            if dropped:
+                quarantine.add(dropped, epoch)
+                if world.is_first:
+                    quarantine.write(folder)
+                watch.note(quarantine.in_words(folder))
+
         stack.push(store_after_the_last_step)
+        stack.enter_context(distributed.others_watched(stop))
         targets_NC = torch.from_numpy(data.targets_NC).to(device)
         augmentation = Augmentation(config, len(data), device)
         factors_N = None
@@ -360,22 +413,24 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 size_px=size_in_epoch(config, epoch),
                 **_maps_of(config),
             )
-            for batch in batches:
-                _leave_out(batch.dropped, epoch, quarantine, folder, watch)
+            for batch, num_images, alone in _in_turn(batches, world, stop):
+                leave_out(batch.dropped, epoch)
                 progress.batches = batch.position
-                if len(batch.rows_N) < 2:  # BatchNorm needs two
-                    for left in batch.rows_N.tolist():
-                        watch.note(f"{data.names[left]} is alone in a step: unused this epoch")
+                for left in alone:  # BatchNorm needs two
+                    watch.note(f"{data.names[left]} is alone in a step: unused this epoch")
+                if num_images < 2:
                     continue
                 step = (epoch - 1) * steps_per_epoch + batch.position - 1
                 lr, momentum = optim.lr_and_momentum(config, step, num_steps)
                 optim.set_lr_and_momentum(optimizer, lr, momentum)
 
                 # --- forward, backward, update, metrics: all on the device
+                distributed.seed_step(world, config.seed, step)
                 make_step(
                     *augmentation(
                         batch.images_NHWC, targets_NC[batch.rows_N], batch.rows_N, batch.position
-                    )
+                    ),
+                    num_images,
                 )
                 if average is not None:
                     average.update_parameters(model)
@@ -384,7 +439,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
                 # --- a look at it: on a CPU, which does not wait for that, after every step
                 now_s = time.perf_counter()
-                is_shown = now_s - shown_s > _SHOW_EVERY_S
+                is_shown = world.is_first and now_s - shown_s > _SHOW_EVERY_S
                 if is_shown or device.type == "cpu":
                     sums = look()
                 if is_shown:
@@ -392,25 +447,27 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                     speed = (progress.num_seen - seen_before) / (now_s - epoch_start_s)
                     mean_loss = sums.loss / max(1, progress.num_seen)
                     watch.step(epoch, step + 1, num_steps, mean_loss, speed)
-                if keeper.is_due():
+                if world.is_first and keeper.is_due():
                     look()
                     keeper.store()
 
             # --- scores of the epoch
             look()
             train_s = time.perf_counter() - epoch_start_s
-            if not stop():
-                logits_NC, dropped = predict_logits(val_rows)
-                _leave_out(dropped, epoch, quarantine, folder, watch)
+            if not _any_stop(stop, world):
+                logits_NC, dropped = _predicted_by_all(predict_logits, val_rows, world)
+                leave_out(dropped, epoch)
                 val_rows = quarantine.good(val_rows)
                 if not len(val_rows):
                     raise BetweenStepsError("no image is left to validate on")
-            if stop():
+            if _any_stop(stop, world):
                 keeper.store()
+                world.wait_for_all()  # torchrun ends all when one has ended
                 raise Interrupted(stop.signum, keeper.advice)
-            val_targets_NC = data.targets_NC[val_rows]
             train_scores = _scores_of_totals(progress.totals, progress.num_seen)
-            val_scores = _val_scores(logits_NC, val_targets_NC, loss_of)
+            val_scores = world.from_first(
+                functools.partial(_val_scores, logits_NC, data.targets_NC[val_rows], loss_of)
+            )
             row = {
                 "epoch": epoch,
                 "lr": optim.lr_and_momentum(config, epoch * steps_per_epoch - 1, num_steps)[0],
@@ -433,20 +490,187 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ----------------------------------------------------------------------- the summary
         if logits_NC is None:  # nothing was left to do
-            logits_NC, dropped = predict_logits(val_rows)
-            _leave_out(dropped, progress.epoch, quarantine, folder, watch)
+            logits_NC, dropped = _predicted_by_all(predict_logits, val_rows, world)
+            leave_out(dropped, progress.epoch)
             val_rows = quarantine.good(val_rows)
-        evaluation = evaluating.evaluate(
-            evaluating.probabilities(logits_NC),
-            data.targets_NC[val_rows],
-            data.class_names,
-            "auto",
-            config.seed,
+        evaluation = world.from_first(
+            lambda: evaluating.evaluate(
+                evaluating.probabilities(logits_NC),
+                data.targets_NC[val_rows],
+                data.class_names,
+                "auto",
+                config.seed,
+            )
         )
         result = Result(folder, progress.history, evaluation, progress.train_s)
-        run.write_json(folder / run.SUMMARY, _summary(result, progress))
-        (folder / run.PREVIOUS).unlink(missing_ok=True)
+        if world.is_first:
+            run.write_json(folder / run.SUMMARY, _summary(result, progress))
+            (folder / run.PREVIOUS).unlink(missing_ok=True)
         return result
+
+
+# ------------------------------------------------------------------------- several processes
+
+
+class _Nobody:
+    """The watcher of a process that does not speak."""
+
+    def note(self, text: str) -> None: ...
+
+    def checking(self, done: int, total: int) -> None: ...
+
+    def step(
+        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
+    ) -> None: ...
+
+    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None: ...
+
+
+def _named(say: Callable[[str], None], world: World) -> Callable[[str], None]:
+    """Return a way to say what only one process knows."""
+    return lambda text: say(f"rank {world.rank}: {text}")
+
+
+def _for_several(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
+    """Return the config for one of several processes.
+
+    Raises:
+        GrigriError: for an option that is for one process alone.
+    """
+    one = f"is for one process, and torchrun has started {world.size}"
+    if config.batch_size == AUTO:
+        raise GrigriError(f"--batch-size auto {one}; say how many images a step has in all")
+    if config.batch_size < 2 * world.size:
+        raise GrigriError(
+            f"--batch-size {config.batch_size} is too small for {world.size} processes, which share"
+            f" each batch: at least 2 images each, so {2 * world.size}"
+        )
+    if config.memory_limit is not None:
+        raise GrigriError(f"--memory-limit {one}; leave it out")
+    for name in ("mixup", "cutmix"):
+        if getattr(config, name):
+            raise GrigriError(f"--{name} {one}: it blends images across a batch; leave it out")
+    if config.compile == "on" and not resumed:
+        raise GrigriError(f"--compile on {one}; take --compile off")
+    return dataclasses.replace(config, compile="off")
+
+
+def _shares_in_words(world: World, batch_size: int) -> str:
+    low, high = batch_size // world.size, -(-batch_size // world.size)
+    each = str(low) if low == high else f"{low} or {high}"
+    return (
+        f"{world.size} processes, each with {each} of a batch's {batch_size} images (BatchNorm sees"
+        f" those alone)"
+    )
+
+
+def _require_same(
+    world: World,
+    config: TrainConfig,
+    data: dataset.Dataset,
+    parts: split.Split,
+    progress: Progress,
+) -> None:
+    """Raise GrigriError if the processes, on several machines perhaps, do not do the same."""
+    if not world.is_shared:
+        return
+    what = {
+        "options": dataclasses.replace(config, data=None, images=None, threads=None),
+        "data": hashlib.sha256(provenance.to_json(data, np.full(len(data), -1)).encode()).digest(),
+        "split": hashlib.sha256(split.to_json(parts, data).encode()).digest(),
+        "state": (progress.epoch, progress.batches, progress.num_seen),
+    }
+    for rank, other in enumerate(world.gather(what)):
+        for name in what:
+            if other[name] != what[name]:
+                raise GrigriError(
+                    f"the {name} of rank {rank} and of rank {world.rank} are not the same: start"
+                    f" the same command on every machine, where the same files can be seen"
+                )
+
+
+class _Turn(NamedTuple):
+    """A batch, and what all processes know of it.
+
+    Attributes:
+        batch: the part of it that this process has; ``dropped`` is that of all.
+        num_images: its images in all parts.
+        alone: rows that were alone in a part, and are in it no longer.
+    """
+
+    batch: Batch
+    num_images: int
+    alone: list[int]
+
+
+def _in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[_Turn]:
+    """Yield batches, the same in all processes, until one of these has been asked to stop.
+
+    Raises:
+        BetweenStepsError: in all processes, if it is raised in one.
+    """
+    with contextlib.closing(batches):
+        while True:
+            batch, error, alone = None, "", []
+            try:
+                batch = next(batches, None)
+            except BetweenStepsError as e:
+                if not world.is_shared:
+                    raise
+                error = str(e)
+            num_own = -1 if batch is None else len(batch.rows_N)
+            if num_own == 1:
+                alone = batch.rows_N.tolist()
+                batch, num_own = pipeline.emptied(batch), 0
+            news = ({} if batch is None else batch.dropped, alone, error)
+            told = world.agree(num_own, stop.signum, any(news))
+            nums, signums, have_news = zip(*told, strict=True)
+            stop.signum = stop.signum or max(signums)
+            if any(have_news):
+                dropped, alone = {}, []
+                for their_dropped, their_alone, their_error in world.gather(news):
+                    if their_error:
+                        raise BetweenStepsError(their_error)
+                    dropped |= their_dropped
+                    alone += their_alone
+                batch = batch and dataclasses.replace(batch, dropped=dropped)
+            if min(nums) < 0 or (world.is_shared and stop()):
+                return
+            yield _Turn(batch, sum(nums), alone)
+
+
+def _any_stop(stop: Stop, world: World) -> bool:
+    """Return whether any process has been asked to stop; all ask at the same time."""
+    told = world.agree(stop.signum)
+    stop.signum = stop.signum or max(signum for (signum,) in told)
+    return stop()
+
+
+def _predicted_by_all(
+    predict_logits: Callable[[NDArray[np.intp]], tuple[NDArray[np.float32], dict[int, str]]],
+    rows: NDArray[np.intp],
+    world: World,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return the logits in the order of ``rows``, in the first process, and the bad files, in all.
+
+    Each process predicts its part of the rows.
+
+    Raises:
+        BetweenStepsError: in all processes, if it is raised in one.
+    """
+    if not world.is_shared:
+        return predict_logits(rows)
+    logits_NC, dropped, error = np.empty((0, 0), dtype=np.float32), {}, ""
+    try:
+        logits_NC, dropped = predict_logits(np.array_split(rows, world.size)[world.rank])
+    except BetweenStepsError as e:
+        error = str(e)
+    for their_dropped, their_error in world.gather((dropped, error)):
+        if their_error:
+            raise BetweenStepsError(their_error)
+        dropped = dropped | their_dropped
+    found = [part for part in world.gather_to_first(logits_NC) if len(part)]
+    return (np.concatenate(found) if found else logits_NC), dropped
 
 
 # ----------------------------------------------------------------------------------- helpers
@@ -503,16 +727,6 @@ def _val_scores(logits_NC: np.ndarray, targets_NC: np.ndarray, loss_of) -> dict[
         "macro_f1": float(metrics.macro_f1(counts)),
         "mAP": metrics.mean_average_precision(average_precision_C),
     }
-
-
-def _leave_out(
-    dropped: dict[int, str], epoch: int, quarantine: Quarantine, folder: Path, watch: Watcher
-) -> None:
-    """Enter files that have turned bad, and say so."""
-    if dropped:
-        quarantine.add(dropped, epoch)
-        quarantine.write(folder)
-        watch.note(quarantine.in_words(folder))
 
 
 def _diverged(

@@ -13,7 +13,7 @@ FLOORS = [
     {"files", "interrupt", "networks", "verbosity"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
-        *("plan", "charts", "page", "document", "download"),
+        *("plan", "charts", "page", "document", "download", "distributed"),
     },
     {
         *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
