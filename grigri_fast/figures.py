@@ -54,10 +54,15 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(_FAINT)
-        # Curves of losses fall, those of scores rise. (To look for the best place takes long enough
-        # on a slow machine for Matplotlib to warn of it.)
-        place = "upper right" if "loss" in key else "lower right"
-        axes.legend(loc=place, frameon=False, fontsize=9, labelcolor=_INK)
+    # Beside the title, where no curve runs. (To look for a place costs a slow machine a second.)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
