@@ -6,18 +6,15 @@ Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from . import (
     dataset,
@@ -36,6 +33,7 @@ from . import (
     run,
     sampling,
     split,
+    together,
     tracker,
     trial,
     tuning,
@@ -46,10 +44,8 @@ from .checkpoint import Progress
 from .config import AUTO, TrainConfig, memory_size, read_toml, resolve, write_toml
 from .distributed import World
 from .errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
-from .interrupt import Stop
 from .losses import LOSSES
 from .memory import Budget
-from .pipeline import Batch
 from .quarantine import BEFORE, Quarantine
 from .step import Sums, TrainStep
 
@@ -110,7 +106,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         tracker.require()
     world = World.from_environment()
     if world.is_shared:
-        config = _for_several(config, world, resumed=resume is not None)
+        config = together.for_several(config, world, resumed=resume is not None)
     device = distributed.own_device(world, devices.pick_device(config.device))
     limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
     threads = config.threads or max(1, pipeline.usable_threads() // world.local_size)
@@ -126,7 +122,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         amp = world.from_first(lambda: devices.pick_amp(config.amp, device))
         say_from_here = watch.note
         if not world.is_first:
-            watch, say_from_here = _Nobody(), _named(watch.note, world)
+            watch, say_from_here = together.Nobody(), together.named(watch.note, world)
         state = None
         if resume is not None:
             if world.is_first:
@@ -148,7 +144,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             parts = split.stratify(data, config.val, config.test, config.seed)
         if config.limit is not None and resume is None:
             parts = parts.limited(config.limit, config.seed)
-        _require_same(world, config, data, parts, progress)
+        together.require_same(world, config, data, parts, progress)
         watch.note(
             f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
             + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
@@ -236,7 +232,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
         )
         if world.is_shared:
-            watch.note(_shares_in_words(world, config.batch_size))
+            watch.note(together.shares_in_words(world, config.batch_size))
         optimizer = optim.make_optimizer(config, trained, models.head(model)[1].parameters())
         average = optim.averaged(model, config.ema) if config.ema else None
         shown_model = model if average is None else average.module
@@ -413,7 +409,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 size_px=size_in_epoch(config, epoch),
                 **_maps_of(config),
             )
-            for batch, num_images, alone in _in_turn(batches, world, stop):
+            for batch, num_images, alone in together.in_turn(batches, world, stop):
                 leave_out(batch.dropped, epoch)
                 progress.batches = batch.position
                 for left in alone:  # BatchNorm needs two
@@ -454,13 +450,13 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             # --- scores of the epoch
             look()
             train_s = time.perf_counter() - epoch_start_s
-            if not _any_stop(stop, world):
-                logits_NC, dropped = _predicted_by_all(predict_logits, val_rows, world)
+            if not together.any_stop(stop, world):
+                logits_NC, dropped = together.predicted_by_all(predict_logits, val_rows, world)
                 leave_out(dropped, epoch)
                 val_rows = quarantine.good(val_rows)
                 if not len(val_rows):
                     raise BetweenStepsError("no image is left to validate on")
-            if _any_stop(stop, world):
+            if together.any_stop(stop, world):
                 keeper.store()
                 world.wait_for_all()  # torchrun ends all when one has ended
                 raise Interrupted(stop.signum, keeper.advice)
@@ -490,7 +486,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ----------------------------------------------------------------------- the summary
         if logits_NC is None:  # nothing was left to do
-            logits_NC, dropped = _predicted_by_all(predict_logits, val_rows, world)
+            logits_NC, dropped = together.predicted_by_all(predict_logits, val_rows, world)
             leave_out(dropped, progress.epoch)
             val_rows = quarantine.good(val_rows)
         evaluation = world.from_first(
@@ -507,170 +503,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             run.write_json(folder / run.SUMMARY, _summary(result, progress))
             (folder / run.PREVIOUS).unlink(missing_ok=True)
         return result
-
-
-# ------------------------------------------------------------------------- several processes
-
-
-class _Nobody:
-    """The watcher of a process that does not speak."""
-
-    def note(self, text: str) -> None: ...
-
-    def checking(self, done: int, total: int) -> None: ...
-
-    def step(
-        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
-    ) -> None: ...
-
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None: ...
-
-
-def _named(say: Callable[[str], None], world: World) -> Callable[[str], None]:
-    """Return a way to say what only one process knows."""
-    return lambda text: say(f"rank {world.rank}: {text}")
-
-
-def _for_several(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
-    """Return the config for one of several processes.
-
-    Raises:
-        GrigriError: for an option that is for one process alone.
-    """
-    one = f"is for one process, and torchrun has started {world.size}"
-    if config.batch_size == AUTO:
-        raise GrigriError(f"--batch-size auto {one}; say how many images a step has in all")
-    if config.batch_size < 2 * world.size:
-        raise GrigriError(
-            f"--batch-size {config.batch_size} is too small for {world.size} processes, which share"
-            f" each batch: at least 2 images each, so {2 * world.size}"
-        )
-    if config.memory_limit is not None:
-        raise GrigriError(f"--memory-limit {one}; leave it out")
-    for name in ("mixup", "cutmix"):
-        if getattr(config, name):
-            raise GrigriError(f"--{name} {one}: it blends images across a batch; leave it out")
-    if config.compile == "on" and not resumed:
-        raise GrigriError(f"--compile on {one}; take --compile off")
-    return dataclasses.replace(config, compile="off")
-
-
-def _shares_in_words(world: World, batch_size: int) -> str:
-    low, high = batch_size // world.size, -(-batch_size // world.size)
-    each = str(low) if low == high else f"{low} or {high}"
-    return (
-        f"{world.size} processes, each with {each} of a batch's {batch_size} images (BatchNorm sees"
-        f" those alone)"
-    )
-
-
-def _require_same(
-    world: World,
-    config: TrainConfig,
-    data: dataset.Dataset,
-    parts: split.Split,
-    progress: Progress,
-) -> None:
-    """Raise GrigriError if the processes, on several machines perhaps, do not do the same."""
-    if not world.is_shared:
-        return
-    what = {
-        "options": dataclasses.replace(config, data=None, images=None, threads=None),
-        "data": hashlib.sha256(provenance.to_json(data, np.full(len(data), -1)).encode()).digest(),
-        "split": hashlib.sha256(split.to_json(parts, data).encode()).digest(),
-        "state": (progress.epoch, progress.batches, progress.num_seen),
-    }
-    for rank, other in enumerate(world.gather(what)):
-        for name in what:
-            if other[name] != what[name]:
-                raise GrigriError(
-                    f"the {name} of rank {rank} and of rank {world.rank} are not the same: start"
-                    f" the same command on every machine, where the same files can be seen"
-                )
-
-
-class _Turn(NamedTuple):
-    """A batch, and what all processes know of it.
-
-    Attributes:
-        batch: the part of it that this process has; ``dropped`` is that of all.
-        num_images: its images in all parts.
-        alone: rows that were alone in a part, and are in it no longer.
-    """
-
-    batch: Batch
-    num_images: int
-    alone: list[int]
-
-
-def _in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[_Turn]:
-    """Yield batches, the same in all processes, until one of these has been asked to stop.
-
-    Raises:
-        BetweenStepsError: in all processes, if it is raised in one.
-    """
-    with contextlib.closing(batches):
-        while True:
-            batch, error, alone = None, "", []
-            try:
-                batch = next(batches, None)
-            except BetweenStepsError as e:
-                if not world.is_shared:
-                    raise
-                error = str(e)
-            num_own = -1 if batch is None else len(batch.rows_N)
-            if num_own == 1:
-                alone = batch.rows_N.tolist()
-                batch, num_own = pipeline.emptied(batch), 0
-            news = ({} if batch is None else batch.dropped, alone, error)
-            told = world.agree(num_own, stop.signum, any(news))
-            nums, signums, have_news = zip(*told, strict=True)
-            stop.signum = stop.signum or max(signums)
-            if any(have_news):
-                dropped, alone = {}, []
-                for their_dropped, their_alone, their_error in world.gather(news):
-                    if their_error:
-                        raise BetweenStepsError(their_error)
-                    dropped |= their_dropped
-                    alone += their_alone
-                batch = batch and dataclasses.replace(batch, dropped=dropped)
-            if min(nums) < 0 or (world.is_shared and stop()):
-                return
-            yield _Turn(batch, sum(nums), alone)
-
-
-def _any_stop(stop: Stop, world: World) -> bool:
-    """Return whether any process has been asked to stop; all ask at the same time."""
-    told = world.agree(stop.signum)
-    stop.signum = stop.signum or max(signum for (signum,) in told)
-    return stop()
-
-
-def _predicted_by_all(
-    predict_logits: Callable[[NDArray[np.intp]], tuple[NDArray[np.float32], dict[int, str]]],
-    rows: NDArray[np.intp],
-    world: World,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return the logits in the order of ``rows``, in the first process, and the bad files, in all.
-
-    Each process predicts its part of the rows.
-
-    Raises:
-        BetweenStepsError: in all processes, if it is raised in one.
-    """
-    if not world.is_shared:
-        return predict_logits(rows)
-    logits_NC, dropped, error = np.empty((0, 0), dtype=np.float32), {}, ""
-    try:
-        logits_NC, dropped = predict_logits(np.array_split(rows, world.size)[world.rank])
-    except BetweenStepsError as e:
-        error = str(e)
-    for their_dropped, their_error in world.gather((dropped, error)):
-        if their_error:
-            raise BetweenStepsError(their_error)
-        dropped = dropped | their_dropped
-    found = [part for part in world.gather_to_first(logits_NC) if len(part)]
-    return (np.concatenate(found) if found else logits_NC), dropped
 
 
 # ----------------------------------------------------------------------------------- helpers

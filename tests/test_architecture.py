@@ -31,7 +31,7 @@ FLOORS = [
         "figures",
         "tracker",
     },
-    {"trial", "survey", "evaluating", "export", "predicting", "keeper", "training"},
+    {"trial", "survey", "evaluating", "export", "predicting", "keeper", "together", "training"},
     {
         *(
             "bench",
@@ -55,6 +55,7 @@ SAME_FLOOR = {
     ("split", "dataset"),  # a split is of a data set
     ("pipeline", "inspection"),  # only what was checked is decoded
     ("training", "evaluating"),  # an epoch ends with an evaluation
+    ("training", "together"),  # of several processes each makes its part
     ("training", "keeper"),  # which keeps what it leaves
     ("tuning", "step"),  # what is measured is the step
     ("config", "imagefile"),  # the limit on pixels is an option

@@ -20,7 +20,7 @@ from conftest import write_photos
 from test_resume import wait_for
 from test_training import parts, results, run_of, tensors
 
-from grigri_fast import checkpoint, distributed, inspection, pipeline, run, training
+from grigri_fast import checkpoint, distributed, inspection, pipeline, run, together
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.distributed import World
 from grigri_fast.errors import GrigriError
@@ -385,7 +385,7 @@ def test_options_for_one_process_are_refused(
 
 def test_a_run_that_was_compiled_goes_on_without() -> None:
     config = resolve(TrainConfig(data="-", weights="none", compile="on"))
-    found = training._for_several(config, World(0, 0, 2, 2), resumed=True)
+    found = together.for_several(config, World(0, 0, 2, 2), resumed=True)
     assert found.compile == "off"
 
 
