@@ -275,13 +275,7 @@ def load(
     from . import evaluating, predicting
 
     if predicting.is_exported(Path(run)):
-        for flag, value, goes in (
-            ("--checkpoint", checkpoint, ("last",)),
-            ("--device", device, ("auto", "cpu")),
-            ("--amp", amp, ("auto", "fp32")),
-        ):
-            if value not in goes:
-                raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
+        _require_of_exported(checkpoint, device, amp)
         return predicting.load_exported(Path(run), threads=_threads(threads), max_pixels=max_pixels)
     path = evaluating.checkpoint_path(Path(run), checkpoint)
     place = _device(device)
@@ -355,8 +349,12 @@ def predict_with_info(
     watch: Progress | None,
 ) -> "tuple[list[Prediction], ModelInfo]":
     """Return what :func:`predict` does, and what the model is."""
+    from . import predicting
     from .memory import Budget
 
+    if predicting.is_exported(Path(run)):
+        _require_of_exported(checkpoint, device, amp)
+        device = "cpu"
     with Budget(_device(device), _memory(memory_limit)) as budget:  # before the model is loaded
         model = load(
             run,
@@ -398,6 +396,16 @@ def _require_threshold(threshold: Threshold) -> None:
         raise GrigriError(
             f"--threshold {threshold!r} is not auto, per-class or a number from 0 to 1"
         )
+
+
+def _require_of_exported(checkpoint: str, device: str, amp: str) -> None:
+    for flag, value, goes in (
+        ("--checkpoint", checkpoint, ("last",)),
+        ("--device", device, ("auto", "cpu")),
+        ("--amp", amp, ("auto", "fp32")),
+    ):
+        if value not in goes:
+            raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
 
 
 def _memory(text: str | None) -> int | None:

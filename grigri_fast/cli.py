@@ -507,14 +507,14 @@ def predict(
 
     if out is not None:
         predicting.check_out(out)
-    photos = find_images(paths)
+    find_images(paths)  # says at once what names nothing
 
     from . import files, screens
 
     with screens.progress("predicting") as on_progress:
         predictions, info = api.predict_with_info(
             folder,
-            photos,
+            paths,
             checkpoint=checkpoint,
             max_pixels=max_pixels,
             device=device,

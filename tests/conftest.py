@@ -7,7 +7,7 @@ from pathlib import Path
 os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.profile
 
 import pytest
-from small_set import CLASSES, labels_of, write_image
+from small_set import write_photos
 
 from grigri_fast import pipeline
 from grigri_fast.cli import main
@@ -39,19 +39,6 @@ def cli(capfd):
         return code, captured.out, captured.err
 
     return call
-
-
-def write_photos(folder: Path) -> Path:
-    """Write a data set of 48 images in the MIRFLICKR layout, numbered from 1."""
-    (folder / "annotations").mkdir(parents=True)
-    for row in range(48):
-        write_image(folder / "images" / f"im{row + 1}.jpg", row)
-    for name in CLASSES:
-        numbers = [row + 1 for row in range(48) if name in labels_of(row)]
-        text = "".join(f"{n}\n" for n in numbers)
-        (folder / "annotations" / f"{name}.txt").write_text(text)
-    (folder / "annotations" / "README.txt").write_text("not a class\n")
-    return folder
 
 
 @pytest.fixture

@@ -86,6 +86,7 @@ def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> 
         "threads": None,
         "out": "runs",
         "name": None,
+        "tensorboard": False,
         "checkpoint_every": "10min",
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_photos
+from small_set import write_photos
 from test_resume import wait_for
 from test_training import parts, results, run_of, tensors
 

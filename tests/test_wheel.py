@@ -63,6 +63,7 @@ def test_its_metadata_are_right(wheel) -> None:
 def test_what_it_imports_it_requires(wheel) -> None:
     """Each library that a module imports is required, always or as an extra."""
     of_import = {"nvidia": "nvidia-dali-cuda120", "pynvml": "nvidia-ml-py", "PIL": "pillow"}
+    of_import |= {"imagehash": "ImageHash"}
     of_import |= {"cv2": "opencv-python-headless", "skmultilearn": "scikit-multilearn"}
     of_import |= {"sklearn": "scikit-learn"}
     folder = f"grigri_fast-{__version__}.dist-info"
