@@ -27,8 +27,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "base": {},
     "sgd, lr 0.05": {"optimizer": "sgd", "lr": 0.05},
     "sgd, lr 0.1": {"optimizer": "sgd", "lr": 0.1},
-    "lr halved": {"lr": 0.025},
-    "lr doubled": {"lr": 0.1},
+    "lr halved": {"lr": 0.01},
+    "lr doubled": {"lr": 0.04},
     "decay on norms and biases": {"decay_all": True},
     "no EMA": {"ema": 0.0},
     "EMA 0.99": {"ema": 0.99},
@@ -169,7 +169,7 @@ def main() -> None:
         )
     environment = record.environment(devices.pick_device("auto"), "auto")
     content = {"environment": environment, "data": record.data_hash(labelled), "ways": found}
-    content["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("data", "work")}
+    content["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("data", "work", "out")}
     record.write(options.out, content)
 
 
