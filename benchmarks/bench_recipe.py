@@ -169,7 +169,8 @@ def main() -> None:
         )
     environment = record.environment(devices.pick_device("auto"), "auto")
     content = {"environment": environment, "data": record.data_hash(labelled), "ways": found}
-    content["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("data", "work", "out")}
+    places = ("data", "work", "out")
+    content["options"] = {k: str(v) for k, v in vars(options).items() if k not in places}
     record.write(options.out, content)
 
 
