@@ -1,8 +1,7 @@
-"""What the processes of one training agree on: options, batches, a stop, logits.
+"""What the loop of several processes does together, so that all of them take the same way.
 
-With one process every function here hands on what it is given.
-
-Shapes: N images, C classes.
+With one process these functions do what the loop would do without them. Shapes: N images, C
+classes.
 """
 
 import contextlib
@@ -14,62 +13,66 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import dataset, pipeline, provenance, split
+from . import pipeline, provenance, split
 from .checkpoint import Progress
 from .config import AUTO, TrainConfig
+from .dataset import Dataset
 from .distributed import World
 from .errors import BetweenStepsError, GrigriError
 from .interrupt import Stop
 from .pipeline import Batch
 
 
-class Nobody:
-    """The watcher of a process that does not speak."""
+class _Nobody:
+    """The watcher of a process that does not speak (see ``training.Watcher``)."""
 
-    def note(self, text: str) -> None:
-        """Say nothing."""
+    def note(self, text: str) -> None: ...
 
-    def checking(self, done: int, total: int) -> None:
-        """Say nothing."""
+    def checking(self, done: int, total: int) -> None: ...
 
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        """Say nothing."""
+    def step(
+        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
+    ) -> None: ...
 
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
-        """Say nothing."""
+    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None: ...
 
 
-def named(say: Callable[[str], None], world: World) -> Callable[[str], None]:
-    """Return a way to say what only one process knows."""
-    return lambda text: say(f"rank {world.rank}: {text}")
+def watched_by(watch: Any, world: World) -> tuple[Any, Callable[[str], None]]:
+    """Return who is told of what all processes know, and a way to say what only this one knows."""
+    if world.is_first:
+        return watch, watch.note
+    return _Nobody(), lambda text: watch.note(f"rank {world.rank}: {text}")
 
 
-def for_several(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
-    """Return the config for one of several processes.
+def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
+    """Return the config for one of several processes; a run that is resumed is not compiled.
 
     Raises:
         GrigriError: for an option that is for one process alone.
     """
+    if not world.is_shared:
+        return config
     one = f"is for one process, and torchrun has started {world.size}"
+    advice = "go on with this run in one process" if resumed else "leave it out"
     if config.batch_size == AUTO:
         raise GrigriError(f"--batch-size auto {one}; say how many images a step has in all")
     if config.batch_size < 2 * world.size:
         raise GrigriError(
             f"--batch-size {config.batch_size} is too small for {world.size} processes, which share"
-            f" each batch: at least 2 images each, so {2 * world.size}"
+            f" each batch, at least 2 images each: start at most {config.batch_size // 2}"
         )
     if config.memory_limit is not None:
-        raise GrigriError(f"--memory-limit {one}; leave it out")
+        raise GrigriError(f"--memory-limit {one}; {advice}")
     for name in ("mixup", "cutmix"):
         if getattr(config, name):
-            raise GrigriError(f"--{name} {one}: it blends images across a batch; leave it out")
+            raise GrigriError(f"--{name} {one}: it blends images across a batch; {advice}")
     if config.compile == "on" and not resumed:
-        raise GrigriError(f"--compile on {one}; take --compile off")
+        raise GrigriError(f"--compile on {one}; {advice}")
     return dataclasses.replace(config, compile="off")
 
 
-def shares_in_words(world: World, batch_size: int) -> str:
-    """Return how the processes share a batch."""
+def in_words(world: World, batch_size: int) -> str:
+    """Return how a batch is shared."""
     low, high = batch_size // world.size, -(-batch_size // world.size)
     each = str(low) if low == high else f"{low} or {high}"
     return (
@@ -81,7 +84,7 @@ def shares_in_words(world: World, batch_size: int) -> str:
 def require_same(
     world: World,
     config: TrainConfig,
-    data: dataset.Dataset,
+    data: Dataset,
     parts: split.Split,
     progress: Progress,
 ) -> None:
@@ -139,6 +142,7 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
             news = ({} if batch is None else batch.dropped, alone, error)
             told = world.agree(num_own, stop.signum, any(news))
             nums, signums, have_news = zip(*told, strict=True)
+            # Only what all were told counts; a signal that has come since is for the next time.
             stop.signum = stop.signum or max(signums)
             if any(have_news):
                 dropped, alone = {}, []
@@ -148,16 +152,16 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
                     dropped |= their_dropped
                     alone += their_alone
                 batch = batch and dataclasses.replace(batch, dropped=dropped)
-            if min(nums) < 0 or (world.is_shared and stop()):
+            if min(nums) < 0 or (world.is_shared and any(signums)):
                 return
             yield Turn(batch, sum(nums), alone)
 
 
 def any_stop(stop: Stop, world: World) -> bool:
     """Return whether any process has been asked to stop; all ask at the same time."""
-    told = world.agree(stop.signum)
-    stop.signum = stop.signum or max(signum for (signum,) in told)
-    return stop()
+    signum = max(signum for (signum,) in world.agree(stop.signum))
+    stop.signum = stop.signum or signum
+    return signum != 0
 
 
 def predicted_by_all(

@@ -105,8 +105,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     if config.tensorboard:
         tracker.require()
     world = World.from_environment()
-    if world.is_shared:
-        config = together.for_several(config, world, resumed=resume is not None)
+    config = together.config_for(config, world, resumed=resume is not None)
     device = distributed.own_device(world, devices.pick_device(config.device))
     limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
     threads = config.threads or max(1, pipeline.usable_threads() // world.local_size)
@@ -120,9 +119,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         stack.enter_context(distributed.joined(world, device))
         amp = world.from_first(lambda: devices.pick_amp(config.amp, device))
-        say_from_here = watch.note
-        if not world.is_first:
-            watch, say_from_here = together.Nobody(), together.named(watch.note, world)
+        watch, say_from_here = together.watched_by(watch, world)
         state = None
         if resume is not None:
             if world.is_first:
@@ -232,7 +229,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
         )
         if world.is_shared:
-            watch.note(together.shares_in_words(world, config.batch_size))
+            watch.note(together.in_words(world, config.batch_size))
         optimizer = optim.make_optimizer(config, trained, models.head(model)[1].parameters())
         average = optim.averaged(model, config.ema) if config.ema else None
         shown_model = model if average is None else average.module

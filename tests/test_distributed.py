@@ -20,10 +20,10 @@ from small_set import write_photos
 from test_resume import wait_for
 from test_training import parts, results, run_of, tensors
 
-from grigri_fast import checkpoint, distributed, inspection, pipeline, run, together
+from grigri_fast import checkpoint, distributed, inspection, interrupt, pipeline, run, together
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.distributed import World
-from grigri_fast.errors import GrigriError
+from grigri_fast.errors import BetweenStepsError, GrigriError
 
 SMALL = [
     *("--arch=squeezenet1_1", "--weights=none", "--recipe=report", "--size=32", "--lr=0.02"),
@@ -296,9 +296,18 @@ with distributed.joined(world, cpu):
         targets = (torch.rand(n, 3) < 0.4).float()
         if alone.number == 4:
             targets[-1] = torch.inf  # in one part only; all leave the step out
-        own = torch.from_numpy(part_of(np.arange(n), world.rank, world.size))
+        parts = [torch.from_numpy(part_of(np.arange(n), r, world.size)) for r in range(2)]
+        own, expected = parts[world.rank], torch.zeros(2, 4)
+        for part in parts:
+            if len(part):  # running statistics: the mean over all images
+                other = copy.deepcopy(ours).train()
+                other(models.normalise(images[part]))
+                statistics = torch.stack([other[1].running_mean, other[1].running_var])
+                expected += statistics * len(part) / n
         alone(images, targets)
         shared(images[own], targets[own], n)
+        found = torch.stack([ours[1].running_mean, ours[1].running_var])
+        torch.testing.assert_close(found, expected.detach())
         for a, b in zip(one.parameters(), ours.parameters(), strict=True):
             torch.testing.assert_close(a, b)
     a, b = alone.look(), shared.look()
@@ -365,7 +374,7 @@ def test_what_several_have_checked_is_put_together() -> None:
     "options, said",
     [
         (["--batch-size=auto"], "--batch-size auto is for one process"),
-        (["--batch-size=5"], "at least 2 images each, so 6"),
+        (["--batch-size=5"], "at least 2 images each: start at most 2"),
         (["--memory-limit=4GiB"], "--memory-limit is for one process"),
         (["--mixup=0.2"], "--mixup is for one process"),
         (["--cutmix=0.2"], "--cutmix is for one process"),
@@ -385,7 +394,7 @@ def test_options_for_one_process_are_refused(
 
 def test_a_run_that_was_compiled_goes_on_without() -> None:
     config = resolve(TrainConfig(data="-", weights="none", compile="on"))
-    found = together.for_several(config, World(0, 0, 2, 2), resumed=True)
+    found = together.config_for(config, World(0, 0, 2, 2), resumed=True)
     assert found.compile == "off"
 
 
@@ -424,3 +433,36 @@ def test_two_share_the_memory_for_kept_images() -> None:
     cpu = torch.device("cpu")
     one, two = (pipeline.plan_cache("ram", found, 10_000, cpu, None, n) for n in (1, 2))
     assert two.capacity == pytest.approx(one.capacity / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["memory_limit", "mixup"])
+def test_a_run_for_one_process_is_resumed_by_one(name: str) -> None:
+    config = resolve(TrainConfig(data="-", **{name: {"memory_limit": "4GiB"}.get(name, 0.2)}))
+    with pytest.raises(GrigriError, match="go on with this run in one process"):
+        together.config_for(config, World(0, 0, 2, 2), resumed=True)
+
+
+def test_a_disk_that_hangs_for_one_process_ends_all(monkeypatch) -> None:
+    """What each of two is told stands in for the other."""
+    error = "no images for 600 s"
+    monkeypatch.setattr(World, "agree", lambda self, *own: [list(own), [4, 0, 1]])
+    monkeypatch.setattr(World, "gather", lambda self, own: [own, ({}, [], error)])
+    batch = pipeline.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
+    turns = together.in_turn((b for b in [batch]), World(0, 0, 2, 2), interrupt.Stop())
+    with pytest.raises(BetweenStepsError, match=error):
+        next(turns)
+
+
+def test_all_stop_after_what_all_were_told(monkeypatch) -> None:
+    """A signal that comes to this process while they talk is for the next time."""
+    stop = interrupt.Stop()
+
+    def agree(self, *own: int) -> list[list[int]]:
+        stop.signum = signal.SIGTERM
+        return [list(own), [4, 0, 0]]
+
+    monkeypatch.setattr(World, "agree", agree)
+    batch = pipeline.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
+    turns = together.in_turn((b for b in [batch] * 2), World(0, 0, 2, 2), stop)
+    assert next(turns).num_images == 8
+    assert list(turns) == []
