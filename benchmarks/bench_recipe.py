@@ -18,7 +18,7 @@ import numpy as np
 import record
 import torch
 
-from grigri_fast import dataset, devices, evaluating, files, metrics, run, split
+from grigri_fast import Quiet, dataset, devices, evaluating, files, metrics, run, split
 from grigri_fast.config import TrainConfig
 from grigri_fast.memory import Budget
 from grigri_fast.training import train
@@ -48,18 +48,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "the report's recipe": {"recipe": "report"},
 }
 _NUM_REPLICATES = 1000
-
-
-class Quiet:
-    """Nobody watches."""
-
-    def note(self, text: str) -> None: ...
-
-    def checking(self, done: int, total: int) -> None: ...
-
-    def step(self, *args: object) -> None: ...
-
-    def epoch(self, *args: object) -> None: ...
 
 
 def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int) -> np.ndarray:
