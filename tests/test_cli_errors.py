@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import urllib.error
 from pathlib import Path
 
@@ -207,12 +208,25 @@ def test_folders_that_are_no_runs(refused, photos: Path, tmp_path: Path) -> None
         refused(*command, photos, *more, says="not a run folder (it has no config.toml)")
 
 
+@pytest.fixture(scope="module")
+def trained(photos_once: Path, tmp_path_factory) -> Path:
+    """Return a run that no test changes."""
+    out = tmp_path_factory.mktemp("trained")
+    options = [*SMALL, "--limit=16", "--threads=1", "--out", out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        assert main(list(map(str, ["train", photos_once, *options]))) == 0
+    return out / "photos-resnet18"
+
+
 @pytest.fixture
-def run(cli, photos: Path, tmp_path: Path) -> Path:
-    """Return a run; it lies outside of what ``refused`` watches."""
-    options = [*SMALL, "--limit=16", "--out", tmp_path / "good"]
-    assert cli("train", photos, *options)[0] == 0
-    return tmp_path / "good" / "photos-resnet18"
+def run(trained: Path, photos_once: Path, photos: Path, tmp_path: Path) -> Path:
+    """Return a copy on data of its own; it lies outside of what ``refused`` watches."""
+    folder = Path(shutil.copytree(trained, tmp_path / "good" / trained.name))
+    config = (folder / "config.toml").read_text()
+    assert config.count(f'"{photos_once}"') == 1
+    (folder / "config.toml").write_text(config.replace(f'"{photos_once}"', f'"{photos}"'))
+    return folder
 
 
 def test_wrong_uses_of_a_run(refused, run: Path, photos: Path, tmp_path: Path) -> None:
