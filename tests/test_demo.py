@@ -49,7 +49,7 @@ def test_another_process_writes_the_same_files(drawn: Path, tmp_path: Path) -> N
     contents = []
     for hash_seed in ("1", "2"):  # decides the order of a set of strings
         folder = tmp_path / hash_seed
-        command = [sys.executable, "-m", "grigri_fast", "data", "demo", folder, "--num-images=200"]
+        command = [sys.executable, "-m", "grigri_fast", "data", "demo", folder, "--num-images=60"]
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}
         subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
         files = sorted(p for p in folder.rglob("*") if p.is_file())
