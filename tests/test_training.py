@@ -21,6 +21,7 @@ from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import checkpoint, devices, models, screens, training
+from grigri_fast.cli import main
 
 TINY = [
     "--weights=none",
@@ -113,10 +114,15 @@ def one_step(tmp_path_factory) -> list[str]:
     return [*options, "--schedule=constant", "--momentum=0", "--weight-decay=0"]
 
 
-@pytest.fixture
-def start(cli, photos: Path, tmp_path: Path, one_step: list[str]) -> Path:
+@pytest.fixture(scope="module")
+def start(photos_once: Path, tmp_path_factory, one_step: list[str]) -> Path:
     """Return a run whose weights are those that every one-step run starts from."""
-    return fit(cli, photos, tmp_path / "start", *one_step, NO_MOVE)
+    out = tmp_path_factory.mktemp("start")
+    words = ["train", photos_once, *one_step, NO_MOVE, "--threads=1", "--out", out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        assert main(list(map(str, words))) == 0
+    return out / "photos-shufflenet_v2_x0_5"
 
 
 def test_the_head_starts_at_the_log_odds_of_the_training_images(start: Path) -> None:
@@ -584,12 +590,23 @@ DAMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def three_epochs(photos_once: Path, tmp_path_factory) -> Path:
+    """Return a run of three epochs to which nothing happens."""
+    out = tmp_path_factory.mktemp("whole")
+    words = ["train", photos_once, *SMALL, "--epochs=3", "--threads=1", "--out", out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        assert main(list(map(str, words))) == 0
+    return out / "photos-shufflenet_v2_x0_5"
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_files_that_turn_bad_are_left_out_and_named(
-    cli, photos, tmp_path, monkeypatch, damage: str
+    cli, photos, three_epochs: Path, tmp_path, monkeypatch, damage: str
 ) -> None:
-    whole = fit(cli, photos, tmp_path, *SMALL, "--epochs=3", "--name=whole")
+    whole = three_epochs
     in_train, in_val = (photos / "images" / parts(whole)[p][3] for p in ("train", "val"))
 
     def turn_bad() -> None:
