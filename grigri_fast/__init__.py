@@ -18,20 +18,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import Quiet, evaluate, load, predict, train
+    from .api import evaluate, load, predict, train
     from .config import TrainConfig
     from .errors import GrigriError, Interrupted
     from .evaluating import RunEvaluation
     from .predicting import Classifier, Prediction
-    from .training import Result, Watcher
+    from .training import Result
+    from .watcher import Quiet, Watcher
 
 _HOME = {
-    "api": ("Quiet", "evaluate", "load", "predict", "train"),
+    "api": ("evaluate", "load", "predict", "train"),
     "config": ("TrainConfig",),
     "errors": ("GrigriError", "Interrupted"),
     "evaluating": ("RunEvaluation",),
     "predicting": ("Classifier", "Prediction"),
-    "training": ("Result", "Watcher"),
+    "training": ("Result",),
+    "watcher": ("Quiet", "Watcher"),
 }
 
 __all__ = [

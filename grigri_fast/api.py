@@ -14,6 +14,7 @@ from . import imagefile
 from .config import TrainConfig, memory_size, read_toml
 from .distributed import World
 from .errors import GrigriError
+from .watcher import Quiet
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from .checkpoint import ModelInfo
     from .evaluating import RunEvaluation
     from .predicting import Classifier, Images, Prediction
-    from .training import Result, Watcher
+    from .training import Result
+    from .watcher import Watcher
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Checkpoint: TypeAlias = Literal["last", "best"]
@@ -90,22 +92,6 @@ class TrainOptions(TypedDict, total=False):
     name: str | None
     checkpoint_every: str
     tensorboard: bool
-
-
-class Quiet:
-    """A :class:`Watcher` that says nothing; override what you want to hear of a training."""
-
-    def note(self, text: str) -> None:
-        """A line worth reading."""
-
-    def checking(self, done: int, total: int) -> None:
-        """``done`` of ``total`` images have been checked."""
-
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        """Step ``step`` of ``num_steps`` of the whole run is done; loss: mean over this epoch."""
-
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
-        """An epoch is done; ``row`` is its line of ``results.csv``."""
 
 
 def train(

@@ -27,15 +27,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import checkpoint, devices, evaluating, files, page, report, run, split, training
+from . import checkpoint, devices, evaluating, files, page, report, run, split, survey, training
 from .charts import escape
 from .config import TrainConfig
 from .dataset import Dataset
 from .errors import GrigriError, Interrupted
-from .inspection import inspect
 from .memory import Budget
 from .page import Section
-from .pipeline import ImageLoader
 from .quarantine import without
 from .report import Photo
 
@@ -117,27 +115,19 @@ def looks_of(
     """Return the looks of all files that can be used; the others are left out."""
     import imagehash
 
-    found = inspect(paths, threads=threads, max_pixels=max_pixels)
-    good = without(np.arange(len(paths)), found.bad)
+    rows_N = np.arange(len(paths))
+    found, batches = survey.small_looks(
+        paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
+    )
     rows, hashes, small = [], [], []
-    if len(good):
-        loader = ImageLoader(
-            paths,
-            found,
-            size_px=_READ_PX,
-            batch_size=32,
-            device=torch.device("cpu"),
-            threads=threads,
-        )
-        for batch in loader.eval_epoch(good):
-            for row, pixels in zip(batch.rows_N.tolist(), batch.images_NHWC.numpy(), strict=True):
-                grey = Image.fromarray(pixels).convert("L")
-                rows.append(row)
-                bits = imagehash.phash(grey).hash.ravel()
-                hashes.append(np.packbits(bits).view(np.uint64)[0])
-                small.append(np.asarray(grey.resize((_SMALL_PX, _SMALL_PX), Image.Resampling.BOX)))
-            on_progress(len(rows), len(good))
-        loader.close()
+    for batch in batches:
+        for row, pixels in zip(batch.rows_N.tolist(), batch.images_NHWC.numpy(), strict=True):
+            grey = Image.fromarray(pixels).convert("L")
+            rows.append(row)
+            bits = imagehash.phash(grey).hash.ravel()
+            hashes.append(np.packbits(bits).view(np.uint64)[0])
+            small.append(np.asarray(grey.resize((_SMALL_PX, _SMALL_PX), Image.Resampling.BOX)))
+        on_progress(len(rows), len(paths) - len(found.bad))
     return Looks(
         np.array(rows, dtype=np.intp),
         np.array(hashes, dtype=np.uint64),

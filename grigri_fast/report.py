@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import charts, evaluating, files, metrics, page, run
+from . import charts, evaluating, files, metrics, page, run, survey
 from .charts import Line, Mark, escape
 from .config import TrainConfig, read_toml
 from .errors import GrigriError
 from .evaluating import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
-from .inspection import inspect
 from .page import Section
-from .pipeline import ImageLoader
-from .quarantine import without
 
 _PER_KIND = 6  # photographs of a kind (false alarms, missed, right) of a class ...
 _MAX_SHOTS = 480  # ... and in all
@@ -201,24 +197,15 @@ def photographs(
     rows_N = np.array(rows, dtype=np.intp)
     if not len(rows_N):
         return {}
-    found = inspect(paths, rows_N, threads=threads, max_pixels=max_pixels)
+    found, batches = survey.small_looks(
+        paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
+    )
     missing = dict(found.bad)
     small: dict[int, Image.Image] = {}
-    good = without(rows_N, found.bad)
-    if len(good):
-        loader = ImageLoader(
-            paths,
-            found,
-            size_px=_READ_PX,
-            batch_size=32,
-            device=torch.device("cpu"),
-            threads=threads,
-        )
-        for batch in loader.eval_epoch(good):
-            missing |= batch.dropped
-            for row, pixels in zip(batch.rows_N.tolist(), batch.images_NHWC.numpy(), strict=True):
-                small[row] = _unsqueezed(pixels, *found.sizes_HW[row].tolist())
-        loader.close()
+    for batch in batches:
+        missing |= batch.dropped
+        for row, pixels in zip(batch.rows_N.tolist(), batch.images_NHWC.numpy(), strict=True):
+            small[row] = _unsqueezed(pixels, *found.sizes_HW[row].tolist())
     photos = {row: Photo(missing=reason) for row, reason in missing.items()}
     return photos | _encoded(small)
 

@@ -166,7 +166,7 @@ def shown(path: str | Path) -> Path:
 
 def require(folder: Path) -> None:
     """Raise GrigriError unless ``folder`` is a run folder."""
-    if not folder.is_dir():
+    if not folder.exists():
         raise GrigriError(f"{folder}: no such run folder")
     if not (folder / CONFIG).is_file():
         raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")

@@ -21,27 +21,14 @@ from .distributed import World
 from .errors import BetweenStepsError, GrigriError
 from .interrupt import Stop
 from .pipeline import Batch
-
-
-class _Nobody:
-    """The watcher of a process that does not speak (see ``training.Watcher``)."""
-
-    def note(self, text: str) -> None: ...
-
-    def checking(self, done: int, total: int) -> None: ...
-
-    def step(
-        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
-    ) -> None: ...
-
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None: ...
+from .watcher import Quiet
 
 
 def watched_by(watch: Any, world: World) -> tuple[Any, Callable[[str], None]]:
     """Return who is told of what all processes know, and a way to say what only this one knows."""
     if world.is_first:
         return watch, watch.note
-    return _Nobody(), lambda text: watch.note(f"rank {world.rank}: {text}")
+    return Quiet(), lambda text: watch.note(f"rank {world.rank}: {text}")
 
 
 def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:

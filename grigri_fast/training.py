@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,25 +48,10 @@ from .losses import LOSSES
 from .memory import Budget
 from .quarantine import BEFORE, Quarantine
 from .step import Sums, TrainStep
+from .watcher import Watcher
 
 _MAX_SKIPPED_STEPS = 25  # in a row, in fp16: the scale has been halved to nothing by then
 _SHOW_EVERY_S = 0.25  # the display costs a CPU-GPU synchronisation, so it is not asked for oftener
-
-
-class Watcher(Protocol):
-    """What the loop tells whoever watches; the command line shows it."""
-
-    def note(self, text: str) -> None:
-        """A line worth reading."""
-
-    def checking(self, done: int, total: int) -> None:
-        """``done`` of ``total`` images have been checked."""
-
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        """Step ``step`` of ``num_steps`` of the whole run is done; loss: mean over this epoch."""
-
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
-        """An epoch is done; ``row`` is its line of ``results.csv``."""
 
 
 @dataclass(frozen=True)

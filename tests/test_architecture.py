@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 FLOORS = [
     {"errors"},
-    {"files", "interrupt", "networks", "verbosity"},
+    {"files", "interrupt", "networks", "verbosity", "watcher"},
     {
         *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
         *("plan", "charts", "page", "document", "download", "distributed"),
