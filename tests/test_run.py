@@ -61,6 +61,9 @@ def test_what_is_no_run_folder(tmp_path: Path) -> None:
         run.require(tmp_path / "nowhere")
     with pytest.raises(GrigriError, match=r"has no config\.toml"):
         run.require(tmp_path)
+    (tmp_path / "labels.csv").touch()
+    with pytest.raises(GrigriError, match=r"labels\.csv: not a run folder"):
+        run.require(tmp_path / "labels.csv")
 
 
 def test_the_environment_does_not_name_the_host(monkeypatch) -> None:
