@@ -223,7 +223,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
 
 BREAKS = {
     # (what happens in one process, what is said)
-    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", []),
+    "killed": (
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        ["error: another process of this training has ended ("],
+    ),
     "out of memory": (
         "raise RuntimeError('cannot allocate memory')",
         ["rank 1: error: out of memory: train with a smaller --batch-size than 12"],
@@ -243,7 +246,10 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
     code, _, err = launched(command(tmp_path, breaking, 2, *words))
     assert time.monotonic() - start_s < 250  # none waits for the others' half an hour
     assert code != 0
-    assert [line[: len(said[0])] for line in ours(err)] == said if said else ours(err) == []
+    # Who notices a kill by gloo leaves the word to torchrun; who was first told to end by torchrun,
+    # as a process that computes for longer, says a line.
+    if ours(err) or what != "killed":
+        assert [line[: len(said[0])] for line in ours(err)] == said
     assert "[rank" not in err  # of a traceback
     assert all(advice(tmp_path / "run") in line for line in ours(err))
     assert checkpoint.load_state(tmp_path / "run" / run.RESUME).progress.epoch == 2
