@@ -14,7 +14,7 @@ from . import imagefile
 from .config import TrainConfig, memory_size, read_toml
 from .distributed import World
 from .errors import GrigriError
-from .watcher import Quiet
+from .watcher import Quiet, Watcher
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .evaluating import RunEvaluation
     from .predicting import Classifier, Images, Prediction
     from .training import Result
-    from .watcher import Watcher
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Checkpoint: TypeAlias = Literal["last", "best"]
@@ -99,7 +98,7 @@ def train(
     *,
     config: StrPath | None = None,
     resume: StrPath | None = None,
-    watch: "Watcher | None" = None,
+    watch: Watcher | None = None,
     **options: Unpack[TrainOptions],
 ) -> "Result":
     """Train a multi-label classifier and leave a run folder, as ``grigri-fast train`` does.
