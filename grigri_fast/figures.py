@@ -44,16 +44,10 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
                 fontsize=9,
                 color=color,
             )
-        axes.set_title(name, loc="left", fontsize=11, color=_INK)
+        _plain(axes, name)
         axes.set_xlabel("epoch", fontsize=9, color=_INK)
         axes.set_xticks([t for t in ticks if 1 <= t <= len(epochs)])
-        axes.grid(axis="y", color=_FAINT)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
         axes.margins(x=0.1)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(_FAINT)
     # Beside the title, where no curve runs. (To look for a place costs a slow machine a second.)
     figure.legend(
         *axes.get_legend_handles_labels(),
@@ -63,9 +57,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         fontsize=9,
         labelcolor=_INK,
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return _bytes_of(figure, "png")
 
 
 _FIXED = {  # what stays, in the colours of the ground; activations get a ramp of their own
@@ -143,9 +135,7 @@ def memory(
         labelcolor=_INK,
         alignment="left",
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return _bytes_of(figure, "png")
 
 
 _BEST = "#f2c14e"
@@ -201,9 +191,7 @@ def tuning(
         fontsize=9,
         labelcolor=_INK,
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return _bytes_of(figure, "png")
 
 
 def _scores_by_trial(axes: Any, trials: list[dict[str, Any]]) -> None:
