@@ -175,16 +175,22 @@ def advice(folder: Path) -> str:
     return f"go on with: grigri-fast train --resume {folder}"
 
 
+def stopped(photos: Path, tmp_path: Path, num: int, rank: int, number: int) -> int:
+    """Start a training that ends by a SIGTERM to one of ``num`` processes; return the exit code."""
+    happens = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
+    stopping = IN_A_STEP.format(rank=rank, number=number, happens=happens)
+    words = ["train", photos, *SMALL, "--out", tmp_path, "--name=run"]
+    code, _, err = launched(command(tmp_path, stopping, num, *words))
+    assert ours(err) == [f"ended by SIGTERM; {advice(tmp_path / 'run')}"]
+    return code
+
+
 @pytest.mark.timeout(900)
 def test_one_process_goes_on_as_two_and_these_as_one(
     photos_once: Path, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    happens = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
-    stopping = IN_A_STEP.format(rank=0, number=2, happens=happens)
-    words = ["train", photos_once, *SMALL, "--out", tmp_path, "--name=run"]
-    code, _, err = launched(command(tmp_path, stopping, 1, *words))
-    assert (code, ours(err)) == (143, [f"ended by SIGTERM; {advice(folder)}"])
+    assert stopped(photos_once, tmp_path, num=1, rank=0, number=2) == 143
 
     slow = IN_A_STEP.format(rank=1, number="max(4, self.number + 1)", happens="time.sleep(0.7)")
     args = command(tmp_path, slow, 2, "train", "--resume", folder)
@@ -207,11 +213,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     photos_once: Path, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    happens = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
-    stopping = IN_A_STEP.format(rank=1, number=6, happens=happens)
-    words = ["train", photos_once, *SMALL, "--out", tmp_path, "--name=run"]
-    code, _, err = launched(command(tmp_path, stopping, 2, *words))
-    assert code != 0 and ours(err) == [f"ended by SIGTERM; {advice(folder)}"]
+    assert stopped(photos_once, tmp_path, num=2, rank=1, number=6) != 0
     progress = checkpoint.load_state(folder / run.RESUME).progress
     assert (progress.epoch, progress.batches, progress.num_seen) == (2, 2, 24)
     code, out, err = launched(command(tmp_path, "", 2, "train", "--resume", folder))

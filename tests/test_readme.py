@@ -13,6 +13,7 @@ import torch
 import torchvision
 from small_set import CLASSES, labels_of, write_image, write_photos
 from test_architecture import FLOORS
+from test_export import the_readmes_program
 from test_fetch import ANNOTATIONS, IMAGES, image_members, label_members, zipped
 from test_resume import stopping
 
@@ -41,7 +42,7 @@ SMALLER = {
     "bench": [*TINY, "--limit=32", "--repeats=1"],
     "profile": [*TINY],
 }
-# Where there is nothing to be made smaller, or where only the place differs.
+# Run as they are: a run that goes on has its options, and an estimate takes no time.
 AS_IT_IS = ("--resume", "--estimate")
 SMALLER_IF_THERE = ["--start-size=32", "--test-size=32", "--memory-limit=8GiB"]
 # CI runs these, in its own script; the last of them is what runs this test.
@@ -109,7 +110,7 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
     elif program == "tensorboard":
         tensorboard_answers(words)
     elif program == "python":
-        (place / "label.py").write_text(the_programs()[0])
+        (place / "label.py").write_text(the_readmes_program())
         in_a_process(words, place)
     elif program == "torchrun":
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -126,12 +127,6 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
         else:
             assert found == code, err
         assert out
-
-
-def the_programs() -> list[str]:
-    """Return the texts' programs that use an exported file."""
-    blocks = re.findall(r"```python\n(.*?)```", README + MANUAL, re.DOTALL)
-    return [block for block in blocks if "onnxruntime" in block]
 
 
 @pytest.mark.timeout(600)
