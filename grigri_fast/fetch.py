@@ -188,10 +188,10 @@ def _held_by(source: str) -> dict[str, Path | str]:
         if missing:
             raise GrigriError(f"--from {source}: there is no {' and no '.join(missing)} in it")
         return {name: path / name for name in (IMAGES, ANNOTATIONS)}
+    if not path.is_file():
+        raise GrigriError(f"--from {source}: no such file or folder")
     if path.name not in (IMAGES, ANNOTATIONS):
         raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
-    if not path.is_file():
-        raise GrigriError(f"--from {source}: no such file")
     return {path.name: path}
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from skmultilearn.model_selection.iterative_stratification import IterativeStratification
 
 from . import files
 from .dataset import Dataset
@@ -94,6 +93,9 @@ def _cut(
     targets_NC: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows inside and outside a stratified part of ``share`` of the images."""
+    # Here, since it brings all of scikit-learn's model selection, and few commands split.
+    from skmultilearn.model_selection.iterative_stratification import IterativeStratification
+
     stratifier = IterativeStratification(
         n_splits=2, order=2, sample_distribution_per_fold=[share, 1 - share]
     )

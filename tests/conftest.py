@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.profile
@@ -22,9 +23,17 @@ def one_thread(monkeypatch) -> None:
     monkeypatch.setattr(pipeline, "usable_threads", lambda: 1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def not_the_users_cache(tmp_path_factory) -> Iterator[None]:
+    """Keep what fixtures of a module remember of checked files out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path_factory) -> None:
-    """Keep what is remembered of checked files out of the user's cache, and out of other tests."""
+    """Give each test a cache of its own, so that no test depends on what another remembered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -213,9 +213,7 @@ def trained(photos_once: Path, tmp_path_factory) -> Path:
     """Return a run that no test changes."""
     out = tmp_path_factory.mktemp("trained")
     options = [*SMALL, "--limit=16", "--threads=1", "--out", out]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
-        assert main(list(map(str, ["train", photos_once, *options]))) == 0
+    assert main(list(map(str, ["train", photos_once, *options]))) == 0
     return out / "photos-resnet18"
 
 

@@ -353,16 +353,18 @@ def test_a_folder_that_is_there_is_left_alone(cli, mirror: Path) -> None:
 @pytest.mark.parametrize(
     "source, says",
     [
-        ("nowhere.zip", "the archives are"),
-        (IMAGES, "no such file"),
+        ("nowhere", "no such file or folder"),
+        (IMAGES, "no such file or folder"),
+        ("other.zip", "the archives are"),
         ("ftp://host/x", "only http, https and files"),
         ("http://127.0.0.1:9/other.zip", "the archives are"),
         (".", f"there is no {IMAGES} and no {ANNOTATIONS} in it"),
     ],
 )
 def test_sources_that_are_none(refused, tmp_path: Path, monkeypatch, source, says) -> None:
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
+    (tmp_path / "neither").mkdir()
+    (tmp_path / "neither" / "other.zip").touch()
+    monkeypatch.chdir(tmp_path / "neither")
     assert says in refused("--from", source)
 
 

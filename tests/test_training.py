@@ -119,9 +119,7 @@ def start(photos_once: Path, tmp_path_factory, one_step: list[str]) -> Path:
     """Return a run whose weights are those that every one-step run starts from."""
     out = tmp_path_factory.mktemp("start")
     words = ["train", photos_once, *one_step, NO_MOVE, "--threads=1", "--out", out]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
-        assert main(list(map(str, words))) == 0
+    assert main(list(map(str, words))) == 0
     return out / "photos-shufflenet_v2_x0_5"
 
 
@@ -595,9 +593,7 @@ def three_epochs(photos_once: Path, tmp_path_factory) -> Path:
     """Return a run of three epochs to which nothing happens."""
     out = tmp_path_factory.mktemp("whole")
     words = ["train", photos_once, *SMALL, "--epochs=3", "--threads=1", "--out", out]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
-        assert main(list(map(str, words))) == 0
+    assert main(list(map(str, words))) == 0
     return out / "photos-shufflenet_v2_x0_5"
 
 
