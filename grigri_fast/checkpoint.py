@@ -37,6 +37,8 @@ class ModelInfo:
     Attributes:
         arch: architecture name.
         size_px: side of the square input; whole images are resized to it, bilinearly.
+        built_px: side that the network was made for, where that is another one: simple's first
+            linear layer has its width.
         flip_test: whether the logits are the mean of those of an image and its mirror image.
         class_names: meaning of the logits, in order.
         thresholds: a label is given from this probability on: one for all classes, or one each.
@@ -56,6 +58,7 @@ class ModelInfo:
     flip_test: bool = False
     epoch: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    built_px: int | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for what a damaged header could hold."""
@@ -65,8 +68,9 @@ class ModelInfo:
             raise ValueError("class_names must be a list of names")
         if not all(isinstance(name, str) for name in [self.arch, *self.class_names]):
             raise ValueError("arch and class_names must be text")
-        if not (isinstance(self.size_px, int) and self.size_px > 0):
-            raise ValueError("size_px must be a whole number above 0")
+        for name, side in (("size_px", self.size_px), ("built_px", self.built_px or 1)):
+            if not (isinstance(side, int) and side > 0):
+                raise ValueError(f"{name} must be a whole number above 0")
         if not isinstance(self.flip_test, bool):
             raise ValueError("flip_test must be true or false")
         if not all(isinstance(x, int | float) for x in numbers):
@@ -93,7 +97,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
         GrigriError: if the file is missing, damaged or not one of ours.
     """
     state, info = _read_model(path)
-    model = models.build(info.arch, len(info.class_names), info.size_px)
+    model = models.build(info.arch, len(info.class_names), info.built_px or info.size_px)
     try:
         models.load_state(model, state)
     except RuntimeError as e:

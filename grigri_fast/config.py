@@ -121,7 +121,10 @@ class TrainConfig:
         "Model",
     )
     test_size: int | None = option(
-        None, "Side in evaluation and prediction. [default: --size]", "Model"
+        None,
+        "Side in evaluation and prediction; while training is at smaller sizes, in proportion. "
+        "[default: --size]",
+        "Model",
     )
     flip_test: bool | None = option(
         None,
@@ -365,6 +368,26 @@ class TrainConfig:
             )
         if self.freeze_backbone and self.head_lr_factor != 1:
             raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
+
+    def size_in(self, epoch: int) -> int:
+        """Return the side of the images to train on in an epoch, from 1, of a resolved config.
+
+        From ``start_size`` it grows in steps of 16 px (or to an odd end) to ``size``, evenly over
+        the first two thirds of the epochs; the last third, at least the last one, has ``size``.
+        """
+        way = 1.5 * (epoch - 1) / self.epochs
+        if way >= 1 or epoch == self.epochs:
+            return self.size
+        size = self.start_size + way * (self.size - self.start_size)
+        return min(self.size, max(self.start_size, int(size) // 16 * 16))
+
+    def test_size_in(self, epoch: int) -> int:
+        """Return the side of the images to evaluate on after an epoch, of a resolved config.
+
+        It grows with the side in training: a network that has seen small images alone is at a loss
+        with large ones (Touvron et al. 2019, arXiv 1906.06423).
+        """
+        return self.size_in(epoch) * self.test_size // self.size
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

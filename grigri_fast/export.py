@@ -387,6 +387,7 @@ def _forward_of(session: Any) -> Forward:
 def _info_of(about: dict[str, Any]) -> ModelInfo:
     if about["format"] != _FORMAT:
         raise ValueError(f"format {about['format']!r}, expected {_FORMAT!r}")
-    fields = {field.name: about[field.name] for field in dataclasses.fields(ModelInfo)}
+    names = [field.name for field in dataclasses.fields(ModelInfo)]
+    fields = {name: about[name] for name in names if name in about}
     fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
     return ModelInfo(**fields)

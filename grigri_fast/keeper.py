@@ -93,7 +93,8 @@ class Keeper:
         if not self._progress.batches:  # the weights are those of the epoch's end
             info = ModelInfo(
                 arch=self._config.arch,
-                size_px=self._config.test_size,
+                size_px=self._config.test_size_in(row["epoch"]),
+                built_px=self._config.size,
                 class_names=self._class_names,
                 flip_test=self._config.flip_test,
                 epoch=row["epoch"],

@@ -316,16 +316,20 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             world=world,
         )
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
-        predict_logits = functools.partial(
-            evaluating.predict_logits,
-            shown_model,
-            loader,
-            device=device,
-            amp=amp,
-            micro_batch_size=config.micro_batch_size,
-            size_px=config.test_size,
-            flip=config.flip_test,
-        )
+
+        def predicted(size_px: int) -> tuple[np.ndarray, dict[int, str]]:
+            """Return the logits of the validation part, and its bad files."""
+            predict_logits = functools.partial(
+                evaluating.predict_logits,
+                shown_model,
+                loader,
+                device=device,
+                amp=amp,
+                micro_batch_size=config.micro_batch_size,
+                size_px=size_px,
+                flip=config.flip_test,
+            )
+            return together.predicted_by_all(predict_logits, val_rows, world)
 
         def store_after_the_last_step(kind: object, error: object, trace: object) -> None:
             if isinstance(error, BetweenStepsError):
@@ -388,7 +392,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 augment=config.augment,
                 bad=quarantine.rows(since=1),
                 first=progress.batches,
-                size_px=size_in_epoch(config, epoch),
+                size_px=config.size_in(epoch),
                 **_maps_of(config),
             )
             for batch, num_images, alone in together.in_turn(batches, world, stop):
@@ -433,7 +437,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             look()
             train_s = time.perf_counter() - epoch_start_s
             if not together.any_stop(stop, world):
-                logits_NC, dropped = together.predicted_by_all(predict_logits, val_rows, world)
+                logits_NC, dropped = predicted(config.test_size_in(epoch))
                 leave_out(dropped, epoch)
                 val_rows = quarantine.good(val_rows)
                 if not len(val_rows):
@@ -468,7 +472,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # ----------------------------------------------------------------------- the summary
         if logits_NC is None:  # nothing was left to do
-            logits_NC, dropped = together.predicted_by_all(predict_logits, val_rows, world)
+            logits_NC, dropped = predicted(config.test_size)
             leave_out(dropped, progress.epoch)
             val_rows = quarantine.good(val_rows)
         evaluation = world.from_first(
@@ -488,19 +492,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
 
 # ----------------------------------------------------------------------------------- helpers
-
-
-def size_in_epoch(config: TrainConfig, epoch: int) -> int:
-    """Return the side of the images in an epoch, from 1, of a resolved config.
-
-    From ``start_size`` it grows in steps of 16 px (or to an odd end) to ``size``, evenly over the
-    first two thirds of the epochs; the last third has ``size``.
-    """
-    way = min(1.0, 1.5 * (epoch - 1) / config.epochs)
-    size = config.start_size + way * (config.size - config.start_size)
-    return (
-        config.size if way == 1 else min(config.size, max(config.start_size, int(size) // 16 * 16))
-    )
 
 
 def _maps_of(config: TrainConfig) -> dict[str, float]:

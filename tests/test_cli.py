@@ -256,6 +256,14 @@ def test_simple_trains(cli, photos, tmp_path) -> None:
     assert run.name == "mine" and header(run)["arch"] == "simple"
 
 
+def test_simple_is_tested_at_another_size_than_it_was_made_for(cli, photos, tmp_path) -> None:
+    options = ("--arch=simple", "--limit=12", "--size=32", "--test-size=48")
+    run = train(cli, photos, tmp_path, *options)
+    assert header(run)["size_px"] == 48
+    code, _, err = cli("eval", run)
+    assert (code, err) == (0, "")
+
+
 def test_split_files_are_used(cli, photos, tmp_path) -> None:
     file = tmp_path / "split.json"
     code, out, err = cli("data", "split", photos, "--val=0.4", "--test=0.2", "--out", file)

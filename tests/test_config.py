@@ -442,3 +442,13 @@ def test_strict_allows_no_bad_image() -> None:
     assert resolve(TrainConfig(data="x", strict=True, max_bad=0)).max_bad == 0
     with pytest.raises(GrigriError, match="--strict"):
         TrainConfig(data="x", strict=True, max_bad=0.1)
+
+
+def test_sizes_grow_over_two_thirds_of_the_epochs_and_evaluation_with_them() -> None:
+    config = resolve(TrainConfig(size=96, start_size=48, test_size=112, epochs=9))
+    assert [config.size_in(e) for e in range(1, 10)] == [48, 48, 64, 64, 80, 80, 96, 96, 96]
+    assert [config.test_size_in(e) for e in (1, 3, 5, 7, 9)] == [56, 74, 93, 112, 112]
+    one = resolve(TrainConfig(size=96, start_size=48, epochs=1))
+    assert (one.size_in(1), one.test_size_in(1)) == (96, 96)  # what was asked for is trained
+    plain = resolve(TrainConfig(size=224, test_size=256))
+    assert {(plain.size_in(e), plain.test_size_in(e)) for e in range(1, 21)} == {(224, 256)}

@@ -20,7 +20,7 @@ import torchvision
 from safetensors import safe_open
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast import checkpoint, devices, models, screens, training
+from grigri_fast import checkpoint, devices, evaluating, models, screens, training
 from grigri_fast.cli import main
 
 TINY = [
@@ -808,3 +808,24 @@ def test_norms_for_training_are_not_in_what_is_stored(cli, photos_once, tmp_path
     assert code == 0
     for way, scores in json.loads(out)["scores"].items():
         assert scores["mAP"]["value"] == pytest.approx(stored[way]["mAP"]["value"], abs=1e-4)
+
+
+def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
+    cli, photos_once: Path, tmp_path: Path, monkeypatch
+) -> None:
+    sizes, real = [], evaluating.predict_logits
+
+    def seen(*args, size_px: int, **options):
+        infos = tmp_path.glob("runs/*/last.safetensors")
+        sizes.append((size_px, *(checkpoint.info_of(path).size_px for path in infos)))
+        return real(*args, size_px=size_px, **options)
+
+    monkeypatch.setattr(evaluating, "predict_logits", seen)
+    options = [*TINY, "--arch=grigri", "--epochs=3", "--size=48", "--start-size=32"]
+    code, _, err = cli(
+        "train", photos_once, *options, "--test-size=64", "--out", tmp_path / "runs", "--threads=1"
+    )
+    assert (code, err) == (0, "")
+    assert sizes == [(42,), (42, 42), (64, 42)]  # each beside the model of the epoch before
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert checkpoint.info_of(folder / "last.safetensors").size_px == 64
