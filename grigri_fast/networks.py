@@ -7,6 +7,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import fusion
 
 
@@ -52,7 +53,8 @@ class GrigriNet(nn.Module):
     A 3x3 stem with stride 2 instead of ResNet's 7x7 and pooling, which leave little of a small
     image; one basic block per stage (He et al. 2016, arXiv 1512.03385), with average pooling in the
     shortcuts (ResNet-D, arXiv 1812.01187) and the last BatchNorm of each block starting at zero
-    (arXiv 1706.02677). It takes images of any size from 32 px on.
+    (arXiv 1706.02677). Its head looks at the mean over the image and at each class's best place
+    in it. It takes images of any size from 32 px on.
 
     Args:
         num_classes: size of the output.
@@ -73,14 +75,33 @@ class GrigriNet(nn.Module):
         for i, width in enumerate(widths):
             stages.append(_Block(widths[i - 1] if i else stem, width, stride=2 if i else 1))
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head = _MeanAndPeak(widths[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Return logits of normalised images."""
-        return self.head(self.stages(self.stem(images_NCHW)).mean((2, 3)))
+        return self.head(self.stages(self.stem(images_NCHW)))
+
+
+class _MeanAndPeak(nn.Module):
+    """The logits of an image's mean features, and a share of each class's highest over all places.
+
+    What is small in a photograph, a bird, hardly moves a mean. (Class-specific residual attention,
+    Zhu and Wu 2021, arXiv 2108.02456, with one head and the limit of its attention, the maximum.)
+    """
+
+    _SHARE = 0.3
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(self, features_NCHW: torch.Tensor) -> torch.Tensor:
+        mean_NK = self.linear(features_NCHW.mean((2, 3)))
+        places_NKHW = F.conv2d(features_NCHW, self.linear.weight[:, :, None, None])
+        return mean_NK + self._SHARE * places_NKHW.amax((2, 3))
 
 
 class _Block(nn.Module):

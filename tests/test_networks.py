@@ -11,7 +11,20 @@ def test_grigri_takes_any_size_and_starts_as_its_shortcuts() -> None:
     for size in (32, 47, 64, 96):
         assert model(torch.zeros(2, 3, size, size)).shape == (2, 14)
     assert all((block.norm2.weight == 0).all() for block in model.stages)
-    assert models.head(model)[0] == "head"
+    assert models.head(model)[0] == "head.linear"
+
+
+def test_grigris_logits_are_the_mean_of_the_places_and_a_share_of_the_highest() -> None:
+    torch.manual_seed(0)
+    model = models.build("grigri", 3, 64).eval()
+    images_NCHW = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features_NCHW = model.stages(model.stem(images_NCHW))
+        assert features_NCHW.shape == (2, 512, 4, 4)
+        weight_KC, bias_K = model.head.linear.weight, model.head.linear.bias
+        places_NKP = torch.stack([weight_KC @ image.flatten(1) for image in features_NCHW])
+        expected_NK = places_NKP.mean(2) + bias_K + 0.3 * places_NKP.max(2).values
+        torch.testing.assert_close(model(images_NCHW), expected_NK, rtol=1e-4, atol=1e-5)
 
 
 def signal_at_the_end(init: str) -> float:
