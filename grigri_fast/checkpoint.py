@@ -37,7 +37,7 @@ class ModelInfo:
     Attributes:
         arch: architecture name.
         size_px: side of the square input; whole images are resized to it, bilinearly.
-        built_px: side that the network was made for, where that is another one: simple's first
+        built_px: side that the network was made for, ``size_px`` if it is not said: simple's first
             linear layer has its width.
         flip_test: whether the logits are the mean of those of an image and its mirror image.
         class_names: meaning of the logits, in order.

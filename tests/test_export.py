@@ -330,6 +330,18 @@ def test_every_damage_is_one_line(cli, good: Path, tmp_path: Path, photos_once: 
     assert code == 1 and err == f"error: {file}: No such file or directory\n"
 
 
+def test_a_file_from_before_the_size_it_was_built_for_was_written_is_read(
+    cli, good: Path, tmp_path: Path, photos_once: Path
+) -> None:
+    whole = (good / "model.onnx").read_bytes()
+    assert whole.count(b'"built_px": null') == 1
+    content, file = whole.replace(b'"built_px"', b'"unknown_"'), tmp_path / "m.onnx"
+    file.write_bytes(export._sealed(content, export._CHECKSUM.search(content).span(1)))
+    code, out, err = cli("predict", file, photos_once / "images")
+    assert (code, err) == (0, "")
+    assert out == cli("predict", good / "model.onnx", photos_once / "images")[1]
+
+
 def test_files_of_another_format_are_refused(cli, good: Path, tmp_path: Path, photos_once) -> None:
     """Whole, but of a later version, or with a checksum that somebody made fit."""
     whole = (good / "model.onnx").read_bytes()
