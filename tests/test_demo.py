@@ -99,13 +99,12 @@ def test_the_command_writes_it(cli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path) -> None:
     code, out, err = cli("train", "--out", tmp_path / "runs", "--threads=1")
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
-    assert float(score) > 0.75  # 0.84 was seen
+    assert float(score) > 0.75  # 0.885 was seen
     assert f"grigri-fast eval {folder}" in out
 
 

@@ -330,13 +330,18 @@ def test_every_damage_is_one_line(cli, good: Path, tmp_path: Path, photos_once: 
     assert code == 1 and err == f"error: {file}: No such file or directory\n"
 
 
+def with_its_checksum(content: bytes) -> bytes:
+    """Return a changed file with the checksum of what it holds now."""
+    return export._sealed(content, export._CHECKSUM.search(content).span(1))
+
+
 def test_a_file_from_before_the_size_it_was_built_for_was_written_is_read(
     cli, good: Path, tmp_path: Path, photos_once: Path
 ) -> None:
     whole = (good / "model.onnx").read_bytes()
     assert whole.count(b'"built_px": null') == 1
-    content, file = whole.replace(b'"built_px"', b'"unknown_"'), tmp_path / "m.onnx"
-    file.write_bytes(export._sealed(content, export._CHECKSUM.search(content).span(1)))
+    file = tmp_path / "m.onnx"
+    file.write_bytes(with_its_checksum(whole.replace(b'"built_px"', b'"unknown_"')))
     code, out, err = cli("predict", file, photos_once / "images")
     assert (code, err) == (0, "")
     assert out == cli("predict", good / "model.onnx", photos_once / "images")[1]
@@ -353,8 +358,7 @@ def test_files_of_another_format_are_refused(cli, good: Path, tmp_path: Path, ph
         (b'"input": "images:', b'"input":\t\t\t\t\t\t\t\t\t"', "its metadata cannot be used"),
     ):
         assert whole.count(old) == 1 and len(new) <= len(old) + 8
-        content = whole.replace(old, new[: len(old)])
-        file.write_bytes(export._sealed(content, export._CHECKSUM.search(content).span(1)))
+        file.write_bytes(with_its_checksum(whole.replace(old, new[: len(old)])))
         code, _, err = cli("predict", file, photos_once / "images")
         assert code == 1 and says in err and err.count("\n") == 1
 

@@ -821,11 +821,8 @@ def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
         return real(*args, size_px=size_px, **options)
 
     monkeypatch.setattr(evaluating, "predict_logits", seen)
-    options = [*TINY, "--arch=grigri", "--epochs=3", "--size=48", "--start-size=32"]
-    code, _, err = cli(
-        "train", photos_once, *options, "--test-size=64", "--out", tmp_path / "runs", "--threads=1"
-    )
-    assert (code, err) == (0, "")
+    sides = ["--size=48", "--start-size=32", "--test-size=64"]
+    options = [*TINY, "--arch=grigri", "--epochs=3", "--threads=1", *sides]
+    folder = fit(cli, photos_once, tmp_path / "runs", *options)
     assert sizes == [(42,), (42, 42), (64, 42)]  # each beside the model of the epoch before
-    (folder,) = (tmp_path / "runs").iterdir()
     assert checkpoint.info_of(folder / "last.safetensors").size_px == 64
