@@ -68,7 +68,7 @@ def place(tmp_path: Path, monkeypatch) -> Path:
     rows = [[int(name in labels_of(row)) for name in CLASSES] for row in range(48)]
     lines = [f"im{i + 1}.jpg,{','.join(map(str, row))}" for i, row in enumerate(rows)]
     (tmp_path / "grigri" / "labels_20000.csv").write_text("\n".join([header, *lines]) + "\n")
-    for row, number in enumerate((10002, 1001, 10031, 10036)):
+    for row, number in enumerate((10000, 10001, 10031, 10036)):
         write_image(tmp_path / "holiday" / f"im{number}.jpg", row)
     (tmp_path / "holiday" / "notes.jpg").write_text("milk, bread\n")
     mirror = tmp_path / "mirror"
