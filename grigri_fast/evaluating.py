@@ -258,7 +258,6 @@ def evaluate(
     targets_NC: NDArray,
     class_names: list[str],
     threshold: str | float,
-    seed: int = 0,
 ) -> Evaluation:
     """Score probabilities with thresholds found in ``threshold``'s way.
 
@@ -268,7 +267,8 @@ def evaluate(
         class_names: names of the columns.
         threshold: ``auto`` (the global threshold with the best micro-F1), ``per-class`` (for each
             class the threshold with its best F1), or a number from 0 to 1.
-        seed: of the folds and of the bootstrap.
+
+    Folds and bootstrap are always the same, so that a model is never scored in two ways.
     """
     targets_NC = targets_NC.astype(bool)
     if threshold == "auto":
@@ -282,11 +282,11 @@ def evaluate(
     predictions = {AT_HALF: probabilities_NC >= 0.5}
     if tune:
         predictions[TUNED] = probabilities_NC >= chosen
-        predictions[CROSS_FITTED] = metrics.cross_fit(tune, probabilities_NC, targets_NC, seed=seed)
+        predictions[CROSS_FITTED] = metrics.cross_fit(tune, probabilities_NC, targets_NC)
     elif chosen != 0.5:
         predictions[f"at {chosen:g}"] = probabilities_NC >= chosen
 
-    weights_RN = metrics.bootstrap_weights(len(targets_NC), seed=seed)
+    weights_RN = metrics.bootstrap_weights(len(targets_NC))
     mean_ap = metrics.bootstrap_map(probabilities_NC, targets_NC, weights_RN)
     scores = {
         name: metrics.bootstrap_scores(predicted_NC, targets_NC, mean_ap, weights_RN)

@@ -543,7 +543,7 @@ def _score_untrained(
     place = devices.pick_device(study.device)
     run.write_json(folder / run.ENVIRONMENT, run.environment(place, _amp(study, place)))
     probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, watch)
-    evaluation = evaluating.evaluate(probabilities_NC, targets_NC, data.class_names, "auto", SEED)
+    evaluation = evaluating.evaluate(probabilities_NC, targets_NC, data.class_names, "auto")
     run.write_json(folder / run.SUMMARY, {"epochs": 0, **_validation(evaluation)})
 
 
@@ -555,9 +555,7 @@ def _tune_thresholds(
     if not is_done(row_named(BASE), study):
         raise GrigriError(f"needs the finished row {BASE}, whose thresholds these are")
     probabilities_NC, targets_NC = _validation_probabilities(base, study, data, watch)
-    evaluation = evaluating.evaluate(
-        probabilities_NC, targets_NC, data.class_names, row.threshold, SEED
-    )
+    evaluation = evaluating.evaluate(probabilities_NC, targets_NC, data.class_names, row.threshold)
     folder = study.folder(row)
     folder.mkdir(exist_ok=True)
     content = {

@@ -481,7 +481,6 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 data.targets_NC[val_rows],
                 data.class_names,
                 "auto",
-                config.seed,
             )
         )
         result = Result(folder, progress.history, evaluation, progress.train_s)

@@ -810,6 +810,16 @@ def test_norms_for_training_are_not_in_what_is_stored(cli, photos_once, tmp_path
         assert scores["mAP"]["value"] == pytest.approx(stored[way]["mAP"]["value"], abs=1e-4)
 
 
+def test_eval_says_what_training_said_whatever_the_seed(cli, photos_once, tmp_path) -> None:
+    run = fit(cli, photos_once, tmp_path, *TINY, "--epochs=1", "--seed=3", "--val=0.5")
+    code, out, _ = cli("eval", run, "--json", "--amp=fp32")
+    assert code == 0
+    stored = json.loads((run / "summary.json").read_text())["validation"]["scores"]
+    for way, scores in json.loads(out)["scores"].items():
+        for name, score in scores.items():
+            assert score == pytest.approx(stored[way][name], abs=1e-6), (way, name)
+
+
 def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
     cli, photos_once: Path, tmp_path: Path, monkeypatch
 ) -> None:
