@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from grigri_fast import decode, files, inspection, pipeline
-from grigri_fast.dataset import find_images
+from grigri_fast.data.dataset import find_images
+from grigri_fast.pipeline import check, decode, loader
+from grigri_fast.runtime import files
 
 _AT_A_TIME = 64
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     paths, threads = find_images([options.folder]), options.threads
@@ -65,8 +66,8 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = cache
         ways = {
             "decode": lambda: decode_all(paths, threads),
-            "check": lambda: inspection.inspect(paths, threads=threads, remembered=False),
-            "known": lambda: inspection.inspect(paths, threads=threads),
+            "check": lambda: check.inspect(paths, threads=threads, remembered=False),
+            "known": lambda: check.inspect(paths, threads=threads),
         }
         for work in ways.values():  # warm: files in the page cache, verdicts remembered
             work()

@@ -19,13 +19,16 @@ import peers
 import record
 import torch
 
-from grigri_fast import bench, dataset, devices, pipeline
+from grigri_fast.data import dataset
+from grigri_fast.pipeline import loader
+from grigri_fast.profiling import benchmark
+from grigri_fast.runtime import compute
 
 
 def measure(data: dataset.Dataset, size_px: int, options: argparse.Namespace) -> dict:
     """Measure at one size, print a table, return the figures."""
-    device = devices.pick_device("auto")
-    s = bench.setting_of(
+    device = compute.pick_device("auto")
+    s = benchmark.setting_of(
         data.paths[: options.images],
         options.threads,
         arch="resnet18",
@@ -33,10 +36,10 @@ def measure(data: dataset.Dataset, size_px: int, options: argparse.Namespace) ->
         device=device,
         amp="fp32",
     )
-    ours = bench.input_ways(s)
-    halves = [] if device.type == "cuda" else bench.limit_ways(s)
-    usual = [bench.usual_input_way(s, backend) for backend in ("pil", "tensor")]
-    results = bench.in_turns([*ours, *halves, *usual, *peers.ways(s)], options.repeats)
+    ours = benchmark.input_ways(s)
+    halves = [] if device.type == "cuda" else benchmark.limit_ways(s)
+    usual = [benchmark.usual_input_way(s, backend) for backend in ("pil", "tensor")]
+    results = benchmark.in_turns([*ours, *halves, *usual, *peers.ways(s)], options.repeats)
     decoding, cached = results[:2]
     fastest = max((m for m in results if m.name.startswith("torchvision")), key=lambda m: m.median)
     print(f"\n{size_px} px, {len(s.rows):,} images, batch {s.batch_size}, {s.threads} threads")
@@ -47,14 +50,14 @@ def measure(data: dataset.Dataset, size_px: int, options: argparse.Namespace) ->
         limits = [
             1 / (1 / d + 1 / w) for d, w in zip(decode.images_per_s, warp.images_per_s, strict=True)
         ]
-        limit = bench.Measured("pipeline", "limit", limits, {})
-        found["share_of_limit"] = bench.ratio(decoding, limit)
+        limit = benchmark.Measured("pipeline", "limit", limits, {})
+        found["share_of_limit"] = benchmark.ratio(decoding, limit)
         print(
             f"limit {limit.median:,.0f}; "
             + "decoding reaches {:.0%} of it ({:.0%}-{:.0%})".format(*found["share_of_limit"])
         )
-    found["decoding_to_usual"] = bench.ratio(decoding, fastest)
-    found["cached_to_usual"] = bench.ratio(cached, fastest)
+    found["decoding_to_usual"] = benchmark.ratio(decoding, fastest)
+    found["cached_to_usual"] = benchmark.ratio(cached, fastest)
     return found
 
 
@@ -65,13 +68,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = dataset.load(options.data)
     sizes = [measure(data, size_px, options) for size_px in options.sizes]
-    about = record.environment(devices.pick_device("auto"), "fp32")
+    about = record.environment(compute.pick_device("auto"), "fp32")
     record.write(
         options.out,
         {**about, "data": record.data_hash(data), **vars(options) | {"out": None}, "sizes": sizes},

@@ -19,7 +19,10 @@ import numpy as np
 import record
 import torch
 
-from grigri_fast import bench, dataset, devices, pipeline
+from grigri_fast.data import dataset
+from grigri_fast.pipeline import loader
+from grigri_fast.profiling import benchmark
+from grigri_fast.runtime import compute
 
 
 def resident_mib() -> float:
@@ -38,8 +41,8 @@ def linked(paths: list[Path], num: int, folder: Path) -> list[Path]:
 
 def memory(paths: list[Path], options: argparse.Namespace, setting: dict) -> list[float]:
     """Return the resident memory every 100 steps."""
-    s = bench.setting_of(paths[:3200], options.threads, arch=ARCH, size_px=64, **setting)
-    way = bench.train_way(s, num_steps=100)
+    s = benchmark.setting_of(paths[:3200], options.threads, arch=ARCH, size_px=64, **setting)
+    way = benchmark.train_way(s, num_steps=100)
     seen = []
     for _ in range(options.steps // 100):
         way.run()
@@ -53,10 +56,12 @@ def throughput(paths: list[Path], options: argparse.Namespace, setting: dict) ->
         links = linked(paths, options.images, Path(folder))
         ways = []
         for num in (options.images // 10, options.images):
-            s = bench.setting_of(links[:num], options.threads, arch=ARCH, size_px=128, **setting)
-            decoding, _ = bench.input_ways(s)
-            ways.append(bench.Way("pipeline", f"{num:,} images", decoding.run))
-        return bench.in_turns(ways, options.repeats)
+            s = benchmark.setting_of(
+                links[:num], options.threads, arch=ARCH, size_px=128, **setting
+            )
+            decoding, _ = benchmark.input_ways(s)
+            ways.append(benchmark.Way("pipeline", f"{num:,} images", decoding.run))
+        return benchmark.in_turns(ways, options.repeats)
 
 
 ARCH = "shufflenet_v2_x0_5"
@@ -69,12 +74,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = devices.pick_device("auto")
-    setting = {"device": device, "amp": devices.pick_amp("auto", device)}
+    device = compute.pick_device("auto")
+    setting = {"device": device, "amp": compute.pick_amp("auto", device)}
     about = record.environment(device, setting["amp"])
     data = dataset.load(options.data)
 
@@ -84,7 +89,9 @@ def main() -> None:
     print(f"after the first 100 steps: {slope:+.1f} MiB per 1,000 steps")
     results = throughput(data.paths, options, setting)
     print(record.table(results, results[0]))
-    print(f"median share: {statistics.median(r for r in bench.ratio(results[1], results[0])):.3f}")
+    print(
+        f"median share: {statistics.median(r for r in benchmark.ratio(results[1], results[0])):.3f}"
+    )
     record.write(
         options.out,
         {
@@ -92,7 +99,7 @@ def main() -> None:
             "data": record.data_hash(data),
             "resident_mib": seen,
             "mib_per_1000_steps": slope,
-            "all_to_tenth": bench.ratio(results[1], results[0]),
+            "all_to_tenth": benchmark.ratio(results[1], results[0]),
             "results": record.raw(results),
         },
     )

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from grigri_fast import files, metrics
+from grigri_fast.evaluation import metrics
+from grigri_fast.runtime import files
 
 LABELS = {"sparse": 0.0025, "dense": 0.3}
 
@@ -85,10 +86,10 @@ def everything(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
 
 
 def evaluate(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    from grigri_fast import evaluating  # imports torch, whose memory is no part of the others
+    from grigri_fast.evaluation import evaluator
 
     names = [str(c) for c in range(scores_NC.shape[1])]
-    evaluating.evaluate(scores_NC.astype(np.float64), targets_NC, names, "auto")
+    evaluator.evaluate(scores_NC.astype(np.float64), targets_NC, names, "auto")
 
 
 WORK: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {

@@ -18,10 +18,14 @@ import numpy as np
 import record
 import torch
 
-from grigri_fast import Quiet, dataset, devices, evaluating, files, metrics, run, split
+from grigri_fast import Quiet
 from grigri_fast.config import TrainConfig
-from grigri_fast.memory import Budget
-from grigri_fast.training import train
+from grigri_fast.data import dataset, split
+from grigri_fast.evaluation import evaluator, metrics
+from grigri_fast.runs import run_folder
+from grigri_fast.runtime import compute, files
+from grigri_fast.runtime.memory import Budget
+from grigri_fast.training.trainer import train
 
 WAYS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -60,18 +64,18 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
     chosen |= {"seed": seed, "split": str(parts), "threads": options.threads, "compile": "off"}
     with tempfile.TemporaryDirectory() as out:
         folder = train(TrainConfig(**chosen | WAYS[name], out=out), Quiet()).folder
-        device = devices.pick_device("auto")
+        device = compute.pick_device("auto")
         with Budget(device) as budget:
             labelled = dataset.load(options.data)
             rows = split.read(parts, labelled).parts["val"]
-            model, info = evaluating.checkpoint.load(folder / run.LAST, device)
-            found, bad = evaluating.probabilities_of_files(
+            model, info = evaluator.checkpoint.load(folder / run_folder.LAST, device)
+            found, bad = evaluator.probabilities_of_files(
                 model,
                 info,
                 labelled.paths,
                 rows,
                 device=device,
-                amp=devices.pick_amp("auto", device),
+                amp=compute.pick_amp("auto", device),
                 threads=options.threads,
                 max_pixels=TrainConfig.max_pixels,
                 budget=budget,
@@ -155,7 +159,7 @@ def main() -> None:
             f"  ({low:+.4f}, {high:+.4f}) {np.mean(one['mAP']):7.4f}",
             flush=True,
         )
-    environment = record.environment(devices.pick_device("auto"), "auto")
+    environment = record.environment(compute.pick_device("auto"), "auto")
     content = {"environment": environment, "data": record.data_hash(labelled), "ways": found}
     places = ("data", "work", "out")
     content["options"] = {k: str(v) for k, v in vars(options).items() if k not in places}

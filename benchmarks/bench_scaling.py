@@ -15,14 +15,17 @@ from pathlib import Path
 import record
 import torch
 
-from grigri_fast import bench, dataset, devices, pipeline
+from grigri_fast.data import dataset
+from grigri_fast.pipeline import loader
+from grigri_fast.profiling import benchmark
+from grigri_fast.runtime import compute
 
 SIZES = [64, 96, 128, 160, 224]
 CLASSES = [14, 100, 1000]
 BATCHES = [8, 16, 32, 64, 128]
 
 
-def with_threads(way: bench.Way, threads: int) -> bench.Way:
+def with_threads(way: benchmark.Way, threads: int) -> benchmark.Way:
     """Return a way that runs with so many threads of PyTorch."""
 
     def run() -> float:
@@ -32,7 +35,7 @@ def with_threads(way: bench.Way, threads: int) -> bench.Way:
     return replace(way, run=run)
 
 
-def settings(base: bench.Setting) -> dict[str, list[tuple[int, bench.Setting]]]:
+def settings(base: benchmark.Setting) -> dict[str, list[tuple[int, benchmark.Setting]]]:
     """Return what is changed, and the settings with each of its values."""
     threads = [2**i for i in range(6) if 2**i <= base.threads]
     return {
@@ -49,28 +52,32 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = devices.pick_device("auto")
-    amp = devices.pick_amp("auto", device)
+    device = compute.pick_device("auto")
+    amp = compute.pick_amp("auto", device)
     about = record.environment(device, amp)
     data = dataset.load(options.data)
     paths = data.paths[: options.images]
-    base = bench.setting_of(
+    base = benchmark.setting_of(
         paths, options.threads, arch="resnet18", size_px=128, device=device, amp=amp
     )
     cases, ways = [], []
     for what, values in settings(base).items():
         for value, s in values:
-            of_case = [bench.step_way(s)]
-            of_case += bench.input_ways(s) if what in ("size_px", "batch_size", "threads") else []
+            of_case = [benchmark.step_way(s)]
+            of_case += (
+                benchmark.input_ways(s) if what in ("size_px", "batch_size", "threads") else []
+            )
             for way in of_case:
-                kind = "step" if way.what == "step" else way.name.removeprefix(f"{bench.OURS}, ")
+                kind = (
+                    "step" if way.what == "step" else way.name.removeprefix(f"{benchmark.OURS}, ")
+                )
                 cases.append({"what": what, "value": value, "kind": kind})
                 ways.append(with_threads(way, s.threads))
-    results = bench.in_turns(ways, options.repeats)
+    results = benchmark.in_turns(ways, options.repeats)
     for case, m in zip(cases, results, strict=True):
         case["images_per_s"] = m.images_per_s
     for what, values in settings(base).items():

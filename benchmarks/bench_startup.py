@@ -24,7 +24,7 @@ PROGRAM = """
 import json, os, sys, time
 marks = {}
 from grigri_fast import cli
-import grigri_fast.training as t
+import grigri_fast.training.trainer as t
 marks["imports"] = time.time()
 from grigri_fast import split, inspection, models, step, pipeline
 def mark(owner, name, part):

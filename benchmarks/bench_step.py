@@ -26,14 +26,16 @@ import record
 import torch
 from torch import nn
 
-from grigri_fast import bench, devices, pipeline
-from grigri_fast.inspection import Inspection
+from grigri_fast.pipeline import loader
+from grigri_fast.pipeline.check import Inspection
+from grigri_fast.profiling import benchmark
+from grigri_fast.runtime import compute
 
 ON_CPU = ["resnet18:128", "resnet34:224"]
 ON_GPU = ["resnet18:224", "resnet34:224", "resnet50:224", "wide_resnet50_2:224"]
 
 
-def timm_ways(s: bench.Setting) -> list[bench.Way]:
+def timm_ways(s: benchmark.Setting) -> list[benchmark.Way]:
     """Return timm's training step: model, optimizer and AMP as its train.py makes them."""
     try:
         import timm
@@ -41,9 +43,9 @@ def timm_ways(s: bench.Setting) -> list[bench.Way]:
     except ImportError as e:
         print(f"left out: timm ({e})")
         return []
-    targets_NC = bench.targets(s)[: s.batch_size]
+    targets_NC = benchmark.targets(s)[: s.batch_size]
 
-    def way(amp: bool) -> bench.Way:
+    def way(amp: bool) -> benchmark.Way:
         torch.manual_seed(0)
         model = timm.create_model(s.arch, num_classes=s.num_classes).to(s.device).train()
         images = torch.randn(s.batch_size, 3, s.size_px, s.size_px, device=s.device)
@@ -61,7 +63,7 @@ def timm_ways(s: bench.Setting) -> list[bench.Way]:
             optimizer.step()
 
         name = f"timm {timm.__version__}, {'--amp bfloat16 --channels-last' if amp else 'defaults'}"
-        return bench.Way("step", name, lambda: bench.timed_step(step, s))
+        return benchmark.Way("step", name, lambda: benchmark.timed_step(step, s))
 
     return [way(False), way(True)]
 
@@ -78,13 +80,13 @@ def matmul_flops_per_s(device: torch.device, amp: str) -> float:
     return 2 * 4096**3 / best_s
 
 
-def best_batch(s: bench.Setting) -> dict[str, float]:
+def best_batch(s: benchmark.Setting) -> dict[str, float]:
     """Return our images per second at batch sizes that double while that makes it faster."""
     found: dict[str, float] = {}
     batch_size = s.batch_size
     while True:
         try:
-            found[str(batch_size)] = bench.step_way(replace(s, batch_size=batch_size)).run()
+            found[str(batch_size)] = benchmark.step_way(replace(s, batch_size=batch_size)).run()
         except torch.OutOfMemoryError:
             return found
         finally:
@@ -95,24 +97,24 @@ def best_batch(s: bench.Setting) -> dict[str, float]:
         batch_size *= 2
 
 
-def measure(s: bench.Setting, options: argparse.Namespace) -> dict:
+def measure(s: benchmark.Setting, options: argparse.Namespace) -> dict:
     """Measure one architecture at one size and batch, print a table, return the figures."""
     on_gpu = s.device.type == "cuda"
-    ways = [bench.step_way(s), bench.usual_step_way(s)]
-    ways += [bench.usual_step_way(s, amp=True)] if on_gpu else []
+    ways = [benchmark.step_way(s), benchmark.usual_step_way(s)]
+    ways += [benchmark.usual_step_way(s, amp=True)] if on_gpu else []
     ways += timm_ways(s)
     found = {"arch": s.arch, "size_px": s.size_px, "batch_size": s.batch_size, "amp": s.amp}
     if options.compile:
         start_s = time.perf_counter()
-        compiled = bench.step_way(replace(s, compile=True))
+        compiled = benchmark.step_way(replace(s, compile=True))
         found["first_steps_s"] = time.perf_counter() - start_s
-        ways.append(replace(compiled, name=f"{bench.OURS}, compiled"))
-    results = bench.in_turns(ways, options.repeats)
+        ways.append(replace(compiled, name=f"{benchmark.OURS}, compiled"))
+    results = benchmark.in_turns(ways, options.repeats)
     ours, plain = results[:2]
     print(f"\n{s.arch} at {s.size_px} px, batch {s.batch_size}, {s.amp}, {s.threads} threads")
     print(record.table(results, plain))
-    flops = bench.train_flops_per_image(s)
-    peak, product = bench.peak_flops_per_s(s.device), matmul_flops_per_s(s.device, s.amp)
+    flops = benchmark.train_flops_per_image(s)
+    peak, product = benchmark.peak_flops_per_s(s.device), matmul_flops_per_s(s.device, s.amp)
 
     def used(images_per_s: float) -> str:
         of_peak = f"{images_per_s * flops / peak:.0%} of the peak, " if peak else ""
@@ -126,7 +128,7 @@ def measure(s: bench.Setting, options: argparse.Namespace) -> dict:
         found["images_per_s_at_batch"] = at_batch = best_batch(s)
         best = max(at_batch, key=lambda batch_size: at_batch[batch_size])
         print(f"best batch {best}: {at_batch[best]:,.0f} images/s, {used(at_batch[best])}")
-    found["ours_to_plain"] = bench.ratio(ours, plain)
+    found["ours_to_plain"] = benchmark.ratio(ours, plain)
     if options.compile:
         saved_s = s.batch_size * (1 / ours.median - 1 / results[-1].median)
         compile_s = found["first_steps_s"] - 5 * s.batch_size / results[-1].median
@@ -140,7 +142,7 @@ def measure(s: bench.Setting, options: argparse.Namespace) -> dict:
 
 def main() -> None:
     """Measure, print tables, and write the record."""
-    device = devices.pick_device("auto")
+    device = compute.pick_device("auto")
     on_gpu = device.type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=ON_GPU if on_gpu else ON_CPU)
@@ -149,18 +151,18 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--best-batch", action="store_true", default=on_gpu)
     parser.add_argument("--repeats", type=int, default=3 if on_gpu else 5)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not on_gpu:
-        devices.keep_freed_memory()
-    amp = devices.pick_amp(options.amp, device)
+        compute.keep_freed_memory()
+    amp = compute.pick_amp(options.amp, device)
     nothing = Inspection(np.ones((4096, 2), dtype=np.int64), np.zeros(4096, dtype=np.int64), {}, 1)
     found = []
     for model in options.models:
         arch, _, size_px = model.partition(":")
-        s = bench.Setting(
+        s = benchmark.Setting(
             paths=[Path()] * 4096,
             found=nothing,
             arch=arch,

@@ -22,9 +22,14 @@ from typing import Any
 import record
 import torch
 
-from grigri_fast import bench, dataset, devices, evaluating, keeper, pipeline, step
 from grigri_fast.config import TrainConfig
-from grigri_fast.training import train
+from grigri_fast.data import dataset
+from grigri_fast.evaluation import evaluator as evaluating
+from grigri_fast.pipeline import loader
+from grigri_fast.profiling import benchmark
+from grigri_fast.runtime import compute
+from grigri_fast.training import checkpointer, step
+from grigri_fast.training.trainer import train
 
 
 class Silent:
@@ -70,11 +75,11 @@ def clocks(seconds: Counter) -> Iterator[None]:
     around(step.TrainStep, "__call__", "steps")
     around(step.TrainStep, "look", "steps")
     around(evaluating, "predict_logits", "validation, with its input")
-    around(keeper.Keeper, "store", "checkpoints and figures")
-    around(keeper.Keeper, "keep_epoch", "checkpoints and figures")
-    plain = pipeline.ImageLoader.train_epoch
+    around(checkpointer.Keeper, "store", "checkpoints and figures")
+    around(checkpointer.Keeper, "keep_epoch", "checkpoints and figures")
+    plain = loader.ImageLoader.train_epoch
 
-    def waiting(self: pipeline.ImageLoader, *args: Any, **options: Any) -> Iterator[pipeline.Batch]:
+    def waiting(self: loader.ImageLoader, *args: Any, **options: Any) -> Iterator[loader.Batch]:
         batches = plain(self, *args, **options)
         if not is_begun:  # what was before the first epoch does not count
             is_begun.append(True)
@@ -88,11 +93,11 @@ def clocks(seconds: Counter) -> Iterator[None]:
                 return
             yield batch
 
-    pipeline.ImageLoader.train_epoch = waiting
+    loader.ImageLoader.train_epoch = waiting
     try:
         yield
     finally:
-        pipeline.ImageLoader.train_epoch = plain
+        loader.ImageLoader.train_epoch = plain
         for owner, name, before in kept:
             setattr(owner, name, before)
 
@@ -106,11 +111,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=pipeline.usable_threads())
+    parser.add_argument("--threads", type=int, default=loader.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    device = devices.pick_device("auto")
-    amp = devices.pick_amp("auto", device)
+    device = compute.pick_device("auto")
+    amp = compute.pick_amp("auto", device)
     about = record.environment(device, amp)
     seconds: Counter = Counter()
     watch = Silent()
@@ -138,7 +143,7 @@ def main() -> None:
     print(f"overhead (neither steps, nor validation, nor waiting): {overhead:.1%}")
 
     data = dataset.load(options.data)
-    s = bench.setting_of(
+    s = benchmark.setting_of(
         data.paths[:2000],
         options.threads,
         arch=options.arch,
@@ -147,10 +152,10 @@ def main() -> None:
         amp=amp,
     )
     on_gpu = device.type == "cuda"
-    ways = [bench.train_way(s), bench.step_way(s), bench.usual_train_way(s, amp=on_gpu)]
-    ends, steps, usual = bench.in_turns(ways, options.repeats)
+    ways = [benchmark.train_way(s), benchmark.step_way(s), benchmark.usual_train_way(s, amp=on_gpu)]
+    ends, steps, usual = benchmark.in_turns(ways, options.repeats)
     print(record.table([ends, steps, usual], usual))
-    print("end to end / step only: {:.3f} ({:.3f}-{:.3f})".format(*bench.ratio(ends, steps)))
+    print("end to end / step only: {:.3f} ({:.3f}-{:.3f})".format(*benchmark.ratio(ends, steps)))
     record.write(
         options.out,
         {
@@ -162,12 +167,12 @@ def main() -> None:
             "epochs": watch.rows,
             "overhead_share": overhead,
             "waiting_share": seconds["waiting for input"] / total_s,
-            "end_to_end_to_step": bench.ratio(ends, steps),
+            "end_to_end_to_step": benchmark.ratio(ends, steps),
             "results": record.raw([ends, steps, usual]),
         },
     )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(pipeline.usable_threads())
+    torch.set_num_threads(loader.usable_threads())
     main()

@@ -95,8 +95,9 @@ def whole_texts() -> dict[str, list[bytes]]:
     import safetensors.torch
     import torch
 
-    from grigri_fast import checkpoint, models
     from grigri_fast.config import TrainConfig, write_toml
+    from grigri_fast.models import factory
+    from grigri_fast.runs import checkpoint
 
     rows = "".join(f"{i}.jpg,{i % 2},{i % 3 // 2},0\n" for i in range(9))
     labels = "".join(f"{i}.jpg,{'|'.join(['cat', 'é dog'][: i % 3])}\n" for i in range(9))
@@ -108,7 +109,7 @@ def whole_texts() -> dict[str, list[bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x"
         info = checkpoint.ModelInfo("simple", 16, ["cat", "dog"])
-        checkpoint.save(path, models.build("simple", 2, 16), info)
+        checkpoint.save(path, factory.build("simple", 2, 16), info)
         model = path.read_bytes()
     return {
         "csv": [b"image,cat,dog,sky\n" + rows.encode(), b"image,labels\n" + labels.encode()],
@@ -222,7 +223,7 @@ def text_input(number: int, seed: int) -> tuple[str, bytes]:
 
 def check_images(numbers: range, seed: int, folder: Path) -> Counter:
     """Put images through the check; return how often what was said."""
-    from grigri_fast import inspection
+    from grigri_fast.pipeline import check as inspection
 
     said: Counter = Counter()
     ended_by = inspection._Child.ended_by
@@ -285,19 +286,19 @@ def check_texts(numbers: range, seed: int, folder: Path) -> Counter:
 def _read_checkpoint(file: Path) -> None:
     import torch
 
-    from grigri_fast import checkpoint
+    from grigri_fast.runs import checkpoint
 
     checkpoint.load(file, torch.device("cpu"))
 
 
 def _read_weights(file: Path) -> None:
-    from grigri_fast import models
+    from grigri_fast.models import factory
 
-    models.read_state(file)
+    factory.read_state(file)
 
 
 def _read_labels(file: Path) -> None:
-    from grigri_fast import dataset
+    from grigri_fast.data import dataset
 
     dataset.load(file.parent.parent if file.parent.name == "annotations" else file)
 
@@ -309,7 +310,7 @@ def _read_config(file: Path) -> None:
 
 
 def _read_split(file: Path) -> None:
-    from grigri_fast import dataset, split
+    from grigri_fast.data import dataset, split
 
     names = [f"{i}.jpg" for i in range(9)]
     paths = [Path(name) for name in names]

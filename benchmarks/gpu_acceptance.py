@@ -72,10 +72,10 @@ def versions(place: Place) -> dict[str, Any]:
     import record
     import torch
 
-    from grigri_fast import devices, memory
+    from grigri_fast.runtime import compute, memory
 
-    device = devices.pick_device("auto")
-    found = record.environment(device, devices.pick_amp("auto", device))
+    device = compute.pick_device("auto")
+    found = record.environment(device, compute.pick_amp("auto", device))
     found["opencv"] = cv2.__version__
     found["memory_measured"] = memory.Meter(device).how
     if place.on_gpu:
@@ -98,12 +98,14 @@ def decoding(place: Place) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from grigri_fast import devices, inspection, pipeline
+    from grigri_fast.pipeline import check
+    from grigri_fast.pipeline import loader as pipeline
+    from grigri_fast.runtime import compute
 
-    device = devices.pick_device("auto")
+    device = compute.pick_device("auto")
     data = load(place)
     paths = data.paths[: place.sized(3000, 40)]
-    found = inspection.inspect(paths, threads=pipeline.usable_threads())
+    found = check.inspect(paths, threads=pipeline.usable_threads())
     rows = np.flatnonzero(found.crc32_N >= 0)
 
     def loader(where: torch.device) -> pipeline.ImageLoader:
@@ -138,15 +140,15 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
 
     def part(place: Place) -> dict[str, Any]:
         from grigri_fast import config as configs
-        from grigri_fast import profiling
-        from grigri_fast.plan import Plan
+        from grigri_fast.profiling import profiler
+        from grigri_fast.training.plan import Plan
 
         limit = place.sized(2000, 24)
         options = place.options(arch=arch, memory_limit=LIMIT, limit=limit, name=f"memory-{arch}")
         result, environment, summary = trained(options)
         config = configs.read_toml(result.folder / "config.toml")
         plan = environment["memory"]["plan"]
-        estimated = profiling.estimate(
+        estimated = profiler.estimate(
             configs.resolve(configs.TrainConfig(**config)), Plan(**plan), 14, config["amp"]
         )
         peak = summary["peak_memory_bytes"]
@@ -168,19 +170,22 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
 
 def profile(place: Place) -> dict[str, Any]:
     """Where memory and time of a training step of resnet34 at 224 px go."""
-    from grigri_fast import bench, devices, figures, pipeline, profiling
     from grigri_fast.config import TrainConfig, resolve
-    from grigri_fast.memory import Budget
-    from grigri_fast.plan import Plan
+    from grigri_fast.pipeline import loader as pipeline
+    from grigri_fast.profiling import benchmark, profiler
+    from grigri_fast.reporting import plots
+    from grigri_fast.runtime import compute
+    from grigri_fast.runtime.memory import Budget
+    from grigri_fast.training.plan import Plan
 
-    device = devices.pick_device("auto")
+    device = compute.pick_device("auto")
     options = place.options(arch="resnet34")
     size_px, batch_size = options["size"], options["batch_size"]
-    amp = devices.pick_amp("auto", device)
+    amp = compute.pick_amp("auto", device)
     config = resolve(TrainConfig(data="-", arch="resnet34", size=size_px, batch_size=batch_size))
     plan = Plan(batch_size, batch_size)
     with Budget(device) as budget:
-        s = bench.setting_of(
+        s = benchmark.setting_of(
             load(place).paths[: place.sized(1024, 24)],
             pipeline.usable_threads(),
             arch="resnet34",
@@ -189,11 +194,11 @@ def profile(place: Place) -> dict[str, Any]:
             device=device,
             amp=amp,
         )
-        found = profiling.measure(s, config, plan, budget, place.work, snapshot=place.on_gpu)
+        found = profiler.measure(s, config, plan, budget, place.work, snapshot=place.on_gpu)
     account = found.training.account
-    png = figures.memory(account.series, account.phases, f"resnet34, {plan.in_words()}, {amp}")
+    png = plots.memory(account.series, account.phases, f"resnet34, {plan.in_words()}, {amp}")
     (place.out / "memory.png").write_bytes(png)
-    estimated = profiling.estimate(config, plan, s.num_classes, amp)
+    estimated = profiler.estimate(config, plan, s.num_classes, amp)
     return {**found.to_json(), "estimate": estimated.to_json()}
 
 
@@ -295,20 +300,22 @@ def flat(place: Place) -> dict[str, Any]:
     """Memory over 2,000 steps, of the host and of the device."""
     import bench_long
 
-    from grigri_fast import bench, devices, memory, pipeline
+    from grigri_fast.pipeline import loader as pipeline
+    from grigri_fast.profiling import benchmark
+    from grigri_fast.runtime import compute, memory
 
-    device = devices.pick_device("auto")
+    device = compute.pick_device("auto")
     with memory.Budget(device) as budget:
-        s = bench.setting_of(
+        s = benchmark.setting_of(
             load(place).paths[: place.sized(3200, 24)],
             pipeline.usable_threads(),
             arch="resnet18",
             size_px=place.sized(128, 32),
             batch_size=place.sized(32, 4),
             device=device,
-            amp=devices.pick_amp("auto", device),
+            amp=compute.pick_amp("auto", device),
         )
-        way = bench.train_way(s, num_steps=place.sized(100, 2))
+        way = benchmark.train_way(s, num_steps=place.sized(100, 2))
         seen = []
         for _ in range(20):
             way.run()
@@ -368,7 +375,7 @@ def require(holds: bool, text: str) -> None:
 
 def load(place: Place) -> Any:
     """Return the data set."""
-    from grigri_fast import dataset
+    from grigri_fast.data import dataset
 
     return dataset.load(place.data)
 
@@ -378,7 +385,7 @@ def trained(options: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any
     from bench_train import Silent
 
     from grigri_fast.config import TrainConfig
-    from grigri_fast.training import train
+    from grigri_fast.training.trainer import train
 
     class Watch(Silent):
         def note(self, text: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from grigri_fast.bench import Setting, Way
+from grigri_fast.profiling.benchmark import Setting, Way
 
 
 def ways(s: Setting) -> list[Way]:

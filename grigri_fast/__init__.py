@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import evaluate, load, predict, train
+    from .cli.api import evaluate, load, predict, train
     from .config import TrainConfig
     from .errors import GrigriError, Interrupted
-    from .evaluating import RunEvaluation
-    from .predicting import Classifier, Prediction
-    from .training import Result
-    from .watcher import Quiet, Watcher
+    from .evaluation.evaluator import RunEvaluation
+    from .inference.predictor import Classifier, Prediction
+    from .training.callbacks import Quiet, Watcher
+    from .training.trainer import Result
 
 _HOME = {
-    "api": ("evaluate", "load", "predict", "train"),
+    "cli.api": ("evaluate", "load", "predict", "train"),
     "config": ("TrainConfig",),
     "errors": ("GrigriError", "Interrupted"),
-    "evaluating": ("RunEvaluation",),
-    "predicting": ("Classifier", "Prediction"),
-    "training": ("Result",),
-    "watcher": ("Quiet", "Watcher"),
+    "evaluation.evaluator": ("RunEvaluation",),
+    "inference.predictor": ("Classifier", "Prediction"),
+    "training.trainer": ("Result",),
+    "training.callbacks": ("Quiet", "Watcher"),
 }
 
 __all__ = [

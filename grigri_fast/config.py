@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from . import files, imagefile
 from .errors import GrigriError
+from .pipeline import image_file
+from .runtime import files
 
 AUTO = 0  # what --batch-size auto is in a config
 
@@ -90,7 +91,7 @@ class TrainConfig:
         "Data",
     )
     strict: bool = option(False, "Stop at the first image that cannot be used.", "Data")
-    max_pixels: int = option(imagefile.MAX_PIXELS, "Larger images are refused unread.", "Data")
+    max_pixels: int = option(image_file.MAX_PIXELS, "Larger images are refused unread.", "Data")
 
     arch: str = option(
         "resnet34",

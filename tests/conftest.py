@@ -10,8 +10,8 @@ os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.
 import pytest
 from small_set import write_photos
 
-from grigri_fast import pipeline
-from grigri_fast.cli import main
+from grigri_fast.cli.main import main
+from grigri_fast.pipeline import loader
 
 # A shell that runs tests in the background has Ctrl-C ignored, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch) -> None:
     """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""
-    monkeypatch.setattr(pipeline, "usable_threads", lambda: 1)
+    monkeypatch.setattr(loader, "usable_threads", lambda: 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

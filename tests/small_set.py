@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from grigri_fast.decode import Checker
+from grigri_fast.pipeline.decode import Checker
 
 CLASSES = ("cat", "dog", "sky")
 

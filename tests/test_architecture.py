@@ -161,7 +161,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c) or "main")
 def test_help_loads_nothing_heavy_and_gives_an_example(command: list[str]) -> None:
     code = (
-        "import sys; from grigri_fast.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from grigri_fast.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'torchvision', 'nvidia', 'cv2', 'numpy', 'matplotlib', 'sklearn'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )

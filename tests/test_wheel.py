@@ -38,7 +38,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 def test_it_holds_the_package_and_nothing_else(wheel) -> None:
     folder = f"grigri_fast-{__version__}.dist-info"
     ours = {name for name in wheel.namelist() if not name.startswith(f"{folder}/")}
-    modules = {f"grigri_fast/{path.name}" for path in (ROOT / "grigri_fast").glob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "grigri_fast").rglob("*.py")}
     assert ours == modules | {"grigri_fast/py.typed"}
     about = {name.removeprefix(f"{folder}/") for name in wheel.namelist()} - ours
     wanted = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt"}

@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from grigri_fast import devices, keeper, models, optim
-from grigri_fast.augment import Augmentation
 from grigri_fast.config import TrainConfig, memory_size, resolve
-from grigri_fast.inspection import inspect
-from grigri_fast.losses import LOSSES
-from grigri_fast.pipeline import CachePlan, ImageLoader
-from grigri_fast.step import TrainStep
+from grigri_fast.models import factory
+from grigri_fast.pipeline.check import inspect
+from grigri_fast.pipeline.loader import CachePlan, ImageLoader
+from grigri_fast.runtime import compute
+from grigri_fast.training import checkpointer, optim
+from grigri_fast.training.augment import Augmentation
+from grigri_fast.training.losses import LOSSES
+from grigri_fast.training.step import TrainStep
 
 
 def loader_on(device: torch.device, paths: list[Path], size_px: int, **options) -> ImageLoader:
@@ -93,7 +95,7 @@ def test_the_cuda_graph_makes_the_steps_that_eager_makes(
 ) -> None:
     """Rates that change, a smaller batch and a step that is not finite included."""
     torch.manual_seed(0)
-    first = models.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
+    first = factory.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
     rng = torch.Generator(device=cuda).manual_seed(0)
     config = resolve(TrainConfig(data="-", optimizer=optimizer, lr=0.01))
     seen = []
@@ -131,16 +133,16 @@ def test_the_cuda_graph_makes_the_steps_that_eager_makes(
 @pytest.mark.parametrize("amp", ["auto", "fp32", "fp16", "bf16"])
 def test_training_steps_under_amp_lower_the_loss(cuda: torch.device, amp: str) -> None:
     torch.manual_seed(0)
-    amp = devices.pick_amp(amp, cuda)
-    model = models.build("resnet18", 3, 64).to(cuda, memory_format=torch.channels_last)
+    amp = compute.pick_amp(amp, cuda)
+    model = factory.build("resnet18", 3, 64).to(cuda, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     scaler = torch.amp.GradScaler("cuda", enabled=amp == "fp16")
     images_NHWC = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8, device=cuda)
     targets_NC = (torch.rand(16, 3, device=cuda) < 0.5).float()
     losses = []
     for _ in range(20):
-        with devices.autocast(cuda, amp):
-            inputs_NCHW = models.normalise(images_NHWC)
+        with compute.autocast(cuda, amp):
+            inputs_NCHW = factory.normalise(images_NHWC)
             logits_NC = model(inputs_NCHW)
         assert inputs_NCHW.is_contiguous(memory_format=torch.channels_last)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits_NC.float(), targets_NC)
@@ -153,7 +155,7 @@ def test_training_steps_under_amp_lower_the_loss(cuda: torch.device, amp: str) -
 
 
 def test_a_graph_is_captured_from_the_default_stream_too(cuda: torch.device) -> None:
-    model = models.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
+    model = factory.build("resnet18", 3, 32).to(cuda, memory_format=torch.channels_last).train()
     optimizer = optim.make_optimizer(resolve(TrainConfig(data="-")), model.parameters())
     scaler = torch.amp.GradScaler("cuda", enabled=False)
     step = TrainStep(model, optimizer, scaler, LOSSES["bce"], device=cuda, amp="bf16", batch_size=8)
@@ -228,7 +230,7 @@ def test_what_is_drawn_is_the_same_on_the_gpu(cuda: torch.device) -> None:
 def test_a_stopped_run_goes_on_on_the_gpu(
     cuda: torch.device, cli, photos: Path, tmp_path, monkeypatch
 ) -> None:
-    is_due, steps = keeper.Keeper.is_due, []
+    is_due, steps = checkpointer.Keeper.is_due, []
 
     def stopping(self) -> bool:
         steps.append(1)
@@ -237,7 +239,7 @@ def test_a_stopped_run_goes_on_on_the_gpu(
             time.sleep(0.1)
         return is_due(self)
 
-    monkeypatch.setattr(keeper.Keeper, "is_due", stopping)
+    monkeypatch.setattr(checkpointer.Keeper, "is_due", stopping)
     for amp in ("bf16", "fp16"):
         steps.clear()
         options = [*SMALL, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]

@@ -1,0 +1,1 @@
+"""A data set in, what is wrong with its images and labels out."""

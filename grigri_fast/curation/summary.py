@@ -1,0 +1,115 @@
+"""What a data set holds: the numbers behind ``data check``, and small looks at its images."""
+
+import contextlib
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..data.dataset import Dataset
+from ..pipeline import check
+from ..pipeline.loader import Batch, ImageLoader
+from ..training.quarantine import without
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What decoding every image of a data set showed.
+
+    Attributes:
+        count_C: images with each class's label.
+        labels_per_image: how many images have how many labels, by number of labels.
+        sizes: how many good images have each (height, width), the commonest first.
+        num_grayscale: good images with a single channel.
+        duplicates: groups of images whose decoded pixels are equal, as lists of paths.
+        bad: reason by path, for each file that cannot be used.
+    """
+
+    count_C: NDArray[np.int64]
+    labels_per_image: dict[int, int]
+    sizes: list[tuple[tuple[int, int], int]]
+    num_grayscale: int
+    duplicates: list[list[Path]]
+    bad: dict[Path, str]
+
+
+def survey(
+    data: Dataset,
+    *,
+    threads: int,
+    max_pixels: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Survey:
+    """Decode every image once and return what was seen."""
+    found = check.inspect(
+        data.paths,
+        threads=threads,
+        max_pixels=max_pixels,
+        digests=True,
+        on_progress=lambda done: on_progress(done, len(data)),
+    )
+    same_pixels: dict[str, list[Path]] = defaultdict(list)
+    for i, digest in sorted(found.digests.items()):
+        same_pixels[digest].append(data.paths[i])
+    good = [i for i in range(len(data)) if i not in found.bad]
+    sizes = Counter(tuple(map(int, found.sizes_HW[i])) for i in good)
+    labels = Counter(data.targets_NC.sum(1).astype(int).tolist())
+    return Survey(
+        count_C=data.targets_NC.sum(0).astype(np.int64),
+        labels_per_image=dict(sorted(labels.items())),
+        sizes=sizes.most_common(),
+        num_grayscale=sum(_is_grayscale(data.paths[i]) for i in good),
+        duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
+        bad={data.paths[i]: reason for i, reason in found.bad.items()},
+    )
+
+
+def small_looks(
+    paths: Sequence[Path],
+    rows_N: NDArray[np.intp],
+    *,
+    size_px: int,
+    threads: int,
+    max_pixels: int,
+) -> tuple[check.Inspection, Iterator[Batch]]:
+    """Check some files; return what was found, and the good ones whole, squeezed to ``size_px``.
+
+    They are read by the loader, on the CPU, so a file that has gone or changed its content since
+    the check is not decoded but in a batch's ``dropped``.
+    """
+    found = check.inspect(paths, rows_N, threads=threads, max_pixels=max_pixels)
+
+    def batches() -> Iterator[Batch]:
+        good_N = without(rows_N, found.bad)
+        if not len(good_N):
+            return
+        loader = ImageLoader(
+            paths,
+            found,
+            size_px=size_px,
+            batch_size=32,
+            device=torch.device("cpu"),
+            threads=threads,
+        )
+        try:
+            yield from loader.eval_epoch(good_N)
+        finally:
+            loader.close()
+
+    return found, batches()
+
+
+def _is_grayscale(path: Path) -> bool:
+    """Return whether a file that can be decoded stores a single channel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd headers
+        refusals = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+        with contextlib.suppress(*refusals), Image.open(path) as image:
+            return image.mode in ("1", "L", "LA", "I", "I;16", "F")
+    return False

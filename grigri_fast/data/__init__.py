@@ -1,0 +1,1 @@
+"""Files and labels in, a data set and its split out."""

@@ -1,0 +1,506 @@
+"""Public data: MIRFLICKR-25k, downloaded and laid out as ``train`` reads it.
+
+25,000 photographs from Flickr with Creative Commons licences, and their annotations (Huiskes and
+Lew, "The MIR Flickr Retrieval Evaluation", 2008): https://press.liacs.nl/mirflickr
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from PIL import Image, ImageOps
+
+from ..errors import GrigriError, Interrupted
+from ..runtime import files
+from . import download
+
+SITE = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
+IMAGES, ANNOTATIONS = "mirflickr25k.zip", "mirflickr25k_annotations_v080.zip"
+# Published beside the images' archive. Of the annotations no checksum is published.
+MD5 = {IMAGES: "a23d0a8564ee84cda5622a6c2f947785"}
+CLASSES = (
+    *("baby", "bird", "car", "clouds", "dog", "female", "flower"),
+    *("male", "night", "people", "portrait", "river", "sea", "tree"),
+)
+PROVENANCE = "provenance.json"
+
+_QUALITY = 95  # of JPEG
+_MAX_TEXT_BYTES = 2**20  # of an annotation file; 25,000 numbers are 150 kB
+_MAX_IMAGE_BYTES = 64 * 2**20  # of an image file; Flickr's of 500 px are below 1 MB
+_MAX_IMAGE_PIXELS = 50_000_000
+_MAX_SKIPPED = 0.05  # share of the images that may be damaged
+_BLOCK_BYTES = 4096  # of a file system
+# To estimate what will be written, before the archive is there.
+_NUM_IMAGES = 25_000
+
+
+class Watcher(Protocol):
+    """Who is told how far it is."""
+
+    def note(self, text: str) -> None:
+        """A line worth reading."""
+
+    def downloading(self, name: str, done: int, total: int | None) -> None:
+        """So many bytes of a file have arrived."""
+
+    def converting(self, done: int, total: int) -> None:
+        """So many images are written."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that is here.
+
+    Attributes:
+        name: what it is called at its source.
+        path: the file.
+        origin: where it comes from; a file's name where it was here before.
+        sha256, md5: what was seen.
+    """
+
+    name: str
+    path: Path
+    origin: download.Origin
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What has been made.
+
+    Attributes:
+        folder: ``images/``, ``annotations/`` and ``provenance.json``.
+        num_images: how many there are.
+        num_labels: images with the label, by class.
+        skipped: reason by name, of images that could not be used.
+    """
+
+    folder: Path
+    num_images: int
+    num_labels: dict[str, int]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def fetch(
+    folder: Path,
+    *,
+    size_px: int,
+    sources: Sequence[str] = (),
+    sha256: Mapping[str, str] | None = None,
+    keep: bool = False,
+    threads: int,
+    watch: Watcher,
+) -> Fetched:
+    """Make ``folder``, whole or not at all, from the two archives.
+
+    Args:
+        folder: to be made: ``images/im<N>.jpg`` and ``annotations/<class>.txt`` (a line N means
+            image N has the label), from the "relevant" annotations of the 14 classes.
+        size_px: side of the images, cut to a square around the centre; 0: as they are.
+        sources: folders or addresses that hold both archives, or archives themselves; what they do
+            not hold comes from Leiden.
+        sha256: what an archive must have, by its name.
+        keep: keep the archives that were downloaded, in ``<folder>.downloads``.
+        threads: CPU threads.
+        watch: who is told.
+
+    Raises:
+        GrigriError: if something is missing, wrong, or too large. What was downloaded is kept, but
+            for an archive that is wrong.
+        Interrupted: likewise, when a signal has ended it.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise GrigriError(f"{folder} is there already; choose another folder")
+    places = places_of(sources)
+    downloads = folder.with_name(f"{folder.name}.downloads")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if any(isinstance(place, str) for place in places.values()):
+                downloads.mkdir(exist_ok=True)
+                stack.callback(_remove_if_empty, downloads)
+                stack.enter_context(_locked(downloads))
+            # The small one first: what is wrong with it is known before the large one is asked for.
+            archives = {}
+            for name in (ANNOTATIONS, IMAGES):
+                archives[name] = _archive(
+                    name, places[name], downloads, size_px, dict(sha256 or {}), watch
+                )
+            fetched = _unpacked(archives, folder, size_px, threads, watch)
+            if downloads.is_dir() and not keep:
+                for name in archives:
+                    download.remove(downloads / name)
+                _remove_if_empty(downloads)
+    except OSError as e:
+        raise GrigriError(f"{e.filename or folder}: {e.strerror or e}") from e
+    return fetched
+
+
+# ------------------------------------------------------------------------------- the archives
+
+
+def places_of(sources: Sequence[str]) -> dict[str, Path | str]:
+    """Return where each archive is: a file, or an address.
+
+    Raises:
+        GrigriError: if a source is nothing of the kind, or two hold the same archive.
+    """
+    places: dict[str, Path | str] = {}
+    for source in sources:
+        for name, place in _held_by(source).items():
+            if name in places:
+                raise GrigriError(f"--from {source}: {name} is named by another --from, too")
+            places[name] = place
+    return {name: places.get(name, f"{SITE}/{name}") for name in (IMAGES, ANNOTATIONS)}
+
+
+def _held_by(source: str) -> dict[str, Path | str]:
+    scheme = urlsplit(source).scheme
+    if scheme in ("http", "https"):
+        name = urlsplit(source).path.rpartition("/")[2]
+        if name in (IMAGES, ANNOTATIONS):
+            return {name: source}
+        if name.endswith(".zip"):
+            raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
+        return {name: f"{source.rstrip('/')}/{name}" for name in (IMAGES, ANNOTATIONS)}
+    if "://" in source:
+        raise GrigriError(f"--from {source}: only http, https and files are read")
+    path = Path(source)
+    if path.is_dir():
+        missing = [name for name in (IMAGES, ANNOTATIONS) if not (path / name).is_file()]
+        if missing:
+            raise GrigriError(f"--from {source}: there is no {' and no '.join(missing)} in it")
+        return {name: path / name for name in (IMAGES, ANNOTATIONS)}
+    if not path.is_file():
+        raise GrigriError(f"--from {source}: no such file or folder")
+    if path.name not in (IMAGES, ANNOTATIONS):
+        raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
+    return {path.name: path}
+
+
+def _archive(
+    name: str,
+    place: Path | str,
+    downloads: Path,
+    size_px: int,
+    sha256: dict[str, str],
+    watch: Watcher,
+) -> Archive:
+    """Return an archive whose checksum is right; one that is downloaded and wrong is removed."""
+    if isinstance(place, str):
+        path = downloads / name
+        origin = _downloaded(place, path, size_px, watch)
+    else:
+        path, origin = place, download.Origin(place.name, num_bytes=place.stat().st_size)
+    found = Archive(name, path, origin, *_checksums(path))
+    wrong = ""
+    if name in sha256 and found.sha256 != sha256[name].lower():
+        wrong = f"its SHA-256 is {found.sha256}, not {sha256[name].lower()} as --sha256 says"
+    elif name not in sha256 and name in MD5 and found.md5 != MD5[name]:
+        wrong = f"its MD5 is {found.md5}, not {MD5[name]} as published"
+        if not (isinstance(place, str) and place.startswith(SITE)):
+            watch.note(f"{name}: {wrong}; --from names it, so it is used all the same")
+            wrong = ""
+    wrong = wrong or _zip_fault(path)
+    if wrong and isinstance(place, str):
+        download.remove(path)
+        raise GrigriError(f"{place}: {wrong}; the download has been removed")
+    if wrong:
+        raise GrigriError(f"{path}: {wrong}")
+    return found
+
+
+def _zip_fault(path: Path) -> str:
+    """Return why a file is not an archive that can be read, or ""."""
+    try:
+        zipfile.ZipFile(path).close()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
+        return f"not a zip archive that can be read: {e}"
+    return ""
+
+
+def _downloaded(url: str, path: Path, size_px: int, watch: Watcher) -> download.Origin:
+    def require(to_come: int, in_all: int) -> None:
+        made = _estimated(size_px, in_all) if path.name == IMAGES else 0
+        what = f"the rest of {path.name} and what is made of it"
+        download.require_room(path.parent, to_come + made, what)
+
+    try:
+        return download.download(
+            url,
+            path,
+            require=require,
+            on_progress=lambda done, total: watch.downloading(path.name, done, total),
+            say=watch.note,
+        )
+    except (KeyboardInterrupt, Interrupted) as e:
+        signum = e.signum if isinstance(e, Interrupted) else signal.SIGINT
+        raise Interrupted(signum, "the same command goes on with the download") from e
+
+
+def _estimated(size_px: int, archive_bytes: int) -> int:
+    """Return how much the images will take, about: JPEGs of quality 95 are a byte per pixel."""
+    if not size_px:
+        return archive_bytes
+    return min(archive_bytes, _NUM_IMAGES * (size_px**2 + _BLOCK_BYTES))
+
+
+def _checksums(path: Path) -> tuple[str, str]:
+    """Return a file's SHA-256 and MD5, in one reading."""
+    sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            for checksum in sums:
+                checksum.update(piece)
+    return sums[0].hexdigest(), sums[1].hexdigest()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only process that downloads into a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GrigriError(f"{folder}: another process is downloading into it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# -------------------------------------------------------------------------------- what is made
+
+
+def _unpacked(
+    archives: Mapping[str, Archive], folder: Path, size_px: int, threads: int, watch: Watcher
+) -> Fetched:
+    """Write everything beside ``folder``, and give it that name in one step."""
+    with contextlib.ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(zipfile.ZipFile(archive.path))
+            for name, archive in archives.items()
+        }
+        numbers = _labels(opened[ANNOTATIONS], archives[ANNOTATIONS].path)
+        members = _members(opened[IMAGES], archives[IMAGES].path, r"im(\d{1,9})\.jpg")
+        if not members:
+            raise GrigriError(f"{archives[IMAGES].path}: there is no im1.jpg, im2.jpg, ... in it")
+        parent = folder.absolute().parent
+        num_bytes = sum(
+            _BLOCK_BYTES + min(m.file_size, size_px**2 if size_px else m.file_size)
+            for m in members.values()
+        )
+        download.require_room(parent, num_bytes, f"{len(members):,} images")
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+        try:
+            (unfinished / "images").mkdir()
+            skipped = _convert_all(
+                opened[IMAGES], members, unfinished / "images", size_px, threads, watch
+            )
+            for number in sorted(set().union(*numbers.values()) - members.keys(), key=int):
+                skipped[f"im{number}.jpg"] = "labelled, but not in the archive"
+            good = {n for n in members if f"im{n}.jpg" not in skipped}
+            if len(skipped) > _MAX_SKIPPED * (len(good) + len(skipped)):
+                name, reason = next(iter(skipped.items()))
+                raise GrigriError(
+                    f"{archives[IMAGES].path}: {len(skipped):,} of"
+                    f" {len(good) + len(skipped):,} images cannot"
+                    f" be used, such as {name}: {reason}"
+                )
+            fetched = Fetched(
+                folder, len(good), {c: len(numbers[c] & good) for c in CLASSES}, skipped
+            )
+            _write_texts(unfinished, {c: numbers[c] & good for c in CLASSES})
+            _write_provenance(unfinished, archives, fetched, size_px)
+            unfinished.chmod(0o755)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return fetched
+
+
+def _members(archive: zipfile.ZipFile, path: Path, pattern: str) -> dict[str, zipfile.ZipInfo]:
+    """Return the members whose file name fits, by the group in the pattern.
+
+    Members are only ever read, and what is written gets a name of our own, so nothing in an
+    archive can leave the folder. One with a member that tries to is not the archive it claims to
+    be.
+
+    Raises:
+        GrigriError: if a member tries to, or two of those that fit are of the same name.
+    """
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        parts = member.filename.split("/")
+        if ".." in parts or not parts[0] or "\\" in member.filename or ":" in parts[0]:
+            raise GrigriError(f"{path}: refused, its member {member.filename!r} leaves the folder")
+        fits = re.fullmatch(pattern, parts[-1], re.ASCII)
+        if not fits:
+            continue
+        key = fits[1].lstrip("0") or "0" if fits[1].isdigit() else fits[1]
+        if key in found:
+            raise GrigriError(f"{path}: {member.filename} and {found[key].filename} are the same")
+        found[key] = member
+    return found
+
+
+def _labels(archive: zipfile.ZipFile, path: Path) -> dict[str, set[str]]:
+    """Return the numbers of the images with each class's label, by the relevant annotations."""
+    members = _members(archive, path, r"(\w+)_r1\.txt")
+    missing = [f"{name}_r1.txt" for name in CLASSES if name not in members]
+    if missing:
+        raise GrigriError(f"{path}: there is no {', '.join(missing)} in it")
+    numbers = {}
+    for name in CLASSES:
+        where = f"{path}: {members[name].filename}"
+        text = _content(archive, members[name], _MAX_TEXT_BYTES)
+        if isinstance(text, str):
+            raise GrigriError(f"{where}: {text}")
+        words = text.split()
+        odd = next((word for word in words if not re.fullmatch(rb"0{0,9}[1-9]\d{0,8}", word)), None)
+        if odd is not None:
+            raise GrigriError(f"{where}: expected image numbers, not {odd[:40]!r}")
+        numbers[name] = {str(int(word)) for word in words}
+    return numbers
+
+
+def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes | str:
+    """Return a member's bytes, or what is wrong with it.
+
+    zipfile reads no more than the size that a member declares, and compares its checksum, so a
+    bomb is refused by what it declares or cut off there.
+    """
+    if member.file_size > max_bytes:
+        return f"claims {member.file_size:,} bytes, more than the {max_bytes:,} that are read"
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
+        return f"damaged in the archive: {e}"
+
+
+def _convert_all(
+    archive: zipfile.ZipFile,
+    members: Mapping[str, zipfile.ZipInfo],
+    folder: Path,
+    size_px: int,
+    threads: int,
+    watch: Watcher,
+) -> dict[str, str]:
+    """Write all images; return the reason by name of those that could not be."""
+    numbers = sorted(members, key=int)
+    skipped: dict[str, str] = {}
+
+    def convert(number: str) -> str:
+        content = _content(archive, members[number], _MAX_IMAGE_BYTES)
+        made = content if isinstance(content, str) else square(content, size_px)
+        if isinstance(made, str):
+            return made
+        (folder / f"im{number}.jpg").write_bytes(made)
+        return ""
+
+    # Decoding and scaling release the interpreter's lock, so threads are enough.
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="grigri-fetch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd headers
+            for done, (number, reason) in enumerate(
+                zip(numbers, pool.map(convert, numbers), strict=True), start=1
+            ):
+                if reason:
+                    skipped[f"im{number}.jpg"] = reason
+                watch.converting(done, len(numbers))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return skipped
+
+
+def square(content: bytes, size_px: int) -> bytes | str:
+    """Return a JPEG, upright, cut to a square around its centre and scaled; or what is wrong.
+
+    Grayscale stays grayscale. With ``size_px`` 0 it is returned as it is, if it can be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if image.width * image.height > _MAX_IMAGE_PIXELS:
+                return f"{image.width:,} x {image.height:,} pixels are too many"
+            image.load()
+            if not size_px:
+                return content
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode not in ("L", "RGB"):
+                upright = upright.convert("RGB")
+            fitted = ImageOps.fit(upright, (size_px, size_px), Image.Resampling.LANCZOS)
+            out = io.BytesIO()
+            fitted.save(out, "JPEG", quality=_QUALITY)
+            return out.getvalue()
+    except Exception as e:  # a damaged file makes Pillow raise nearly anything
+        return f"cannot be decoded: {e}"
+
+
+def _write_texts(folder: Path, numbers: Mapping[str, set[str]]) -> None:
+    (folder / "annotations").mkdir()
+    for name, having in numbers.items():
+        text = "".join(f"{number}\n" for number in sorted(having, key=int))
+        (folder / "annotations" / f"{name}.txt").write_text(text)
+
+
+def _write_provenance(
+    folder: Path, archives: Mapping[str, Archive], fetched: Fetched, size_px: int
+) -> None:
+    """Write down what the folder was made from, so that it can be told from another one."""
+    content: dict[str, Any] = {
+        "dataset": "MIRFLICKR-25k (Huiskes and Lew, 2008), relevant annotations of 14 classes",
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "size_px": size_px or "as they are",
+        "num_images": fetched.num_images,
+        "num_labels": fetched.num_labels,
+        "skipped": fetched.skipped,
+        "archives": [
+            {"name": a.name, **asdict(a.origin), "sha256": a.sha256, "md5": a.md5}
+            for a in archives.values()
+        ],
+        "licences": "Creative Commons, per photograph: see meta/license in mirflickr25k.zip",
+    }
+    files.write_atomic(folder / PROVENANCE, json.dumps(content, indent=2) + "\n")
+
+
+def parse_sha256(words: Sequence[str]) -> dict[str, str]:
+    """Return checksums by archive from words like ``mirflickr25k.zip=<64 hex digits>``.
+
+    Raises:
+        ValueError: if one is not of that form.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, digits = word.partition("=")
+        if name not in (IMAGES, ANNOTATIONS):
+            raise ValueError(f"{word!r} must begin with {IMAGES}= or {ANNOTATIONS}=")
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+            raise ValueError(f"{name}={digits[:80]}: a SHA-256 has 64 hex digits")
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        found[name] = digits
+    return found

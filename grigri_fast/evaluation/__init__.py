@@ -1,0 +1,1 @@
+"""Probabilities and targets in, thresholds and scores with intervals out."""

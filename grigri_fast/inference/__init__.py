@@ -1,0 +1,1 @@
+"""A run and images in, probabilities or an exported file out."""

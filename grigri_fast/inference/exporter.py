@@ -1,0 +1,388 @@
+"""A run as one file for other programs: from photographs as numbers to probabilities.
+
+What is in the file is the whole way: normalisation, the network, the mean of image and mirror image
+where the run asks for it, the sigmoid. No file is written before it was compared with PyTorch.
+
+Shapes: N images of a batch, C classes. The input ``images`` is uint8 RGB (N, size, size, 3), the
+output ``probabilities`` float32 (N, C). What else is to be known is JSON: in an ONNX file the entry
+``grigri-fast`` of its metadata, in a pt2 file the extra file ``grigri-fast.json``.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import __version__
+from ..config import TrainConfig, read_toml
+from ..data import dataset, split
+from ..errors import GrigriError
+from ..evaluation import evaluator
+from ..evaluation.evaluator import Forward
+from ..models import factory
+from ..pipeline import affine, image_file
+from ..pipeline.check import inspect
+from ..pipeline.loader import ImageLoader
+from ..runs import checkpoint, run_folder
+from ..runs.checkpoint import ModelInfo
+from ..runtime import files
+from ..training import autobatch
+from ..training.quarantine import without
+
+FormatName = Literal["onnx", "pt2"]
+KEY = "grigri-fast"
+INPUT, OUTPUT = "images", "probabilities"
+MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
+
+_FORMAT = "grigri-fast export 1"
+_NAME = "model"  # of the file in the run folder
+_NUM_CHECKED = 64
+_CHECKED_AT_ONCE = 8
+_MOST_BYTES = 2**31 - 1  # of an ONNX file: it is one protobuf message
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# The file's SHA-256, taken while these digits are zeros.
+_CHECKSUM = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and how it was checked.
+
+    Attributes:
+        path: the file.
+        info: what the model is.
+        runtime: what ran the file, in words.
+        images: which images it was checked on, in words.
+        batch_sizes: in which batches.
+        difference: the largest of the probabilities from PyTorch's.
+    """
+
+    path: Path
+    info: ModelInfo
+    runtime: str
+    images: str
+    batch_sizes: list[int]
+    difference: float
+
+
+def export(
+    folder: Path,
+    *,
+    format: FormatName = "onnx",
+    out: Path | None = None,
+    which: str = "last",
+    threads: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Write a run's checkpoint as one file, if it computes what PyTorch computes.
+
+    Args:
+        folder: the run folder.
+        format: ``onnx``, or ``pt2`` (what ``torch.export.save`` writes).
+        out: the file, by default ``model.onnx`` or ``model.pt2`` in the run folder.
+        which: checkpoint ``last`` or ``best``.
+        threads: CPU threads.
+        on_progress: called with the number of stages done and that of all.
+
+    Raises:
+        GrigriError: if run and format do not go together, packages are missing, the file cannot be
+            written, or its probabilities differ by more than ``MOST_DIFFERENCE``.
+    """
+    path = evaluator.checkpoint_path(folder, which)
+    out = folder / f"{_NAME}.{format}" if out is None else out
+    _check_out(out, format)
+    if format == "onnx":
+        _require(*_ONNX_PACKAGES)
+    torch.set_num_threads(threads)
+    model, info = checkpoint.load(path, torch.device("cpu"))
+    images_NHWC, images = _images_to_check(folder, info, threads)
+    on_progress(1, 3)
+
+    content = _content(model, info, format)
+    on_progress(2, 3)
+    forward, runtime = _read_back(content, format, threads)
+    batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
+    difference = _difference(forward, model, info, batches)
+    if not difference <= MOST_DIFFERENCE:  # NaN is not, either
+        raise GrigriError(
+            f"{path}: {runtime} and PyTorch differ by {difference:.2g} in a probability, more than"
+            f" {MOST_DIFFERENCE:g}, on {images}; nothing was written"
+        )
+    files.write_atomic(out, content)
+    sizes = sorted({len(batch) for batch in batches})
+    return Exported(out, info, runtime, images, sizes, difference)
+
+
+def load_onnx(path: Path, threads: int) -> tuple[Forward, ModelInfo]:
+    """Return the function from images to probabilities that an exported file holds, and its model.
+
+    Raises:
+        GrigriError: if the file is missing, damaged, not one of :func:`export`, or ONNX Runtime is
+            not installed or too old for it.
+    """
+    try:
+        content = files.read_bytes(path, _MOST_BYTES)
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    digits = _CHECKSUM.search(content)
+    if digits is None:
+        raise GrigriError(f"{path}: not an ONNX file of grigri-fast export, or a damaged one")
+    if _sealed(content, digits.span(1)) != content:
+        raise GrigriError(
+            f"{path}: damaged, or changed by another program: its checksum does not fit its content"
+        )
+    session = _session(content, threads, path)
+    try:
+        info = _info_of(json.loads(session.get_modelmeta().custom_metadata_map[KEY]))
+    except (ValueError, TypeError, KeyError) as e:
+        raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
+    return _forward_of(session), info
+
+
+# ------------------------------------------------------------------------------ what is written
+
+
+class _WholeWay(nn.Module):
+    """Images to probabilities; ``evaluating.logits_of`` and the sigmoid as one network."""
+
+    def __init__(self, model: nn.Module, info: ModelInfo) -> None:
+        super().__init__()
+        self.model, self.flip = model, info.flip_test
+        scale, offset = factory.scale_and_offset(info.mean, info.std, torch.device("cpu"))
+        self.register_buffer("scale_311", scale)
+        self.register_buffer("offset_311", offset)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        inputs_NCHW = images.permute(0, 3, 1, 2).float() * self.scale_311 - self.offset_311
+        logits_NC = self.model(inputs_NCHW)
+        if self.flip:
+            logits_NC = (logits_NC + self.model(inputs_NCHW.flip(3))) / 2
+        return logits_NC.sigmoid()
+
+
+def metadata(info: ModelInfo) -> dict[str, Any]:
+    """Return what another program needs to know beside the numbers: all of the model's information.
+
+    And what it must do to a photograph, in words.
+    """
+    n = info.size_px
+    return {
+        "format": _FORMAT,
+        "sha256": "0" * 64,
+        "version": __version__,
+        **dataclasses.asdict(info),
+        "input": f"{INPUT}: uint8 RGB (N, {n}, {n}, 3), any N; normalisation is inside",
+        "output": f"{OUTPUT}: float32 (N, {len(info.class_names)}), in the order of class_names;"
+        " a label is given where its probability is at least its threshold",
+        "preprocessing": [
+            "Decode to 8-bit RGB, upright (EXIF orientation applied). Grayscale and palettes are"
+            " expanded, transparency is dropped, colour profiles are not applied.",
+            *affine.evaluation_in_words(n),
+            "Leave the values as they are, 0 to 255.",
+        ],
+    }
+
+
+def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
+    """Return the file's bytes."""
+    weights = [*model.parameters(), *model.buffers()]
+    if format == "onnx" and sum(tensor.nbytes for tensor in weights) > _MOST_BYTES:
+        raise GrigriError(
+            f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
+        )
+    whole = _WholeWay(model, info).eval().requires_grad_(False)
+    example = autobatch.random_images(2, info.size_px, torch.device("cpu"))
+    with _quiet():
+        program = torch.export.export(
+            whole, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
+        )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine, hundreds of them
+        if format == "pt2":
+            return _pt2_content(program, info)
+        return _onnx_content(program, info)
+
+
+def _pt2_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
+    about = {key: value for key, value in metadata(info).items() if key != "sha256"}
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={f"{KEY}.json": run_folder.to_json(about)})
+    return file.getvalue()
+
+
+def _onnx_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
+    made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+    made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
+    made.model.metadata_props[KEY] = run_folder.to_json(metadata(info))
+    content = made.model_proto.SerializeToString()
+    return _sealed(content, _CHECKSUM.search(content).span(1))
+
+
+def _sealed(content: bytes, digits: tuple[int, int]) -> bytes:
+    """Return the content with its checksum between these places."""
+    first, last = digits
+    sealed = bytearray(content)
+    sealed[first:last] = b"0" * (last - first)
+    sealed[first:last] = hashlib.sha256(sealed).hexdigest().encode()
+    return bytes(sealed)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing that the exporter says reach the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _check_out(out: Path, format: FormatName) -> None:
+    """Raise GrigriError, before the work, if the file could not be written."""
+    if out.suffix.lower() != f".{format}":
+        raise GrigriError(f"--out {out}: expected a name that ends in .{format} (see --format)")
+    if not out.parent.is_dir():
+        raise GrigriError(f"--out {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        raise GrigriError(f"--out {out}: it is a folder")
+
+
+# -------------------------------------------------------------------------------- the check
+
+
+def _images_to_check(folder: Path, info: ModelInfo, threads: int) -> tuple[torch.Tensor, str]:
+    """Return images of the run's validation part if they are there, else random ones; in words."""
+    try:
+        images_NHWC, layout = _images_of_run(folder, info.size_px, threads)
+        return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
+    except GrigriError as e:
+        images_NHWC = autobatch.random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
+        return images_NHWC, f"{_NUM_CHECKED} random images (the run's own cannot be had: {e})"
+
+
+def _images_of_run(folder: Path, size_px: int, threads: int) -> tuple[torch.Tensor, str]:
+    """Return images from all over a run's validation part, at least two, and the data in words."""
+    config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
+    if config.data is None:
+        raise GrigriError(f"{folder / run_folder.CONFIG} does not say which data")
+    labelled = dataset.load(run_folder.shown(config.data), config.images)
+    rows = split.read(folder / run_folder.SPLIT, labelled).parts["val"]
+    rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
+    found = inspect(labelled.paths, rows, threads=threads, max_pixels=image_file.MAX_PIXELS)
+    good = without(rows, found.bad)
+    if not len(good):
+        raise GrigriError("none of the validation images can be used")
+    loader = ImageLoader(
+        labelled.paths,
+        found,
+        size_px=size_px,
+        batch_size=_CHECKED_AT_ONCE,
+        device=torch.device("cpu"),
+        threads=threads,
+    )
+    images_NHWC = torch.cat([batch.images_NHWC for batch in loader.eval_epoch(good)])
+    loader.close()
+    return images_NHWC, labelled.layout
+
+
+def _difference(
+    forward: Forward, model: nn.Module, info: ModelInfo, batches: list[torch.Tensor]
+) -> float:
+    """Return the largest difference of probabilities from those that ``predict`` would give."""
+    logits = evaluator.logits_of(
+        model,
+        device=torch.device("cpu"),
+        amp="fp32",
+        mean=info.mean,
+        std=info.std,
+        flip=info.flip_test,
+    )
+    differences = [
+        np.abs(evaluator.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
+        for batch in batches
+    ]
+    return float(np.max(differences))  # unlike max(), NaN if one is
+
+
+def _read_back(content: bytes, format: FormatName, threads: int) -> tuple[Forward, str]:
+    """Return the function that the file's bytes hold, and what runs it."""
+    if format == "onnx":
+        import onnxruntime
+
+        session = _session(content, threads, "the exported file")
+        return _forward_of(session), f"ONNX Runtime {onnxruntime.__version__}"
+    with _quiet():
+        program = torch.export.load(io.BytesIO(content)).module()
+
+    @torch.inference_mode()
+    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
+        return program(images_NHWC)
+
+    return forward, "torch.export.load"
+
+
+# ------------------------------------------------------------------------------ ONNX Runtime
+
+
+def _require(*packages: str) -> None:
+    """Raise GrigriError unless the packages are installed."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise GrigriError(
+            f"ONNX needs {' and '.join(missing)}, not installed here: pip install"
+            f" {' '.join(packages)}"
+        )
+
+
+def _session(content: bytes, threads: int, source: object) -> Any:
+    """Return an ONNX Runtime session on the CPU that says nothing."""
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others work too
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # as many kinds as reasons, with nothing in common
+        raise GrigriError(
+            f"{source}: ONNX Runtime {onnxruntime.__version__} cannot read it: {str(e)[:200]}"
+        ) from e
+
+
+def _forward_of(session: Any) -> Forward:
+    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
+        (probabilities_NC,) = session.run([OUTPUT], {INPUT: images_NHWC.numpy()})
+        return torch.from_numpy(probabilities_NC)
+
+    return forward
+
+
+def _info_of(about: dict[str, Any]) -> ModelInfo:
+    if about["format"] != _FORMAT:
+        raise ValueError(f"format {about['format']!r}, expected {_FORMAT!r}")
+    names = [field.name for field in dataclasses.fields(ModelInfo)]
+    fields = {name: about[name] for name in names if name in about}
+    fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
+    return ModelInfo(**fields)

@@ -1,0 +1,588 @@
+"""From files to batches on the device.
+
+A batch is one task of one thread: read the files, decode them with DALI (which also shrinks large
+originals) into a flat buffer of pixels, and look at each image once through its map (see
+``geometry`` and ``warp``). Several such tasks run side by side and ahead of who consumes them, so
+that nothing waits for anything but the slowest part as a whole; on a CPU that is 1.3 times as fast
+as threads that share each batch (benchmarks/README.md). The same on CUDA and on a CPU: only the
+decoder's device and the code of the look differ. Training and evaluation differ only in the maps.
+
+The decoded images may be kept (the cache), in host memory or on the device: they are decoded in the
+first epoch then, and never again. A pixel is the same with and without.
+
+Labels never come here: a batch carries the row numbers of its images.
+"""
+
+import contextlib
+import ctypes
+import os
+import queue
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import Pipeline
+
+from ..errors import GrigriError
+from ..runtime import compute, files
+from . import affine, image_file, warp
+from .check import POLL_S, Inspection, inspect, patiently
+from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph, release_unused_memory
+
+CacheName = Literal["off", "ram", "device"]
+
+_AHEAD = 2  # batches that wait ready while the device works on one
+_LEAVE_S = 5.0  # how long batches that are being made are waited for when an epoch is left
+
+# The automatic cache takes at most these shares of the memory that is free, one that was asked for
+# this much of it. (Assumed.)
+_SHARE_OF_RAM = 0.5
+_SHARE_OF_DEVICE = 0.25
+_MOST_OF_IT = 0.8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images on the device.
+
+    Attributes:
+        images_NHWC: uint8 RGB (N, size_px, size_px, 3); permuted to NCHW it is channels_last.
+        rows_N: int64 row numbers of the data set (N).
+        position: how many of the epoch's batches are done when this one is.
+        dropped: reason by row, for files of this batch that have turned bad; N is smaller by them,
+            and may be 0.
+    """
+
+    images_NHWC: torch.Tensor
+    rows_N: torch.Tensor
+    position: int = 0
+    dropped: dict[int, str] = field(default_factory=dict)
+
+
+def cut(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
+    """Return ``rows`` in batches of ``batch_size``, the last one smaller if need be.
+
+    A single image left over joins the batch before it: BatchNorm cannot train on one image.
+    """
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
+
+
+def without(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArray[np.intp]]:
+    """Return the batches without the ``bad`` rows: as many of them, some smaller or empty.
+
+    A batch of which a single image is left gives it to the next one, the last to the one before.
+    """
+    bad = list(bad)
+    left = [rows[~np.isin(rows, bad)] for rows in batches]
+    for i in range(len(left)):
+        if len(left[i]) == 1:
+            before = [j for j in range(i) if len(left[j])]
+            other = i + 1 if i + 1 < len(left) else before[-1] if before else i
+            if other != i:
+                left[other], left[i] = np.concatenate([left[other], left[i]]), left[i][:0]
+    return left
+
+
+def part_of(rows: NDArray[np.intp], rank: int, size: int) -> NDArray[np.intp]:
+    """Return the part of a batch that process ``rank`` of ``size`` takes, in the batch's order.
+
+    None has a single image, of which BatchNorm has no variance; so some parts of a small batch are
+    empty, the last ones.
+    """
+    parts = np.array_split(rows, max(1, min(size, len(rows) // 2)))
+    return parts[rank] if rank < len(parts) else rows[:0]
+
+
+def usable_threads() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+# --------------------------------------------------------------------------------- the cache
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """Where decoded images are kept, how many bytes of them there are, and how many of those fit.
+
+    ``capacity`` may be less than ``needed``: the images beyond are decoded in every epoch.
+    """
+
+    place: CacheName
+    needed: int
+    capacity: int
+
+    def in_words(self) -> str:
+        """Return what to tell the user."""
+        if self.place == "off":
+            return "cache: off, images are decoded in every epoch"
+        share = "" if self.capacity == self.needed else f" of {self.needed / 2**20:,.0f}"
+        where = "the GPU's memory" if self.place == "device" else "memory"
+        return f"cache: {self.capacity / 2**20:,.0f}{share} MiB of decoded images in {where}"
+
+
+def plan_cache(
+    name: str,
+    found: Inspection,
+    size_px: int,
+    device: torch.device,
+    most: int | None = None,
+    num_processes: int = 1,
+) -> CachePlan:
+    """Return where to keep decoded images: what ``auto`` means here, or what was asked.
+
+    ``auto``: on a GPU if they take at most a quarter of its free memory, else in host memory, as
+    many as half of what is free there can hold. ``most`` bytes may be taken of the memory that
+    ``--memory-limit`` is about: a GPU's, or on a CPU that of the process. ``num_processes`` share
+    the host's memory.
+
+    Raises:
+        GrigriError: for ``device`` on a CPU.
+    """
+    on_gpu = device.type == "cuda"
+    if name == "device" and not on_gpu:
+        raise GrigriError("--cache device means a GPU's memory; on a CPU use --cache ram")
+    good = found.crc32_N >= 0
+    needed = int(affine.working_sizes(found.sizes_HW[good], size_px).prod(1).sum()) * 3
+    if name == "off":
+        return CachePlan("off", needed, 0)
+    if name == "auto":
+        name = "ram"
+        if on_gpu and needed <= min(
+            _SHARE_OF_DEVICE * compute.free_bytes(device), needed if most is None else most
+        ):
+            name = "device"
+        share = _SHARE_OF_RAM if name == "ram" else _SHARE_OF_DEVICE
+    else:
+        share = _MOST_OF_IT
+    free_bytes = compute.free_bytes(device if name == "device" else torch.device("cpu"))
+    if name == "ram":
+        share /= num_processes
+    capacity = min(needed, int(share * free_bytes))
+    if most is not None and (name == "device" or not on_gpu):
+        capacity = min(capacity, max(0, most))
+    return CachePlan(name, needed, capacity)
+
+
+class _Cache:
+    """Pixels of decoded images, one image behind the other in the order in which they come."""
+
+    def __init__(self, num_images: int, plan: CachePlan, device: torch.device) -> None:
+        place = device if plan.place == "device" else torch.device("cpu")
+        if place.type == "cpu":  # NumPy asks for huge pages, which are faster to fill
+            self.pixels = torch.from_numpy(np.empty(plan.capacity, dtype=np.uint8))
+        else:
+            self.pixels = torch.empty(plan.capacity, dtype=torch.uint8, device=place)
+        self.pixels = self.pixels[: plan.capacity // 3 * 3].view(-1, 3)
+        self.first_N = np.full(num_images, -1, dtype=np.int64)  # where an image begins, -1: nowhere
+        self._lock = threading.Lock()
+        self._num_used = 0
+
+    def reserve(self, num_pixels: int) -> int | None:
+        """Return where so many pixels may be put, None if there is no room left."""
+        with self._lock:
+            if self._num_used + num_pixels > len(self.pixels):
+                return None
+            self._num_used += num_pixels
+            return self._num_used - num_pixels
+
+
+# -------------------------------------------------------------------------------- the loader
+
+
+class ImageLoader:
+    """Reads, decodes and warps images in background threads, ahead of who consumes them.
+
+    Every byte that is decoded is one that :func:`inspect` has checked: a file that is gone, or
+    whose content is another one by now, is dropped from its batch and named there; the others
+    are unharmed.
+
+    Args:
+        paths: image files; row i is ``paths[i]``.
+        found: what :func:`inspect` said of them.
+        size_px: side of the square output, the largest where an epoch has another one.
+        batch_size: images in a batch (a batch may hold a few more, see :func:`cut`), over all
+            processes.
+        device: where batches end up.
+        threads: CPU threads for reading, decoding and warping.
+        cache: what :func:`plan_cache` returns; without it nothing is kept.
+        rank, num_ranks: of several processes that share each batch of a training epoch, which one
+            this is; see :func:`part_of`.
+        host_warp: warp with OpenCV instead of on the device; by default on a CPU.
+        give_up: asked before each batch and while waiting for it; if it returns True, the epoch
+            ends early.
+        on_slow: told what is waited for, when there have been no images for a while.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        found: Inspection,
+        *,
+        size_px: int,
+        batch_size: int,
+        device: torch.device,
+        threads: int,
+        cache: CachePlan | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
+        host_warp: bool | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+        on_slow: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        on_gpu = device.type == "cuda"
+        self._paths, self._crc32_N = paths, found.crc32_N
+        self._sizes_HW = affine.working_sizes(found.sizes_HW, size_px)
+        self._num_pixels_N = found.sizes_HW.prod(1)  # as they are decoded
+        self._size_px, self._max_pixels = size_px, found.max_pixels
+        self._device, self._batch_size = device, batch_size
+        self._rank, self._num_ranks = rank, num_ranks
+        self._give_up, self._on_slow = give_up, on_slow
+        self._reading: set[Path] = set()
+        self._shrink = bool((self._sizes_HW != found.sizes_HW).any())
+        self._host_warp = not on_gpu if host_warp is None else host_warp
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        # On a CPU every thread decodes a batch of its own. On a GPU one decoder uses all threads
+        # and memory once, while another thread reads the next batch's files.
+        num_decoders, self._num_tasks = (1, 2) if on_gpu else (threads, threads)
+        self._group_pixels = GROUP_PIXELS // num_decoders
+        self._pool = ThreadPoolExecutor(self._num_tasks, thread_name_prefix="grigri-image")
+        self._decoders: queue.Queue[Pipeline] = queue.Queue()
+        for _ in range(num_decoders):
+            graph = image_graph(
+                device="gpu" if on_gpu else "cpu",
+                shrink=self._shrink,
+                batch_size=GROUP_FILES,
+                num_threads=threads // num_decoders,
+                device_id=(device.index or 0) if on_gpu else None,
+                prefetch_queue_depth=1,
+                exec_async=False,
+                exec_pipelined=False,
+            )
+            graph.build()
+            self._decoders.put(graph)
+        self._cache = None
+        if cache is not None and cache.place != "off":
+            with self._on_stream():
+                self._cache = _Cache(len(paths), cache, device)
+
+    @property
+    def num_at_once(self) -> int:
+        """Images that are read, decoded or waiting at the same time."""
+        return (self._num_tasks + _AHEAD) * self._own_batch_size
+
+    @property
+    def _own_batch_size(self) -> int:
+        return -(-self._batch_size // self._num_ranks)
+
+    def train_epoch(
+        self,
+        rows: NDArray[np.intp],
+        *,
+        seed: int,
+        epoch: int,
+        augment: bool,
+        bad: Iterable[int] = (),
+        first: int = 0,
+        size_px: int | None = None,
+        least_area: float = affine.LEAST_AREA,
+        max_angle_deg: float = affine.MAX_ANGLE_DEG,
+    ) -> Iterator[Batch]:
+        """Yield every row once, in an order and with maps that seed and epoch decide.
+
+        With several processes, their parts of each batch together are that batch, and each of them
+        yields as many, of which some may be empty.
+
+        Args:
+            rows: the rows of the training part.
+            seed, epoch: decide the order of all rows and the pixels of each, nothing else does.
+            augment: random maps; otherwise those of evaluation.
+            bad: rows that are left out; the others keep their place and their pixels.
+            first: batches that were done before (``Batch.position``).
+            size_px: side of the output, by default the loader's.
+            least_area, max_angle_deg: of the random maps.
+        """
+        size_px = size_px or self._size_px
+        order = affine.epoch_rng(seed, epoch, "order").permutation(rows)
+        if augment:
+            rng = affine.epoch_rng(seed, epoch, "maps")
+            maps = affine.random_maps(rng, self._sizes_HW, size_px, least_area, max_angle_deg)
+        else:
+            maps = affine.whole_image_maps(self._sizes_HW, size_px)
+        batches = without(cut(order, self._batch_size)[first:], bad)
+        todo = [
+            (first + i, part_of(rows, self._rank, self._num_ranks))
+            for i, rows in enumerate(batches, 1)
+            if len(rows)
+        ]
+        return self._run_ahead(todo, maps, size_px, first + len(batches), min_images=2)
+
+    def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
+        """Yield every row exactly once, in order, whole images without randomness.
+
+        ``size_px``: side of the output, by default the loader's.
+        """
+        size_px = size_px or self._size_px
+        maps = affine.whole_image_maps(self._sizes_HW, size_px)
+        todo = list(enumerate(cut(rows, self._own_batch_size), 1))
+        return self._run_ahead(todo, maps, size_px, len(todo), min_images=1)
+
+    def close(self) -> None:
+        """Free the decoders, the threads and the cache."""
+        self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
+        self._cache = None
+        self._decoders = queue.Queue()
+        if self._device.type == "cuda":
+            release_unused_memory()
+
+    def _run_ahead(
+        self,
+        numbered: list[tuple[int, NDArray[np.intp]]],
+        maps: NDArray[np.float32],
+        size_px: int,
+        last: int,
+        min_images: int,
+    ) -> Iterator[Batch]:
+        """Yield the batches in order while threads make the next ones; closing ends the making.
+
+        Args:
+            numbered: position and rows of each batch.
+            maps: of all rows of the data set.
+            size_px: side of the output.
+            last: position of the epoch's end.
+            min_images: a batch with fewer joins the next one.
+        """
+        todo = iter(numbered)
+        coming: deque[Future[Batch]] = deque()
+        waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
+        left: Batch | None = None  # too small: it joins the next one
+        try:
+            while True:
+                for position, rows in todo:
+                    coming.append(
+                        self._pool.submit(self._make, rows, maps[rows], size_px, position)
+                    )
+                    if len(coming) == self._num_tasks + _AHEAD:
+                        break
+                if not coming or self._give_up():
+                    return
+                first_one = coming[0]
+                batch = patiently(
+                    lambda done=first_one: done.result(timeout=POLL_S),
+                    lambda: self._reading,
+                    **waiting,
+                )
+                if batch is None:
+                    return
+                coming.popleft()
+                if self._stream is not None:
+                    batch.images_NHWC.record_stream(torch.cuda.current_stream(self._device))
+                    batch.rows_N.record_stream(torch.cuda.current_stream(self._device))
+                if left is not None:
+                    batch, left = _joined(left, batch), None
+                if not coming:  # what no batch has been made of is done with the last one
+                    batch = replace(batch, position=last)
+                elif self._num_ranks > 1 and min_images > 1:  # all of them yield as many
+                    if 0 < len(batch.rows_N) < min_images:
+                        left, batch = replace(batch, dropped={}), emptied(batch)
+                elif len(batch.rows_N) < min_images:
+                    left = batch
+                    continue
+                yield batch
+        finally:
+            for future in coming:
+                future.cancel()
+            wait(coming, _LEAVE_S)  # one that hangs is left behind
+
+    def _make(
+        self, rows: NDArray[np.intp], maps: NDArray[np.float32], size_px: int, position: int
+    ) -> Batch:
+        """Return the batch of those rows that can be used."""
+        views, dropped = self._pixels(rows)
+        good = np.array([row in views for row in rows.tolist()], dtype=bool)
+        rows, maps = rows[good], maps[good]
+        look = self._look_on_host if self._host_warp else self._look_on_device
+        images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps, size_px)
+        return Batch(images_NHWC, self._to_device(rows), position, dropped)
+
+    # ---------------------------------------------------------------------- reading, decoding
+
+    def _pixels(self, rows: NDArray[np.intp]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+        """Return by row the decoded pixels, uint8 RGB (P, 3), or why a file is bad."""
+        views: dict[int, torch.Tensor] = {}
+        if self._cache is not None:
+            firsts, sizes = self._cache.first_N[rows], self._sizes_HW[rows].prod(1)
+            for row, first, size in zip(
+                rows.tolist(), firsts.tolist(), sizes.tolist(), strict=True
+            ):
+                if first >= 0:
+                    views[row] = self._cache.pixels[first : first + size]
+        contents = {row: self._read(row) for row in rows.tolist() if row not in views}
+        dropped = {row: c for row, c in contents.items() if isinstance(c, str)}
+        new = [row for row in contents if row not in dropped]
+        weights = self._num_pixels_N[new].tolist()
+        for group in groups_of(new, weights, self._group_pixels):
+            views |= self._decode(group, contents, dropped)
+        return views, dropped
+
+    def _read(self, row: int) -> NDArray[np.uint8] | str:
+        """Return a file's bytes if they are those that were checked, else why they are not."""
+        path = self._paths[row]
+        self._reading.add(path)
+        try:
+            content = files.read_bytes(path, image_file.max_bytes(self._max_pixels))
+        except GrigriError as e:
+            return str(e)
+        finally:
+            self._reading.discard(path)
+        if zlib.crc32(content) != self._crc32_N[row]:
+            return "its content has changed since it was checked"
+        return np.frombuffer(content, dtype=np.uint8)
+
+    def _decode(
+        self, rows: list[int], contents: dict[int, NDArray[np.uint8]], dropped: dict[int, str]
+    ) -> dict[int, torch.Tensor]:
+        """Return the pixels of a group; files that are bad after all go to ``dropped``."""
+        decoder = self._decoders.get()
+        try:
+            images = self._run_graph(decoder, rows, [contents[row] for row in rows])
+            return self._taken(images, rows)
+        except RuntimeError:
+            bad = self._to_blame(decoder, rows, contents)
+            if not bad:
+                raise
+        finally:
+            self._decoders.put(decoder)
+        dropped |= bad
+        good = [row for row in rows if row not in bad]
+        return self._decode(good, contents, dropped) if good else {}
+
+    def _run_graph(self, decoder: Pipeline, rows: list[int], encoded: list[NDArray[np.uint8]]):
+        """Return DALI's list of the decoded images, which is valid until the next call.
+
+        Raises:
+            RuntimeError: if one of them cannot be decoded.
+        """
+        sizes_HW = self._sizes_HW[rows]
+        decoder.feed_input("encoded", encoded)
+        if self._shrink:
+            decoder.feed_input("shrunk_HW", sizes_HW.astype(np.float32))
+        (images,) = decoder.run()
+        if ([shape[:2] for shape in images.shape()] != sizes_HW).any():
+            raise RuntimeError("decoded to another size than when it was checked")
+        return images
+
+    def _taken(self, images, rows: list[int]) -> dict[int, torch.Tensor]:
+        """Return the pixels in PyTorch's memory, out of DALI's, which is used again; keep them."""
+        num_pixels = self._sizes_HW[rows].prod(1)
+        total = int(num_pixels.sum())
+        first = self._cache.reserve(total) if self._cache is not None else None
+        place = None if first is None else self._cache.pixels[first : first + total]
+        with self._on_stream():
+            if place is not None and place.device.type == self._device.type:
+                pixels_P3 = place
+            else:
+                pixels_P3 = torch.empty((total, 3), dtype=torch.uint8, device=self._device)
+            to = ctypes.c_void_p(pixels_P3.data_ptr())
+            if self._stream is None:
+                images.copy_to_external(to)
+            else:
+                on = ctypes.c_void_p(self._stream.cuda_stream)
+                images.copy_to_external(to, on, non_blocking=True)
+                self._stream.synchronize()  # a thread of the loader waits, not the step
+        if place is not None:
+            if place is not pixels_P3:
+                place.copy_(pixels_P3)
+            self._cache.first_N[rows] = first + np.cumsum(num_pixels) - num_pixels
+        return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))
+
+    def _to_blame(
+        self, decoder: Pipeline, rows: list[int], contents: dict[int, NDArray[np.uint8]]
+    ) -> dict[int, str]:
+        """Return the files that a failed group is to be blamed on, if it is not all of them.
+
+        They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
+        that can do less than the one on the CPU.
+        """
+        numbers = np.array(rows, dtype=np.intp)
+        options = {"threads": 1, "max_pixels": self._max_pixels, "remembered": False}
+        bad = dict(inspect(self._paths, numbers, **options).bad)
+        if bad:
+            return bad
+        for row in rows:
+            try:
+                self._run_graph(decoder, [row], [contents[row]])
+            except RuntimeError:
+                bad[row] = f"cannot be decoded on {self._device.type}"
+        return bad if len(bad) < len(rows) else {}
+
+    # -------------------------------------------------------------------------------- warping
+
+    def _look_on_host(
+        self,
+        rows: NDArray[np.intp],
+        views: list[torch.Tensor],
+        maps: NDArray[np.float32],
+        size_px: int,
+    ) -> torch.Tensor:
+        """Return the output images (N, size_px, size_px, 3)."""
+        images_NHWC = np.empty((len(rows), size_px, size_px, 3), dtype=np.uint8)
+        sizes = self._sizes_HW[rows].tolist()
+        images = [v.numpy().reshape(*size, 3) for v, size in zip(views, sizes, strict=True)]
+        warp.on_host(images, maps, images_NHWC)
+        return torch.from_numpy(images_NHWC)
+
+    def _look_on_device(
+        self,
+        rows: NDArray[np.intp],
+        views: list[torch.Tensor],
+        maps: NDArray[np.float32],
+        size_px: int,
+    ) -> torch.Tensor:
+        """Return the output images (N, size_px, size_px, 3) on the device."""
+        if not len(rows):
+            shape = (0, size_px, size_px, 3)
+            return torch.empty(shape, dtype=torch.uint8, device=self._device)
+        sizes_HW = self._sizes_HW[rows]
+        firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
+        with self._on_stream():
+            pixels_P3 = torch.cat([view.to(self._device) for view in views])
+            on_device = [self._to_device(array) for array in (firsts, sizes_HW, maps)]
+            images_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(maps), size_px)
+            if self._stream is not None:
+                self._stream.synchronize()  # a thread of the loader waits, not the step
+        return images_NHWC
+
+    def _to_device(self, array: NDArray) -> torch.Tensor:
+        with self._on_stream():
+            return torch.from_numpy(array).to(self._device)
+
+    def _on_stream(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the loader's work is given to the GPU, if there is one."""
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def emptied(batch: Batch) -> Batch:
+    """Return a batch without its images."""
+    return replace(batch, images_NHWC=batch.images_NHWC[:0], rows_N=batch.rows_N[:0])
+
+
+def _joined(a: Batch, b: Batch) -> Batch:
+    """Return two batches as one."""
+    return Batch(
+        torch.cat([a.images_NHWC, b.images_NHWC]),
+        torch.cat([a.rows_N, b.rows_N]),
+        b.position,
+        a.dropped | b.dropped,
+    )

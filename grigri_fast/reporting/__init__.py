@@ -1,0 +1,1 @@
+"""Scores and runs in, figures and HTML pages out."""

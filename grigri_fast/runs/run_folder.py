@@ -1,0 +1,232 @@
+"""The run folder: its name, its files, and who may train in it."""
+
+import contextlib
+import csv
+import fcntl
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..runtime import files
+from ..errors import GrigriError
+
+CONFIG, SPLIT, RESULTS = "config.toml", "split.json", "results.csv"
+SUMMARY, ENVIRONMENT, CURVES = "summary.json", "environment.json", "curves.png"
+DATA, QUARANTINE = "data.json", "quarantine.csv"
+BEST, LAST = "best.safetensors", "last.safetensors"
+TEST_LOOKS = "test-looks.csv"
+RESUME, PREVIOUS = "resume.safetensors", "resume-previous.safetensors"
+# What is drawn of results.csv: a panel's name, and its columns without train_ and val_.
+PANELS = (
+    ("Loss", "loss"),
+    ("Micro-F1 at 0.5", "micro_f1"),
+    ("Subset accuracy at 0.5", "subset_accuracy"),
+)
+_WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
+
+_PACKAGES = (
+    "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
+    " numpy scipy scikit-learn scikit-multilearn safetensors matplotlib pillow typer rich"
+)
+
+
+def create_folder(parent: str | Path, name: str) -> Path:
+    """Make and return ``parent/name``, or ``name-2``, ``name-3``, ... if that is taken.
+
+    ``mkdir`` itself decides who gets a name, so two runs started at once never share a folder.
+
+    Raises:
+        GrigriError: if it cannot be written there.
+    """
+    parent = Path(parent)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            return folder
+    except OSError as e:
+        raise GrigriError(f"--out {parent}: cannot make a run folder: {e.strerror or e}") from e
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that trains in a run folder; the system ends the lock with the process.
+
+    Raises:
+        GrigriError: if another one does.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as e:
+        raise GrigriError(f"{folder}: {e.strerror or e}") from e
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GrigriError(f"{folder}: another process is training in this folder") from None
+        except OSError:  # a file system without locks
+            pass
+        files.remove_unfinished(folder, [*_WRITTEN, BEST, LAST, RESUME])
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def to_json(content: Any) -> str:
+    """Return ``content`` as JSON text; NaN, which JSON does not have, becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, atomically."""
+    files.write_atomic(path, to_json(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in one of a run folder's JSON files; an empty one if there is no file.
+
+    Raises:
+        GrigriError: if it cannot be read, or holds no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(files.read_text(path))
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    except (ValueError, RecursionError) as e:
+        raise GrigriError(f"{path}: not valid JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise GrigriError(f"{path}: not written by grigri-fast")
+    return content
+
+
+def read_results(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a ``results.csv``, numbers as numbers; none if there is no file.
+
+    Raises:
+        GrigriError: if it cannot be read, or lacks what is drawn of it.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = csv.DictReader(io.StringIO(files.read_text(path)))
+        history = [{k: int(v) if k == "epoch" else float(v) for k, v in r.items()} for r in rows]
+        _ = [
+            row[f"{part}_{key}"]
+            for row in history
+            for _, key in PANELS
+            for part in ("train", "val")
+        ]
+        return history
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the CSV text of rows that share their keys."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def shown(path: str | Path) -> Path:
+    """Return a path as a person would name it: relative if it is below the current folder."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def require(folder: Path) -> None:
+    """Raise GrigriError unless ``folder`` is a run folder."""
+    if not folder.exists():
+        raise GrigriError(f"{folder}: no such run folder")
+    if not (folder / CONFIG).is_file():
+        raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")
+
+
+def environment(device: torch.device, amp: str) -> dict[str, Any]:
+    """Return what a result depends on besides config and data: versions and hardware."""
+    versions = {}
+    for package in _PACKAGES.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    found: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["grigri-fast", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "device": str(device),
+        "amp": amp,
+        "cpu": cpu_name(),
+        "cpu_threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["gpu"] = properties.name
+        found["gpu_memory_bytes"] = properties.total_memory
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's environment record with ``now`` added to its list ``resumed``."""
+    try:
+        record = json.loads(files.read_text(folder / ENVIRONMENT))
+        return record | {"resumed": [*record.get("resumed", []), now]}
+    except (GrigriError, ValueError, AttributeError, TypeError):
+        return now
+
+
+def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
+    """Write down that the test part was scored; return how often it has been.
+
+    What is chosen by the scores of a test part is tuned on it, so each look is on record. A folder
+    that cannot be written to keeps no record.
+    """
+    look = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    look |= {"checkpoint": checkpoint, "threshold": threshold}
+    before: list[dict[str, Any]] = []
+    with contextlib.suppress(GrigriError):
+        before = list(csv.DictReader(io.StringIO(files.read_text(folder / TEST_LOOKS))))
+    looks = [*({k: row.get(k, "") for k in look} for row in before), look]
+    with contextlib.suppress(GrigriError):
+        files.write_atomic(folder / TEST_LOOKS, to_csv(looks))
+    return len(looks)
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,1 @@
+"""What the program stands on: files, devices, memory, processes and signals."""

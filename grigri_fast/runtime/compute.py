@@ -1,0 +1,123 @@
+"""Which device to use, and in which number format."""
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+
+from ..errors import GrigriError
+
+# From glibc's malloc.h and Linux' mman.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
+_HUGE_PAGE = 2 * 2**20
+_CGROUP = Path("/sys/fs/cgroup")  # version 2, seen from inside a container
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that ``auto``, ``cuda`` or ``cpu`` means here.
+
+    Raises:
+        GrigriError: for ``cuda`` where there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise GrigriError("--device cuda: no usable CUDA GPU here (does nvidia-smi see one?)")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def pick_amp(name: str, device: torch.device) -> str:
+    """Return ``fp32``, ``fp16`` or ``bf16``: what ``auto`` means on the device, or what was asked.
+
+    ``auto`` on CUDA: bf16 from Ampere on, fp16 on Volta and Turing, but fp32 on the GTX 16xx, whose
+    fp16 gives NaN (pytorch 77955), and on anything older. On a CPU: bf16 where the processor has
+    instructions for it (measured: 1.5-2.6x for resnet18 on AMX, benchmarks/README.md), else fp32.
+
+    Raises:
+        GrigriError: for fp16 on a CPU.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise GrigriError("--amp fp16 is for GPUs; on a CPU use bf16 or fp32")
+    if name != "auto":
+        return name
+    if device.type == "cpu":
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if has_bf16 else "fp32"
+    major, _ = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return "bf16"
+    return "fp16" if major == 7 and "GTX 16" not in torch.cuda.get_device_name(device) else "fp32"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device, or this machine (a container, a job), has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo").read_text()
+    free = next(int(x.split()[1]) * 1024 for x in info.splitlines() if x.startswith("MemAvailable"))
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # without a limit it says "max"
+        limit = int((_CGROUP / "memory.max").read_text())
+        stat = (_CGROUP / "memory.stat").read_text()
+        cached = next(
+            int(x.split()[1]) for x in stat.splitlines() if x.startswith("inactive_file ")
+        )
+        used = int((_CGROUP / "memory.current").read_text()) - cached
+        free = min(free, limit - used)
+    return max(0, free)
+
+
+def keep_freed_memory() -> None:
+    """Let memory that is freed stay with this process, in huge pages, for the steps to come.
+
+    glibc gives large blocks back to the system at once, so a step on a CPU, whose activations are
+    large blocks, would wait for the system to zero them again, page by page: a fifth of the time of
+    a step (benchmarks/README.md). PyTorch has no allocator of its own on a CPU. Does nothing where
+    there is no glibc. To be called from the main thread, whose heap it is about.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)  # whose end is never given back
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    num_bytes = free_bytes(torch.device("cpu")) // 2
+    place = libc.malloc(num_bytes)  # takes addresses, not memory, until it is written to
+    if place:
+        first = -(-place // _HUGE_PAGE) * _HUGE_PAGE
+        length = max(0, place + num_bytes - first) // _HUGE_PAGE * _HUGE_PAGE
+        libc.madvise(first, length, _MADV_HUGEPAGE)
+        libc.free(place)
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
+    """Return the context that runs a forward pass in a number format."""
+    if amp == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[amp])
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came after, says that memory has run out."""
+    while error is not None:
+        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+        kinds = (torch.OutOfMemoryError, MemoryError)
+        if isinstance(error, kinds) or "allocate memory" in str(error):
+            return True
+        error = error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(advice: str) -> Iterator[None]:
+    """Turn PyTorch's errors about memory, on any device, into one line with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+        raise GrigriError(f"out of memory: {advice}") from e

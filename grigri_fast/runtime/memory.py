@@ -1,0 +1,191 @@
+"""How much memory this process takes where it computes, and a limit that is watched.
+
+On a GPU everything counts that the process puts there: the CUDA context, DALI's pools, PyTorch's
+allocator, CUDA graphs, kept images; so it is asked of the driver (NVML), not of PyTorch. On a CPU
+it is the process's own memory: its resident anonymous pages, without files that are mapped.
+"""
+
+import contextlib
+import ctypes
+import gc
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ..errors import BetweenStepsError
+
+_SAMPLED_EVERY_S = 0.05
+# Of a limit, what a trial does not foresee: on a GPU a kernel that is loaded later (assumed), on a
+# CPU the C library's heap, whose size differed by 8 % between equal runs.
+_HEADROOM = {"cuda": 0.05, "cpu": 0.1}
+
+
+def in_words(num_bytes: float) -> str:
+    """Return 1.50 GiB or 312 MiB."""
+    if abs(num_bytes) >= 2**30:
+        return f"{num_bytes / 2**30:.2f} GiB"
+    return f"{num_bytes / 2**20:.0f} MiB"
+
+
+class Meter:
+    """Tells how many bytes this process has on a device.
+
+    To be made before anything is put on the device: where the driver does not tell processes
+    apart (in containers, under WDDM), what is in use by then counts as others'.
+
+    Attributes:
+        device: what is measured.
+        how: how it is measured, in words.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cpu":
+            self.how = "resident anonymous memory of the process"
+            return
+        self._nvml, self._handle, self._others = _nvml_of(device)
+        if self._nvml is None:
+            self.how = "CUDA: all that is in use on the GPU, by whomever (NVML does not answer)"
+            return
+        torch.zeros(1, device=device)  # makes the context, without which no process is listed
+        if self._of_process() is not None:
+            self.how = "NVML: this process"
+        else:
+            self.how = "NVML: the GPU since the start of this process"
+
+    def used(self) -> int:
+        """Return the bytes that are taken now."""
+        if self.device.type == "cpu":
+            return _anonymous_bytes()
+        of_process = self._of_process()
+        return self._in_use() - self._others if of_process is None else of_process
+
+    def _in_use(self) -> int:
+        if self._nvml is None:
+            free, total = torch.cuda.mem_get_info(self.device)
+            return total - free
+        return self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used
+
+    def _of_process(self) -> int | None:
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle):
+                if process.pid == os.getpid():
+                    return process.usedGpuMemory  # None where the driver does not tell
+        return None
+
+
+def _nvml_of(device: torch.device) -> tuple[Any, Any, int]:
+    """Return NVML's Python module, its handle of a GPU, and the bytes in use there by now.
+
+    Without NVML (no module, no library, no rights) they are None, None and 0.
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        # Before PyTorch is asked which of them it is (CUDA numbers them otherwise), since that may
+        # put something there.
+        used = [pynvml.nvmlDeviceGetMemoryInfo(handle).used for handle in handles]
+        uuids = [pynvml.nvmlDeviceGetUUID(handle).removeprefix("GPU-") for handle in handles]
+        i = uuids.index(str(torch.cuda.get_device_properties(device).uuid))
+        return pynvml, handles[i], used[i]
+    except Exception:  # there are as many kinds as there are reasons
+        return None, None, 0
+
+
+def _anonymous_bytes() -> int:
+    """Return the resident memory of this process that is not a mapped file."""
+    kib = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(("RssAnon:", "RssShmem:")):
+            kib += int(line.split()[1])
+    return kib * 1024
+
+
+class Budget:
+    """A meter that is read again and again by a thread of its own, with or without a limit.
+
+    Args:
+        device: what is measured; see :class:`Meter` for when to make one.
+        limit: in bytes, None for none.
+
+    Attributes:
+        meter: what is read.
+        limit: as given.
+        peak: the most that was seen, in bytes.
+    """
+
+    def __init__(self, device: torch.device, limit: int | None = None) -> None:
+        self.meter, self.limit = Meter(device), limit
+        self.peak = self.meter.used()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="memory")
+        self._thread.start()
+
+    def __enter__(self) -> "Budget":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def usable(self) -> int:
+        """The limit less some headroom: what may be planned with."""
+        return int((1 - _HEADROOM[self.meter.device.type]) * self.limit)
+
+    def look(self) -> int:
+        """Return the bytes that are taken now, and count them."""
+        used = self.meter.used()
+        self.peak = max(self.peak, used)
+        return used
+
+    def start_again(self) -> None:
+        """Forget the peak."""
+        self.peak = self.meter.used()
+
+    def require_held(self) -> None:
+        """Raise BetweenStepsError if more than the limit has been seen; costs nothing."""
+        if self.limit is not None and self.peak > self.limit:
+            raise BetweenStepsError(
+                f"--memory-limit {in_words(self.limit)}: {in_words(self.peak)} were in use"
+                f" ({self.meter.how}); give a higher limit, or a smaller --batch-size or --size"
+            )
+
+    def cap_torch(self) -> None:
+        """Let PyTorch's allocator on a GPU fail rather than take more than is left of the limit."""
+        if self.limit is None or self.meter.device.type != "cuda":
+            return
+        device = self.meter.device
+        others = self.look() - torch.cuda.memory_reserved(device)
+        left = self.usable - others
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, left / total)), device)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLED_EVERY_S):
+            self.look()
+
+
+def give_back(device: torch.device) -> None:
+    """Give the memory that PyTorch and the C library keep for later back to the system."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

@@ -1,0 +1,174 @@
+"""What is done to a batch on the device before a step: colour, erasing, blending, smoothing.
+
+Geometry is not here: a crop, flip or rotation is part of the one look at each image (``geometry``).
+What is drawn depends on seed, epoch and row (colour, erasing) or batch (blending) alone, so that a
+resumed run goes on with the same numbers.
+
+Shapes: N images, C classes, S = their side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..config import TrainConfig
+from ..models import factory
+from ..pipeline import affine
+
+_LUMA = (0.299, 0.587, 0.114)  # of RGB, as in ITU-R BT.601 and torchvision
+# Random erasing (Zhong et al. 2017, arXiv 1708.04896): area and aspect of the rectangle.
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_ASPECT = (0.3, 3.3)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the images of a batch are blended with their neighbours.
+
+    Attributes:
+        share: of an image's own in the blend, for mixup; None for cutmix.
+        box: (top, left, bottom, right) of what cutmix takes from the neighbour, as shares of the
+            side.
+    """
+
+    share: float | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+class Augmentation:
+    """Colour, erasing, mixup, cutmix and label smoothing, as a resolved config says.
+
+    Args:
+        config: of the run.
+        num_images: rows of the data set.
+        device: of the batches.
+    """
+
+    def __init__(self, config: TrainConfig, num_images: int, device: torch.device) -> None:
+        self._config, self._num_images, self._device = config, num_images, device
+        self._epoch = 0
+        self._factors_N3 = self._boxes_N4 = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw what belongs to each image in this epoch."""
+        c, self._epoch = self._config, epoch
+        rng = affine.epoch_rng(c.seed, epoch, "colors")
+        n = self._num_images
+        if c.color:
+            factors_N3 = rng.uniform(1 - c.color, 1 + c.color, (n, 3))
+            self._factors_N3 = torch.from_numpy(factors_N3).float().to(self._device)
+        if c.erasing:
+            boxes_N4 = erased_boxes(rng, n, c.erasing)
+            self._boxes_N4 = torch.from_numpy(boxes_N4).float().to(self._device)
+
+    def __call__(
+        self,
+        images_NHWC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        rows_N: torch.Tensor,
+        position: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (uint8) and targets (float32) to train on.
+
+        Args:
+            images_NHWC: uint8 RGB on the device.
+            targets_NC: float32 0/1 on the device.
+            rows_N: rows of the data set, on the device.
+            position: the batch's place in the epoch, from 1.
+        """
+        c = self._config
+        if c.color or c.erasing or c.mixup or c.cutmix:
+            images = images_NHWC.float()
+            if c.color:
+                images = recolored(images, self._factors_N3[rows_N])
+            if c.erasing:
+                images = erased(images, self._boxes_N4[rows_N])
+            if c.mixup or c.cutmix:
+                rng = affine.epoch_rng(c.seed, self._epoch, "mixing", position)
+                blend = drawn_blend(rng, c.mixup, c.cutmix)
+                images, targets_NC = blended(images, targets_NC, blend)
+            images_NHWC = images.round_().clamp_(0, 255).to(torch.uint8)
+        if c.label_smoothing:
+            targets_NC = targets_NC * (1 - c.label_smoothing) + c.label_smoothing / 2
+        return images_NHWC, targets_NC
+
+
+def recolored(images_NHWC: torch.Tensor, factors_N3: torch.Tensor) -> torch.Tensor:
+    """Return float images with other brightness, contrast and saturation.
+
+    The factors are those of torchvision's ColorJitter, in this order: colours times the first; away
+    from the image's mean gray by the second; away from each pixel's gray by the third.
+    """
+    brightness, contrast, saturation = factors_N3.T[:, :, None, None, None]
+    luma = images_NHWC.new_tensor(_LUMA)
+    images = images_NHWC * brightness
+    mean = (images @ luma).mean((1, 2))[:, None, None, None]
+    images = torch.lerp(mean, images, contrast)
+    return torch.lerp((images @ luma)[..., None], images, saturation)
+
+
+def erased_boxes(
+    rng: np.random.Generator, num_images: int, share: float
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Return rectangles (N, 4) of (top, left, bottom, right), as shares of the side.
+
+    One in ``share`` of the images; the others have an empty one.
+    """
+    area = rng.uniform(*_ERASED_AREA, num_images)
+    aspect = np.exp(rng.uniform(*np.log(_ERASED_ASPECT), num_images))
+    height, width = np.minimum(1, np.sqrt(area * aspect)), np.minimum(1, np.sqrt(area / aspect))
+    top, left = rng.random(num_images) * (1 - height), rng.random(num_images) * (1 - width)
+    boxes_N4 = np.stack([top, left, top + height, left + width], axis=1)
+    boxes_N4[rng.random(num_images) >= share] = 0
+    return boxes_N4
+
+
+def erased(images_NHWC: torch.Tensor, boxes_N4: torch.Tensor) -> torch.Tensor:
+    """Return float images with a rectangle of the mean colour of ImageNet painted over each."""
+    inside_NHW = _inside(boxes_N4, images_NHWC.shape[1])
+    mean = images_NHWC.new_tensor(factory.IMAGENET_MEAN) * 255
+    return torch.where(inside_NHW[..., None], mean, images_NHWC)
+
+
+def drawn_blend(rng: np.random.Generator, mixup: float, cutmix: float) -> Blend:
+    """Return how to blend a batch.
+
+    Args:
+        rng: where numbers come from.
+        mixup: A of Beta(A, A), 0 for none (Zhang et al. 2017, arXiv 1710.09412).
+        cutmix: share of the batches that get it (Yun et al. 2019, arXiv 1905.04899).
+    """
+    if rng.random() < cutmix:
+        side = np.sqrt(1 - rng.random())
+        centre_y, centre_x = rng.random(2)
+        low, high = (
+            [float(np.clip(v + way * side / 2, 0, 1)) for v in (centre_y, centre_x)]
+            for way in (-1, 1)
+        )
+        return Blend(box=(*low, *high))
+    return Blend(share=float(rng.beta(mixup, mixup)) if mixup else 1.0)
+
+
+def blended(
+    images_NHWC: torch.Tensor, targets_NC: torch.Tensor, blend: Blend
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return float images and targets blended with those of the image before, in the batch."""
+    others, other_targets = images_NHWC.roll(1, 0), targets_NC.roll(1, 0)
+    if blend.box is None:
+        images, share = torch.lerp(others, images_NHWC, blend.share), blend.share
+    else:
+        inside_NHW = _inside(images_NHWC.new_tensor([blend.box]), images_NHWC.shape[1])
+        images = torch.where(inside_NHW[..., None], others, images_NHWC)
+        share = 1 - inside_NHW.float().mean()
+    return images, torch.lerp(other_targets, targets_NC, share)
+
+
+def _inside(boxes_N4: torch.Tensor, side: int) -> torch.Tensor:
+    """Return which pixels (N, S, S) have their centre in their image's rectangle."""
+    centres = (torch.arange(side, device=boxes_N4.device) + 0.5) / side
+    top, left, bottom, right = boxes_N4.T[:, :, None]
+    rows, columns = (
+        (low <= centres) & (centres < high) for low, high in ((top, bottom), (left, right))
+    )
+    return rows[:, :, None] & columns[:, None, :]

@@ -1,0 +1,180 @@
+"""What the loop of several processes does together, so that all of them take the same way.
+
+With one process these functions do what the loop would do without them. Shapes: N images, C
+classes.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import AUTO, TrainConfig
+from ..data import split
+from ..data.dataset import Dataset
+from ..errors import BetweenStepsError, GrigriError
+from ..pipeline import loader
+from ..pipeline.loader import Batch
+from ..runs import manifest
+from ..runs.checkpoint import Progress
+from ..runtime.distributed import World
+from ..runtime.signals import Stop
+from .callbacks import Quiet
+
+
+def watched_by(watch: Any, world: World) -> tuple[Any, Callable[[str], None]]:
+    """Return who is told of what all processes know, and a way to say what only this one knows."""
+    if world.is_first:
+        return watch, watch.note
+    return Quiet(), lambda text: watch.note(f"rank {world.rank}: {text}")
+
+
+def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
+    """Return the config for one of several processes; a run that is resumed is not compiled.
+
+    Raises:
+        GrigriError: for an option that is for one process alone.
+    """
+    if not world.is_shared:
+        return config
+    one = f"is for one process, and torchrun has started {world.size}"
+    advice = "go on with this run in one process" if resumed else "leave it out"
+    if config.batch_size == AUTO:
+        raise GrigriError(f"--batch-size auto {one}; say how many images a step has in all")
+    if config.batch_size < 2 * world.size:
+        raise GrigriError(
+            f"--batch-size {config.batch_size} is too small for {world.size} processes, which share"
+            f" each batch, at least 2 images each: start at most {config.batch_size // 2}"
+        )
+    if config.memory_limit is not None:
+        raise GrigriError(f"--memory-limit {one}; {advice}")
+    for name in ("mixup", "cutmix"):
+        if getattr(config, name):
+            raise GrigriError(f"--{name} {one}: it blends images across a batch; {advice}")
+    if config.compile == "on" and not resumed:
+        raise GrigriError(f"--compile on {one}; {advice}")
+    return dataclasses.replace(config, compile="off")
+
+
+def in_words(world: World, batch_size: int) -> str:
+    """Return how a batch is shared."""
+    low, high = batch_size // world.size, -(-batch_size // world.size)
+    each = str(low) if low == high else f"{low} or {high}"
+    return (
+        f"{world.size} processes, each with {each} of a batch's {batch_size} images (BatchNorm sees"
+        f" those alone)"
+    )
+
+
+def require_same(
+    world: World,
+    config: TrainConfig,
+    data: Dataset,
+    parts: split.Split,
+    progress: Progress,
+) -> None:
+    """Raise GrigriError if the processes, on several machines perhaps, do not do the same."""
+    if not world.is_shared:
+        return
+    what = {
+        "options": dataclasses.replace(config, data=None, images=None, threads=None),
+        "data": hashlib.sha256(manifest.to_json(data, np.full(len(data), -1)).encode()).digest(),
+        "split": hashlib.sha256(split.to_json(parts, data).encode()).digest(),
+        "state": (progress.epoch, progress.batches, progress.num_seen),
+    }
+    for rank, other in enumerate(world.gather(what)):
+        for name in what:
+            if other[name] != what[name]:
+                raise GrigriError(
+                    f"the {name} of rank {rank} and of rank {world.rank} are not the same: start"
+                    f" the same command on every machine, where the same files can be seen"
+                )
+
+
+class Turn(NamedTuple):
+    """A batch, and what all processes know of it.
+
+    Attributes:
+        batch: the part of it that this process has; ``dropped`` is that of all.
+        num_images: its images in all parts.
+        alone: rows that were alone in a part, and are in it no longer.
+    """
+
+    batch: Batch
+    num_images: int
+    alone: list[int]
+
+
+def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn]:
+    """Yield batches, the same in all processes, until one of these has been asked to stop.
+
+    Raises:
+        BetweenStepsError: in all processes, if it is raised in one.
+    """
+    with contextlib.closing(batches):
+        while True:
+            batch, error, alone = None, "", []
+            try:
+                batch = next(batches, None)
+            except BetweenStepsError as e:
+                if not world.is_shared:
+                    raise
+                error = str(e)
+            num_own = -1 if batch is None else len(batch.rows_N)
+            if num_own == 1:
+                alone = batch.rows_N.tolist()
+                batch, num_own = loader.emptied(batch), 0
+            news = ({} if batch is None else batch.dropped, alone, error)
+            told = world.agree(num_own, stop.signum, any(news))
+            nums, signums, have_news = zip(*told, strict=True)
+            # Only what all were told counts; a signal that has come since is for the next time.
+            stop.signum = stop.signum or max(signums)
+            if any(have_news):
+                dropped, alone = {}, []
+                for their_dropped, their_alone, their_error in world.gather(news):
+                    if their_error:
+                        raise BetweenStepsError(their_error)
+                    dropped |= their_dropped
+                    alone += their_alone
+                batch = batch and dataclasses.replace(batch, dropped=dropped)
+            if min(nums) < 0 or (world.is_shared and any(signums)):
+                return
+            yield Turn(batch, sum(nums), alone)
+
+
+def any_stop(stop: Stop, world: World) -> bool:
+    """Return whether any process has been asked to stop; all ask at the same time."""
+    signum = max(signum for (signum,) in world.agree(stop.signum))
+    stop.signum = stop.signum or signum
+    return signum != 0
+
+
+def predicted_by_all(
+    predict_logits: Callable[[NDArray[np.intp]], tuple[NDArray[np.float32], dict[int, str]]],
+    rows: NDArray[np.intp],
+    world: World,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Return the logits in the order of ``rows``, in the first process, and the bad files, in all.
+
+    Each process predicts its part of the rows.
+
+    Raises:
+        BetweenStepsError: in all processes, if it is raised in one.
+    """
+    if not world.is_shared:
+        return predict_logits(rows)
+    logits_NC, dropped, error = np.empty((0, 0), dtype=np.float32), {}, ""
+    try:
+        logits_NC, dropped = predict_logits(np.array_split(rows, world.size)[world.rank])
+    except BetweenStepsError as e:
+        error = str(e)
+    for their_dropped, their_error in world.gather((dropped, error)):
+        if their_error:
+            raise BetweenStepsError(their_error)
+        dropped = dropped | their_dropped
+    found = [part for part in world.gather_to_first(logits_NC) if len(part)]
+    return (np.concatenate(found) if found else logits_NC), dropped

@@ -1,0 +1,336 @@
+"""One training step, with nothing in it that makes the host wait for the device.
+
+On a GPU the whole step becomes a CUDA graph after a few steps: one launch instead of hundreds,
+which is what a batch of 32 is bound by. So learning rate, momentum and the sums of the epoch live
+on the device, and whether all numbers are finite is found out there too: a step that would lead to
+where numbers end is left out by the device, and the host hears of it when it next looks.
+
+Shapes: N images of a batch, C classes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
+
+from ..models import factory
+from ..runtime import compute
+from ..runtime.distributed import ALONE, World
+from .losses import Loss
+from .optim import DeviceSGD
+
+_WARM_UP_STEPS = 3  # before a capture, as torch.cuda.graph asks for
+
+
+class Sums(NamedTuple):
+    """What the steps have left on the device.
+
+    Attributes:
+        loss: sum of loss x images, over the finite steps of the epoch, as the next five are.
+        tp, fp, fn: labels that were predicted rightly, predicted wrongly, missed (at 0.5).
+        right: images whose labels were all right.
+        num_images: images.
+        num_skipped: steps that were left out, in the whole run.
+        streak: of those, how many in a row until now.
+        bad_step: number of the first step left out since the last look (see ``TrainStep.number``),
+            -1 for none; and ``bad_loss`` and ``bad_norm``, its loss and gradient norm.
+    """
+
+    loss: float
+    tp: float
+    fp: float
+    fn: float
+    right: float
+    num_images: float
+    num_skipped: float
+    streak: float
+    bad_step: float
+    bad_loss: float
+    bad_norm: float
+
+
+_NUM_PER_EPOCH = 6
+
+
+class TrainStep:
+    """Forward, loss, backward, update, sums: call it with a batch.
+
+    Args:
+        model: in training mode while steps are made.
+        optimizer: over the parameters that are trained.
+        scaler: of fp16, disabled otherwise.
+        loss_of: loss of logits and targets.
+        device, amp: what to compute on and how.
+        batch_size: images in a full batch; smaller ones take the slow way.
+        fast: channels_last and, on a GPU, CUDA graphs.
+        use_graph: whether there may be CUDA graphs; not with activation checkpointing, which asks
+            for the state of the random numbers.
+        compiled: the model as torch.compile has made it, for full batches.
+        micro_batch_size: images that go through the model at once, all by default. Gradients are
+            those of the whole batch; BatchNorm sees each micro-batch alone.
+        phase: context of each part of a step, by its name, for who measures them.
+        world: of several processes that make each step together, which one this is. The model is
+            as ``distributed.replicated`` returns it then, and there are no CUDA graphs, which DDP
+            asks much for. Sums and the decision to leave a step out are those of all.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        loss_of: Loss,
+        *,
+        device: torch.device,
+        amp: str,
+        batch_size: int,
+        fast: bool = True,
+        use_graph: bool = True,
+        compiled: nn.Module | None = None,
+        micro_batch_size: int | None = None,
+        phase: Callable[[str], AbstractContextManager] = record_function,
+        world: World = ALONE,
+    ) -> None:
+        self._world = world
+        self._statistics = [b for b in model.buffers() if b.is_floating_point() and b.ndim == 1]
+        self._model, self._optimizer, self._scaler = model, optimizer, scaler
+        self._compiled = model if compiled is None else compiled
+        self._loss_of, self._device, self._amp = loss_of, device, amp
+        self._batch_size, self._fast = batch_size, fast
+        self._use_graph = fast and use_graph and device.type == "cuda" and not world.is_shared
+        self._micro_batch_size, self._phase = micro_batch_size or batch_size, phase
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
+        # A fused optimizer reads this from the device and leaves the step out where it is 1.
+        self._decides_itself = bool(optimizer.defaults.get("fused"))
+        self._left_out = torch.zeros((), device=device)
+        if self._decides_itself:
+            optimizer.found_inf = self._left_out
+        self._sums = torch.zeros(len(Sums._fields), dtype=torch.float64, device=device)
+        self._sums[Sums._fields.index("bad_step")] = -1
+        self._number = torch.zeros((), dtype=torch.float64, device=device)
+        self.number = 0  # steps that were made, finite or not
+        self._num_full = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph_gradients: list[torch.Tensor] = []
+        self._stream: torch.cuda.Stream | None = None
+
+    def start_epoch(self, sums: list[float], num_images: int, num_skipped: int) -> None:
+        """Set the sums to what an epoch begins with, or goes on with."""
+        start = [*(sums or [0.0] * (_NUM_PER_EPOCH - 1)), num_images, num_skipped]
+        self._sums[: len(start)] = torch.tensor(start, dtype=torch.float64)
+
+    def look(self) -> Sums:
+        """Return the sums; the host waits for the device here."""
+        sums = Sums(*self._sums.tolist())
+        if sums.bad_step >= 0:
+            self._sums[Sums._fields.index("bad_step")] = -1
+        return sums
+
+    def __call__(
+        self,
+        images_NHWC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        num_images: int | None = None,
+    ) -> None:
+        """Make a step, unless loss or gradient are not finite.
+
+        Args:
+            images_NHWC: uint8 RGB on the device; with several processes there may be none.
+            targets_NC: float32 0 to 1 on the device.
+            num_images: images of the step, over all processes.
+        """
+        with self._off_the_default_stream():
+            self._make(images_NHWC, targets_NC, num_images)
+
+    @contextlib.contextmanager
+    def _off_the_default_stream(self) -> Iterator[None]:
+        """Use a stream of our own where the default one is current: it cannot be captured."""
+        if not self._use_graph:
+            yield
+            return
+        current = torch.cuda.current_stream(self._device)
+        if current != torch.cuda.default_stream(self._device):
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+    def _make(
+        self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, num_images: int | None
+    ) -> None:
+        self.number += 1
+        is_full = len(images_NHWC) == self._batch_size
+        if not (self._use_graph and is_full):
+            # A graph's memory is needed; the next full batch captures another one.
+            self._graph, self._graph_gradients = None, []
+            self.compute_gradients(
+                self._compiled if is_full else self._model, images_NHWC, targets_NC, num_images
+            )
+            self._update()
+            return
+        if self._graph is not None and self._images_NHWC.shape != images_NHWC.shape:
+            self._graph, self._graph_gradients = None, []  # images have grown
+            self._num_full = 0
+        self._num_full += 1
+        if self._num_full <= _WARM_UP_STEPS:
+            self.compute_gradients(self._compiled, images_NHWC, targets_NC)
+            self._update()
+            return
+        if self._graph is None:
+            self._capture(images_NHWC, targets_NC)
+        self._images_NHWC.copy_(images_NHWC)
+        self._targets_NC.copy_(targets_NC)
+        self._graph.replay()
+        if not self._all_in_graph:
+            for parameter, gradient in zip(self._trained, self._graph_gradients, strict=True):
+                parameter.grad = gradient  # a small batch may have left another one
+            self._update()
+
+    def compute_gradients(
+        self,
+        model: nn.Module,
+        images_NHWC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        num_images: int | None = None,
+    ) -> None:
+        """Compute the gradients, find out whether they are finite, and add to the sums.
+
+        The parts are the phases forward, backward and metrics.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        num_own = len(images_NHWC)
+        num_images = num_images or num_own
+        if not num_own:  # DDP wants a backward pass of every process: here one of weight 0
+            images_NHWC = images_NHWC.new_zeros(2, *images_NHWC.shape[1:])
+            targets_NC = targets_NC.new_zeros(2, *targets_NC.shape[1:])
+        # Losses are means over images, and gradients are to be; DDP's are means over processes.
+        num_weighed = self._world.size if num_own else 0
+        num_parts = _num_parts(len(images_NHWC), self._micro_batch_size)
+        logits, losses = [], []
+        for i, (images, targets) in enumerate(
+            zip(
+                images_NHWC.tensor_split(num_parts), targets_NC.tensor_split(num_parts), strict=True
+            )
+        ):
+            with _averaging(model, is_last=i == num_parts - 1):
+                weight = num_weighed * len(images) / num_images
+                part_logits, loss = self._compute_part(model, images, targets, weight)
+            logits.append(part_logits)
+            losses.append(loss)
+        with self._phase("metrics"), torch.no_grad():
+            self._scaler.unscale_(self._optimizer)
+            gradients = [p.grad for p in self._trained if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            logits_NC = torch.cat(logits)[:num_own]
+            self._add(logits_NC, targets_NC[:num_own], sum(losses), norm, num_images)
+
+    def _compute_part(
+        self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
+        with self._phase("forward"):
+            inputs_NCHW = factory.normalise(images_NHWC)
+            if not self._fast:
+                inputs_NCHW = inputs_NCHW.contiguous()
+            with compute.autocast(self._device, self._amp):
+                logits_NC = model(inputs_NCHW)
+            logits_NC = logits_NC.float()
+            loss = self._loss_of(logits_NC, targets_NC) * weight
+        with self._phase("backward"):
+            self._scaler.scale(loss).backward()
+        return logits_NC.detach(), loss.detach()
+
+    def _add(
+        self,
+        logits_NC: torch.Tensor,
+        targets_NC: torch.Tensor,
+        loss: torch.Tensor,
+        norm: torch.Tensor,
+        num_images: int,
+    ) -> None:
+        predicted_NC, true_NC = logits_NC > 0, targets_NC > 0.5  # blended ones are in between
+        of_batch = torch.stack(
+            [
+                loss.double() * (num_images / self._world.size),
+                (predicted_NC & true_NC).sum(),
+                (predicted_NC & ~true_NC).sum(),
+                (~predicted_NC & true_NC).sum(),
+                (predicted_NC == true_NC).all(1).sum(),
+                torch.full_like(loss, len(logits_NC), dtype=torch.float64),
+            ]
+        )
+        if self._world.is_shared:
+            of_batch = self._of_all(of_batch, len(logits_NC), num_images)
+            loss = of_batch[0] / num_images
+        is_finite = (loss + norm).isfinite()
+        self._left_out.copy_(~is_finite)
+        self._number += 1
+        sums = self._sums
+        sums[:_NUM_PER_EPOCH] += torch.where(is_finite, of_batch, 0.0)
+        num_skipped, streak, bad = sums[6], sums[7], sums[8:11]
+        num_skipped += self._left_out
+        streak.copy_(torch.where(is_finite, 0.0, streak + 1))
+        this_one = torch.stack([self._number, loss.double(), norm.double()])
+        bad.copy_(torch.where(is_finite | (bad[0] >= 0), bad, this_one))
+
+    def _of_all(self, of_batch: torch.Tensor, num_own: int, num_images: int) -> torch.Tensor:
+        """Return the sums over all processes.
+
+        BatchNorm's running statistics, which DDP leaves alone, become their mean over all images.
+        """
+        values = torch.cat([of_batch, *self._statistics])  # all float64
+        values[_NUM_PER_EPOCH:] *= num_own
+        self._world.add_up(values)
+        if self._statistics:
+            means = (values[_NUM_PER_EPOCH:] / num_images).float()
+            torch._foreach_copy_(self._statistics, means.split([len(s) for s in self._statistics]))
+        return values[:_NUM_PER_EPOCH]
+
+    def _update(self) -> None:
+        """Make the step, unless it is to be left out."""
+        with self._phase("optimizer"):
+            # CPU-GPU synchronisation: an optimizer that is not fused (RMSprop) has to be told.
+            if self._decides_itself or not self._left_out.item():
+                self._optimizer.step()
+            self._scaler.update()
+
+    def _capture(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+        """Record the step as a CUDA graph; nothing is computed yet."""
+        self._images_NHWC = torch.empty_like(images_NHWC)
+        self._targets_NC = torch.empty_like(targets_NC)
+        self._all_in_graph = isinstance(self._optimizer, DeviceSGD)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        # thread_local: the loader's threads go on allocating and copying meanwhile.
+        with torch.cuda.graph(
+            self._graph,
+            stream=torch.cuda.current_stream(self._device),
+            capture_error_mode="thread_local",
+        ):
+            self.compute_gradients(self._compiled, self._images_NHWC, self._targets_NC)
+            if self._all_in_graph:
+                self._update()
+        self._graph_gradients = [p.grad for p in self._trained]
+
+
+def _averaging(model: nn.Module, *, is_last: bool) -> AbstractContextManager:
+    """Return the context in which DDP averages gradients, after the last micro-batch only."""
+    if is_last or not isinstance(model, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return model.no_sync()
+
+
+def _num_parts(num_images: int, micro_batch_size: int) -> int:
+    """Return how many micro-batches to make; none has a single image, of which BatchNorm has no
+    variance.
+    """
+    return max(1, min(-(-num_images // micro_batch_size), num_images // 2))

@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from grigri_fast.profiling import benchmark
+from grigri_fast.profiling.benchmark import Measured, Way
+
+TINY = ["--arch=squeezenet1_1", "--size=32", "--batch-size=8", "--repeats=1", "--amp=fp32"]
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch) -> None:
+    monkeypatch.setitem(benchmark._SECONDS, "cpu", 0.01)
+
+
+def test_ways_take_turns_and_the_warm_up_does_not_count() -> None:
+    order, notes = [], []
+
+    def way(name: str, speeds: list[float]) -> Way:
+        def run() -> float:
+            order.append(name)
+            if name == "a":
+                notes.append(0.5)
+            return speeds.pop(0)
+
+        return Way("step", name, run, {"notes": notes} if name == "a" else {})
+
+    turns = []
+    a, b = benchmark.in_turns(
+        [way("a", [1.0, 20.0, 30.0]), way("b", [1.0, 10.0, 5.0])], 2, lambda *of: turns.append(of)
+    )
+    assert order == ["a", "b"] * 3 and turns == [(i, 6) for i in range(1, 7)]
+    assert (a.images_per_s, b.images_per_s) == ([20.0, 30.0], [10.0, 5.0])
+    assert benchmark.ratio(a, b) == (4.0, 2.0, 6.0) and a.median == 25.0
+    assert len(a.notes["notes"]) == 2  # that of the warm-up is forgotten
+
+
+@pytest.mark.timeout(120)
+def test_everything_is_measured_beside_torchvision(cli, photos: Path, tmp_path: Path) -> None:
+    out_file = tmp_path / "bench.json"
+    words = ["all", photos, *TINY, "--against=torchvision", "--json", out_file]
+    code, out, err = cli("bench", *words)
+    assert (code, err) == (0, "")
+    names = ("input, decoding", "input, from the cache", "training step", "training, end to end")
+    for name in (*names, "evaluation"):
+        (line,) = [line for line in out.splitlines() if line.startswith(name)]
+        assert line.count("x (") == 1, line
+    assert "of the time" in out and "bounds the speed" in out and "MiB" in out
+    found = json.loads(out_file.read_text())
+    assert found["images"] == 48 and found["environment"]["packages"]["torch"]
+    assert {(r["what"], r["name"]) for r in found["results"]} == {
+        ("pipeline", "grigri-fast, decoding"),
+        ("pipeline", "grigri-fast, from the cache"),
+        ("pipeline", "torchvision, PIL"),
+        *((what, who) for what in ("step", "train", "evaluation") for who in WHO),
+    }
+    assert all(r["images_per_s"][0] > 0 for r in found["results"])
+    # squeezenet1_1 at 32 px, counted by PyTorch: of the order of 10 million per image.
+    assert 5e6 < found["train_flops_per_image"] < 1e8
+
+
+WHO = ("grigri-fast", "torchvision, fp32")
+
+
+def test_one_part_alone_and_the_data_without_a_part(cli, photos: Path) -> None:
+    code, out, _ = cli("bench", "pipeline", photos, *TINY, "--no-fast")
+    assert code == 0 and "input" in out and "training" not in out and "ratio" not in out
+    code, out, _ = cli("bench", "step", photos, *TINY)
+    assert code == 0 and "TFLOP/s" in out and "input," not in out
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["everything", "DATA"], 2, "'everything' is not pipeline, step, train or all"),
+        (["step", "DATA", "--batch-size=32"], 1, "48 usable images are too few"),
+        (["step", "nowhere"], 1, "nowhere"),
+        (["step", "DATA", "--arch=resnet3"], 1, "resnet3"),
+        (["step", "DATA", "--json=/nowhere/x.json"], 1, "its folder does not exist"),
+        (["step", "DATA", "--against=jax"], 2, "torchvision"),
+        (["step", "DATA", "--repeats=0"], 2, "--repeats"),
+    ],
+)
+def test_wrong_words(cli, photos: Path, words: list[str], code: int, message: str) -> None:
+    words = [str(photos) if word == "DATA" else word for word in words]
+    found, out, err = cli("bench", *words)
+    assert found == code and err.count("\n") == 1 and message in err, err
+    assert not out
+
+
+def test_what_bounds_the_speed_is_said_from_the_measurements() -> None:
+    def measured(what: str, name: str, speed: float, **notes: list[float]) -> Measured:
+        return Measured(what, name, [speed], notes)
+
+    setting = benchmark.Setting(
+        paths=[],
+        found=None,
+        arch="x",
+        size_px=32,
+        device=benchmark.torch.device("cpu"),
+        amp="bf16",
+        threads=2,
+    )
+    step = measured("step", benchmark.OURS, 100.0)
+    cached = measured("pipeline", f"{benchmark.OURS}, from the cache", 5000.0)
+    waiting = measured("train", benchmark.OURS, 90.0, waiting_share=[0.2])
+    busy = measured("train", benchmark.OURS, 90.0, waiting_share=[0.01])
+    assert benchmark.what_bounds(setting, [step, cached, waiting]).startswith(
+        "Input bounds the speed"
+    )
+    text = benchmark.what_bounds(setting, [step, cached, busy])
+    assert "The training step bounds the speed (input could feed 50 times as much)" in text

@@ -1,0 +1,476 @@
+"""The page of a run: its numbers are those of eval, it needs nothing but itself, it opens."""
+
+import dataclasses
+import html
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_set import write_image
+
+from grigri_fast.cli.main import main
+from grigri_fast.config import TrainConfig
+from grigri_fast.evaluation import evaluator
+from grigri_fast.evaluation.evaluator import RunEvaluation
+from grigri_fast.reporting import charts, run_report
+from grigri_fast.reporting.charts import Line, Mark
+from grigri_fast.reporting.run_report import Photo, Record
+from grigri_fast.runs.checkpoint import ModelInfo
+
+NAUGHTY = "<b>&\"'"
+CLASSES = ["cat", NAUGHTY, "never"]
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+class Page(HTMLParser):
+    """What an HTML page holds: its tags with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+# ------------------------------------------------------------------------------------ the charts
+
+
+def drawn(svg: str) -> ET.Element:
+    """Return a chart as it is parsed, which it is only if it is well-formed."""
+    root = ET.fromstring(svg)
+    assert root.tag == "svg" and root.get("aria-label")
+    for element in root.iter():
+        for value in element.attrib.values():
+            assert "nan" not in value.lower() and "inf" not in value, value
+    return root
+
+
+def test_a_line_breaks_where_there_is_no_number() -> None:
+    line = Line("loss", [1, 2, 3, 4, 5], [1.0, 2.0, math.nan, 3.0, math.inf], dots=True)
+    root = drawn(charts.line_chart([line], "loss", whole_x=True))
+    paths = [e.get("d") for e in root.iter("path") if "M" in e.get("d") and "h14" not in e.get("d")]
+    assert len(paths) == 2
+    tips = [e.text for e in root.iter("title")]
+    assert tips == ["loss at 1: 1.0000", "loss at 2: 2.0000", "loss at 4: 3.0000"]
+
+
+def test_points_are_where_their_values_say() -> None:
+    marks = [Mark(0, 0), Mark(0.5, 0.5), Mark(1, 1)]
+    svg = charts.line_chart([], "x", x_range=(0, 1), y_range=(0, 1), marks=marks)
+    x, y = ([float(c.get(k)) for c in drawn(svg).iter("circle")] for k in ("cx", "cy"))
+    assert x == sorted(x) and y == sorted(y, reverse=True)
+    assert x[1] == pytest.approx((x[0] + x[2]) / 2, abs=0.1)
+    assert y[1] == pytest.approx((y[0] + y[2]) / 2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        charts.line_chart([], "nothing"),
+        charts.line_chart([Line("", [], [])], "no points"),
+        charts.line_chart([Line("one", [1], [0.0], steps=True, area=True)], "a point"),
+        charts.line_chart([Line("flat", [1, 2], [5e9, 5e9])], "flat", x_label="x", y_label="y"),
+        charts.line_chart([Line("tiny", [1, 2], [1e-12, 2e-12])], "tiny"),
+        charts.line_chart([Line("no", [1, 2], [math.nan, math.nan], dots=True)], "no numbers"),
+        charts.bar_chart([0, 1], [0], "nothing", log=True),
+        charts.bar_chart([0, 1, 2, 3], [0, 1, 10**9], "log", log=True, y_label="n"),
+        charts.bar_chart([0, 1, 2], [math.nan, 3], "a gap"),
+        charts.heat_map([], [], [], "nothing"),
+        charts.heat_map([[math.nan]], ["a"], ["a"], "one"),
+        charts.heat_map(np.eye(80).tolist(), ["n" * 99] * 80, ["m"] * 80, "many"),
+    ],
+)
+def test_charts_of_odd_data_are_well_formed(svg: str) -> None:
+    drawn(svg)
+
+
+def test_small_bars_are_well_formed() -> None:
+    for value in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan):
+        ET.fromstring(charts.meter(value))
+    assert charts.interval_meter(math.nan, math.nan, math.nan) == ""
+    ET.fromstring(charts.interval_meter(1.0, 0.9, 1.0))
+
+
+def test_names_cannot_get_out_of_a_chart() -> None:
+    name = '</svg><script>alert("x")</script>'
+    for svg in (
+        charts.heat_map([[0.5]], [name], [name], name),
+        charts.line_chart(
+            [Line(name, [0, 1], [0, 1], dots=True)], name, marks=[Mark(0, 0, name, name)]
+        ),
+        charts.bar_chart([0, 1], [1], name, tips=[name], x_label=name, y_label=name),
+    ):
+        assert not list(drawn(svg).iter("script"))
+
+
+def test_what_cannot_be_printed_is_shown_as_an_escape() -> None:
+    name = os.fsdecode(b"caf\xe9\x1b[31m\n") + "\u202egpj"
+    assert charts.escape(name) == "caf\\udce9\\x1b[31m\\n\\u202egpj"
+    assert charts.escape("<é & \"'>") == "&lt;é &amp; &quot;&#x27;&gt;"
+
+
+# ------------------------------------------------------------------ which photographs are shown
+
+
+def test_the_most_confident_errors_come_first() -> None:
+    probabilities = np.array([0.9, 0.1, 0.8, 0.95, 0.3, 0.05, 0.7, 0.6, 0.99])
+    targets = np.array([0, 1, 0, 1, 1, 1, 0, 1, 1], dtype=bool)
+    picks = run_report.pick(probabilities, probabilities >= 0.5, targets, most=2)
+    assert picks.alarms == [0, 2]
+    assert picks.missed == [5, 1]
+    assert picks.right[0] == 3  # the median of 0.6, 0.95 and 0.99
+    assert run_report.pick(probabilities, np.zeros(9, bool), np.zeros(9, bool)).rows == []
+
+
+def test_photographs_keep_their_shape_and_a_bad_one_its_reason(tmp_path: Path) -> None:
+    write_image(tmp_path / "wide.jpg", 1, size=(400, 100))
+    write_image(tmp_path / "tall.jpg", 200, size=(30, 60))
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    paths = [tmp_path / f"{name}.jpg" for name in ("wide", "gone", "bad", "tall")]
+    photos = run_report.photographs(paths, range(4), threads=1, max_pixels=10**6)
+    assert {row: (p.width_px, p.height_px) for row, p in photos.items() if not p.missing} == {
+        0: (96, 24),
+        3: (48, 96),
+    }
+    assert photos[1].missing == "No such file or directory"
+    assert photos[2].missing.startswith("cannot be decoded")
+    assert photos[0].jpeg[:3] == photos[3].jpeg[:3] == b"\xff\xd8\xff"
+    assert run_report.photographs(paths, [1, 2], threads=1, max_pixels=10**6).keys() == {1, 2}
+
+
+def test_photographs_get_coarser_where_there_are_too_many(monkeypatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    small = {row: Image.fromarray(noise) for row in range(3)}
+    fine = sum(len(p.jpeg) for p in run_report._encoded(small).values())
+    monkeypatch.setattr(run_report, "_MAX_PHOTO_BYTES", fine - 1)
+    assert sum(len(p.jpeg) for p in run_report._encoded(small).values()) < fine
+
+
+# --------------------------------------------------------------- pages of runs of every kind
+
+
+def scored_of(num_images: int, num_classes: int, threshold: str | float = "auto", rate=0.2):
+    """Return an evaluation of random predictions that know something."""
+    rng = np.random.default_rng(num_classes)
+    targets_NC = rng.random((num_images, num_classes)) < rate
+    probabilities_NC = np.clip(0.4 * targets_NC + 0.6 * rng.random(targets_NC.shape), 0, 1)
+    names = [f"class {c}" for c in range(num_classes)]
+    return RunEvaluation(
+        evaluation=evaluator.evaluate(probabilities_NC, targets_NC, names, threshold),
+        info=ModelInfo("resnet18", 32, names, epoch=1),
+        images="val part of nothing",
+        bad={},
+        paths=[Path(f"{row}.jpg") for row in range(num_images)],
+        probabilities_NC=probabilities_NC,
+        targets_NC=targets_NC,
+    )
+
+
+def page_of(scored: RunEvaluation, history: list[dict[str, float]] | None = None) -> str:
+    record = Record("a run", "last.safetensors", TrainConfig(data="photos"), history or [], {}, {})
+    jpeg = Photo(b"\xff\xd8\xff", 96, 96)
+    photos = dict.fromkeys(range(len(scored.paths)), jpeg)
+    return run_report.to_html(record, scored, run_report.pick_all(scored), photos)
+
+
+@pytest.mark.parametrize("threshold", ["auto", "per-class", 0.5, 0.0, 1.0])
+@pytest.mark.parametrize(
+    "num_images, num_classes, rate", [(1, 1, 1.0), (2, 1, 0.0), (40, 3, 0.02), (60, 80, 0.1)]
+)
+def test_few_images_few_positives_one_class_many_classes(
+    num_images: int, num_classes: int, rate: float, threshold: str | float
+) -> None:
+    text = page_of(scored_of(num_images, num_classes, threshold, rate))
+    page = Page(text)
+    assert "NaN" not in text and ">nan" not in text and " nan" not in text
+    assert "still going" in page.text and "No epoch is finished yet" in page.text
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for attrs in page.all("a"):
+        assert attrs["href"].removeprefix("#") in ids
+
+
+def test_a_huge_number_of_classes_makes_no_huge_page() -> None:
+    text = page_of(scored_of(300, 1000, rate=0.05))
+    assert len(text) < 3_000_000
+    assert len(Page(text).all("img")) <= 480
+    assert "class 999" in text  # the table has them all
+
+
+def test_names_and_labels_are_escaped_everywhere() -> None:
+    scored = scored_of(30, 3)
+    names = [NAUGHTY, "</style><script>x</script>", "{{x}}"]
+    evaluation = scored.evaluation
+    per_class = [
+        dataclasses.replace(c, name=name)
+        for c, name in zip(evaluation.per_class, names, strict=True)
+    ]
+    scored = dataclasses.replace(
+        scored,
+        evaluation=dataclasses.replace(evaluation, per_class=per_class),
+        info=dataclasses.replace(scored.info, class_names=names),
+        paths=[Path(f"\"'><img src=x onerror=alert({row})>.jpg") for row in range(30)],
+        bad={Path("<script>.jpg"): "<u>why</u>"},
+        images=NAUGHTY,
+    )
+    page = Page(page_of(scored))
+    assert not page.all("script") and not page.all("u")
+    assert len(page.all("b")) == 4  # those of the four scores
+    assert all("onerror" not in attrs for attrs in page.all("img"))
+    assert NAUGHTY in page.text and "<u>why</u>" in page.text
+    assert len(page.all("style")) == 1
+
+
+# ---------------------------------------------------------------------------- the real command
+
+
+def write_data(folder: Path) -> Path:
+    """Write a CSV of 48 images; one class has a name to be escaped, one has no images."""
+    rows = [",".join(["image", "cat", '"<b>&""\'"', "never"])]
+    for row in range(48):
+        name = f"<i>{row}.jpg" if row % 5 == 0 else f"{row}.jpg"
+        write_image(folder / "images" / name, row)
+        rows.append(f"{name},{row % 2},{(row // 2) % 2},{int(row == 0)}")
+    file = folder / "labels.csv"
+    file.write_text("\n".join(rows) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return a run on the images of :func:`write_data`, which lie beside it."""
+    folder = tmp_path_factory.mktemp("report")
+    data = write_data(folder / "data")
+    command = ["train", str(data), "--arch=resnet18", "--weights=none", "--size=32", "--epochs=1"]
+    command += ["--batch-size=16", "--threads=1", "--test=0.2", "--out", str(folder / "runs")]
+    assert main(command) == 0
+    return next((folder / "runs").iterdir())
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """Return a copy of the run that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_its_figures_are_those_of_eval(cli, run: Path) -> None:
+    code, out, _ = cli("eval", run, "--json", "--threads=1", "--part=test")
+    assert code == 0
+    scored = json.loads(out)
+    code, out, err = cli("report", run, "--threads=1", "--part=test")
+    assert (code, err) == (0, "") and str(run / "report.html") in out
+    text = (run / "report.html").read_text()
+    table, classes = (
+        html.unescape(re.sub(r"<[^>]+>", " ", part))
+        for part in re.findall(r"<tbody>(.*?)</tbody>", text, re.DOTALL)[:2]
+    )
+    for scores in scored["scores"].values():
+        for score in scores.values():
+            assert f"{score['value']:.4f}" in table
+            assert f"{score['low']:.3f}-{score['high']:.3f}" in table
+    lines = [line.split() for line in classes.splitlines()]
+    assert len(lines) == len(scored["per_class"]) == 3
+    for line, c in zip(lines, scored["per_class"], strict=True):
+        keys = ("precision", "recall", "f1", "average_precision", "threshold")
+        numbers = ["-" if c[key] is None else f"{c[key]:.4f}" for key in keys]
+        assert line == [c["name"], str(c["support"]), *numbers]
+    assert f"{scored['num_images']:,}" in text
+    assert scored["images"] in html.unescape(text)
+
+
+def test_it_needs_nothing_but_itself_and_is_always_the_same(cli, run: Path, tmp_path) -> None:
+    for name in ("a.html", "b.html"):
+        code, _, err = cli("report", run, "--threads=1", "--out", tmp_path / name)
+        assert (code, err) == (0, "")
+    text = (tmp_path / "a.html").read_text()
+    assert text == (tmp_path / "b.html").read_text()
+    page = Page(text)
+    assert not page.all("script") and len(page.all("b")) == 4
+    for tag, attrs in page.tags:
+        for key, value in attrs.items():
+            assert not key.startswith("on"), (tag, key)
+            if key in ("src", "href", "srcset", "action", "xlink:href"):
+                assert value.startswith(("#", "data:")), (tag, value)
+            assert "url(" not in (value or "")
+    assert "url(" not in text and "@import" not in text
+    assert "http:" not in text and "https:" not in text
+    assert page.all("img") and all(attrs["alt"] for attrs in page.all("img"))
+    assert NAUGHTY in page.text and any("<i>" in (attrs["alt"] or "") for attrs in page.all("img"))
+    for field in dataclasses.fields(TrainConfig):
+        assert field.name in page.text
+    assert "packages torch" in page.text
+
+
+def test_a_damaged_image_is_left_out_and_named(cli, run: Path, tmp_path: Path) -> None:
+    name = json.loads((run / "split.json").read_text())["parts"]["val"][0]
+    data = tmp_path / "data"
+    write_data(data)
+    config = (run / "config.toml").read_text()
+    config = re.sub(r"(?m)^data = .*$", f"data = {json.dumps(str(data / 'labels.csv'))}", config)
+    (run / "config.toml").write_text(config)
+    (data / "images" / name).write_bytes(b"\xff\xd8\xff nothing")
+    code, _, err = cli("report", run, "--threads=1")
+    assert code == 1 and err.count("\n") == 1 and "cannot be used" in err
+    assert not (run / "report.html").exists()
+    assert cli("report", run, "--threads=1", "--max-bad=0.5")[0] == 0
+    text = Page((run / "report.html").read_text()).text
+    assert "1 image cannot be used and is left out" in text and name in text
+    assert "cannot be decoded" in text
+
+
+def test_a_run_that_is_still_going_and_one_that_has_not_begun(cli, run: Path) -> None:
+    (run / "summary.json").unlink()
+    (run / "environment.json").unlink()
+    assert cli("report", run, "--threads=1")[0] == 0
+    assert "it is still going" in (run / "report.html").read_text()
+    (run / "last.safetensors").unlink()
+    code, _, err = cli("report", run)
+    assert code == 1 and err.count("\n") == 1 and "finished its first epoch" in err
+
+
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("results.csv", "epoch\none\n", "results.csv: not written by grigri-fast"),
+        ("results.csv", "epoch\n1\n", "results.csv: not written by grigri-fast"),
+        ("summary.json", "{", "summary.json: not valid JSON"),
+        ("environment.json", "[]", "environment.json: not written by grigri-fast"),
+    ],
+)
+def test_a_damaged_record_is_one_line(cli, run: Path, name: str, content: str, says: str) -> None:
+    (run / name).write_text(content)
+    code, _, err = cli("report", run, "--threads=1")
+    assert code == 1 and err.startswith("error: ") and err.count("\n") == 1 and says in err
+    assert not (run / "report.html").exists()
+
+
+def test_where_it_cannot_be_written_is_said_before_the_work(cli, run: Path, tmp_path) -> None:
+    for out, says in ((tmp_path, "is a folder"), (tmp_path / "no" / "a.html", "no folder")):
+        code, _, err = cli("report", run, "--out", out)
+        assert code == 1 and err.count("\n") == 1 and says in err
+    code, _, err = cli("report", tmp_path)
+    assert code == 1 and "not a run folder" in err
+
+
+# ------------------------------------------------------------------------------- in a browser
+
+PROBE = """<pre id="probe"></pre><script>
+addEventListener("load", () => {
+  const photos = [...document.images], style = getComputedStyle(document.body);
+  document.getElementById("probe").textContent = "PROBE" + JSON.stringify({
+    photos: photos.length,
+    shown: photos.filter(i => i.complete && i.naturalWidth > 0).length,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    ink: style.color, ground: style.backgroundColor,
+    line: getComputedStyle(document.querySelector(".chart .line.c1")).stroke,
+    width: innerWidth, needed: document.documentElement.scrollWidth,
+  }) + "END";
+});
+</script>"""
+
+
+def probed(text: str, probe: str) -> str:
+    """Return a page with a script that reports what the browser sees; the page forbids them all."""
+    text, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    assert policies == 1
+    return text.replace("</body>", f"{probe}</body>")
+
+
+def browse(page: Path, profile: Path, scheme: str, width: int) -> tuple[str, list[str]]:
+    """Return the document that a browser makes of a page, and what it says on its console."""
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            f"--window-size={width},900",
+            f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def brightness(colour: str) -> float:
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3 / 255
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> None:
+    """Skip where there is no browser, or one that cannot even open a blank page."""
+    if BROWSER is None:
+        pytest.skip("no chromium or google-chrome to open the page in")
+    blank = tmp_path / "blank.html"
+    blank.write_text("<p>hello</p>")
+    try:
+        assert "hello" in browse(blank, tmp_path / "profile", "light", 1280)[0]
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+        pytest.skip(f"{BROWSER} does not start here: {str(e)[-200:]}")
+
+
+@pytest.mark.usefixtures("browser")
+def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path) -> None:
+    page, with_probe = tmp_path / "page.html", tmp_path / "probed.html"
+    assert cli("report", run, "--threads=1", "--out", page)[0] == 0
+    document, said = browse(page, tmp_path / "profile", "light", 1280)
+    assert not said and "</html>" in document
+    with_probe.write_text(probed(page.read_text(), PROBE))
+    lines = {}
+    for scheme, width in (("light", 1280), ("dark", 390)):
+        document, said = browse(with_probe, tmp_path / "profile", scheme, width)
+        found = json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
+        assert not said
+        assert found["photos"] == found["shown"] > 0
+        assert found["dark"] == (scheme == "dark")
+        ink, ground = brightness(found["ink"]), brightness(found["ground"])
+        assert (ink - ground if found["dark"] else ground - ink) > 0.7
+        assert found["needed"] <= found["width"]
+        lines[scheme] = found["line"]
+    assert lines["light"] != lines["dark"]  # charts follow the scheme
+    with_probe.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
+    assert browse(with_probe, tmp_path / "profile", "light", 1280)[1]  # errors would be seen

@@ -1,0 +1,93 @@
+import json
+import platform
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from grigri_fast.runs import run_folder
+from grigri_fast.errors import GrigriError
+
+
+def test_folders_get_numbers(tmp_path: Path) -> None:
+    made = [run_folder.create_folder(tmp_path / "new" / "runs", "photos").name for _ in range(3)]
+    assert made == ["photos", "photos-2", "photos-3"]
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    made: list[Path] = []
+    start = threading.Barrier(20)
+
+    def create() -> None:
+        start.wait()
+        made.append(run_folder.create_folder(tmp_path, "photos"))
+
+    threads = [threading.Thread(target=create) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 20
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for parent in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(GrigriError, match="cannot make a run folder"):
+            run_folder.create_folder(parent, "photos")
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    content = {"a": float("nan"), "b": [1.5, (float("nan"), "x")], "c": {"d": True}}
+    run_folder.write_json(tmp_path / "x.json", content)
+    assert json.loads((tmp_path / "x.json").read_text()) == {
+        "a": None,
+        "b": [1.5, [None, "x"]],
+        "c": {"d": True},
+    }
+
+
+def test_paths_are_shown_as_a_person_would_name_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_folder.shown(tmp_path / "photos") == Path("photos")
+    assert run_folder.shown("/elsewhere/photos") == Path("/elsewhere/photos")
+    assert run_folder.shown("photos") == Path("photos")
+
+
+def test_what_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(GrigriError, match="no such run folder"):
+        run_folder.require(tmp_path / "nowhere")
+    with pytest.raises(GrigriError, match=r"has no config\.toml"):
+        run_folder.require(tmp_path)
+    (tmp_path / "labels.csv").touch()
+    with pytest.raises(GrigriError, match=r"labels\.csv: not a run folder"):
+        run_folder.require(tmp_path / "labels.csv")
+
+
+def test_the_environment_does_not_name_the_host(monkeypatch) -> None:
+    named = platform.uname()._replace(node="secret-host")
+    monkeypatch.setattr(platform, "uname", lambda: named)
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "secret-host")
+    found = run_folder.environment(torch.device("cpu"), "fp32")
+    assert "secret-host" not in json.dumps(found)
+    wanted = [
+        "started",
+        "command",
+        "python",
+        "platform",
+        "packages",
+        "device",
+        "amp",
+        "cpu",
+        "cpu_threads",
+    ]
+    assert set(found) == set(wanted)
+
+
+def test_a_link_that_leads_nowhere_takes_a_name(tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to("nowhere")
+    assert run_folder.create_folder(tmp_path, "photos").name == "photos-2"

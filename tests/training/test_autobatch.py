@@ -1,0 +1,206 @@
+"""A memory limit, through the real commands."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_training import SMALL, fit
+
+from grigri_fast.runtime import memory
+from grigri_fast.runtime.memory import Budget
+from grigri_fast.training import autobatch
+
+GIB = 2**30
+
+
+def environment(run: Path) -> dict:
+    return json.loads((run / "environment.json").read_text())
+
+
+def scripted(monkeypatch, peaks: list[float | None]) -> list[float | None]:
+    """Let trials answer from a list, in GiB."""
+
+    def peak_of(work, budget: Budget) -> int | None:
+        peak = peaks.pop(0)
+        return None if peak is None else int(peak * GIB)
+
+    monkeypatch.setattr(autobatch, "peak_of", peak_of)
+    return peaks
+
+
+def test_within_a_limit_the_plan_and_the_peak_are_stored(cli, photos: Path, tmp_path: Path) -> None:
+    code, out, err = cli("train", photos, "--out", tmp_path, *SMALL, "--memory-limit=8GiB")
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith("memory: ")]
+    assert re.fullmatch(
+        r"memory: batch 8; a trial took \d.* [MG]iB of 8.00 GiB, .* GiB to spare", line
+    )
+    run = tmp_path / "photos-shufflenet_v2_x0_5"
+    stored = environment(run)["memory"]
+    assert stored["limit_bytes"] == 8 * GIB
+    assert stored["plan"] == {"batch_size": 8, "micro_batch_size": 8, "checkpointing": False}
+    assert stored["margin_bytes"] == 8 * GIB - stored["trial_peak_bytes"] > 0
+    assert "resident" in stored["measured"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert 100 * 2**20 < summary["peak_memory_bytes"] < 8 * GIB
+    # The same weights as without a limit: a trial leaves no trace in the random numbers.
+    plain = fit(cli, photos, tmp_path, *SMALL, "--name=plain")
+    assert (plain / "last.safetensors").read_bytes()[-1000:] == (
+        run / "last.safetensors"
+    ).read_bytes()[-1000:]
+    assert json.loads((plain / "summary.json").read_text())["peak_memory_bytes"] > 0
+
+
+def test_a_limit_that_nothing_fits_is_one_line_and_leaves_no_folder(
+    cli, photos: Path, tmp_path: Path
+) -> None:
+    code, _, err = cli("train", photos, "--out", tmp_path / "runs", *SMALL, "--memory-limit=9MiB")
+    assert code == 1 and err.count("\n") == 1
+    assert "--memory-limit 9 MiB: this does not fit" in err and ", or a limit of " in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_split_plan_is_kept_and_resumed(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    scripted(monkeypatch, [9.0, 3.0])
+    options = [*SMALL, "--batch-size=16", "--memory-limit=4GiB", "--name=split"]
+    run = fit(cli, photos, tmp_path, *options, "--schedule=constant")
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert (config["batch_size"], config["micro_batch_size"]) == (16, 8)
+    assert not config["activation_checkpointing"]
+    scripted(monkeypatch, [3.5])
+    code, out, err = cli("train", "--resume", run, "--epochs=2")
+    assert (code, err) == (0, "") and "in micro-batches of 8" in out
+    scripted(monkeypatch, [3.9])
+    code, _, err = cli("train", "--resume", run, "--epochs=3")
+    assert code == 1 and "a resumed run keeps its plan" in err
+    code, out, err = cli("eval", run)
+    assert (code, err) == (0, "")
+
+
+def test_checkpointing_and_batch_size_auto(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    scripted(monkeypatch, [9.0, 2.0])
+    run = fit(cli, photos, tmp_path, *SMALL, "--memory-limit=4GiB", "--name=checkpointed")
+    assert environment(run)["memory"]["plan"]["checkpointing"]
+    scripted(monkeypatch, [1.0, 2.0, 5.0])
+    auto = [
+        "--arch=shufflenet_v2_x0_5",
+        "--weights=none",
+        "--recipe=report",
+        "--size=32",
+        "--epochs=1",
+    ]
+    auto += ["--batch-size=auto", "--memory-limit=4GiB", "--name=auto"]
+    run = fit(cli, photos, tmp_path, *auto)
+    assert tomllib.loads((run / "config.toml").read_text())["batch_size"] == 16
+
+
+def test_a_limit_that_was_passed_while_training_ends_the_run_and_keeps_it(
+    cli, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def start_again(self) -> None:
+        self.peak = 5 * GIB
+
+    scripted(monkeypatch, [1.0])
+    monkeypatch.setattr(Budget, "start_again", start_again)
+    options = [*SMALL, "--memory-limit=4GiB", "--name=passed"]
+    code, out, err = cli("train", photos, "--out", tmp_path, *options)
+    assert code == 1 and err.count("\n") == 1
+    assert "--memory-limit 4.00 GiB: 5.00 GiB were in use" in err
+    monkeypatch.undo()
+    code, out, err = cli("train", "--resume", tmp_path / "passed", "--memory-limit=8GiB")
+    assert (code, err) == (0, "") and "after 1 of its" in out
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_eval_and_predict_within_a_limit(
+    cli, photos: Path, tmp_path: Path, monkeypatch, command: str
+) -> None:
+    run = fit(cli, photos, tmp_path, *SMALL)
+    words = [command, run] + ([photos / "images"] if command == "predict" else [])
+    _, expected, _ = cli(*words)
+    code, out, err = cli(*words, "--memory-limit=8GiB")
+    assert (code, err) == (0, "") and out == expected
+    code, out, err = cli(*words, "--memory-limit=9MiB")
+    assert code == 1 and err.count("\n") == 1 and "not even one image at a time fits" in err
+    scripted(monkeypatch, [9.0, 9.0, 1.0])
+    code, out, err = cli(*words, "--memory-limit=8GiB")  # in micro-batches
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["train", "DATA", "--memory-limit=lots"], 1, "--memory-limit 'lots': expected an amount"),
+        (["train", "DATA", "--memory-limit=4"], 1, "did you mean 4GiB?"),
+        (["train", "DATA", "--batch-size=big"], 2, "'big' is not a whole number or auto"),
+        (["train", "DATA", "--batch-size=0"], 2, "0 is not at least 2"),
+        (["train", "DATA", "--micro-batch-size=64"], 1, "is above --batch-size 32"),
+        (["train", "DATA", "--memory-limit=4GiB", "--compile=on"], 1, "--compile on does not go"),
+        (["bench", "step", "DATA", "--memory-limit=none"], 1, "--memory-limit 'none'"),
+        (["profile", "DATA", "--device-memory=x"], 1, "--device-memory 'x'"),
+        (["profile", "DATA", "--estimate", "--snapshot"], 1, "leave out --estimate"),
+        (["profile", "DATA", "--snapshot", "--device=cpu"], 1, "of a GPU's memory"),
+        (["profile", "DATA", "--arch=resnet3"], 1, "resnet3"),
+        (["profile", "DATA", "--batch-size=64"], 1, "48 usable images are too few"),
+    ],
+)
+def test_wrong_words(
+    cli, photos_once: Path, tmp_path: Path, words, code: int, message: str
+) -> None:
+    words = [str(photos_once) if word == "DATA" else word for word in words]
+    found, _, err = cli(*words, *([] if words[0] == "bench" else ["--out", tmp_path]))
+    assert found == code and err.count("\n") == 1 and message in err, err
+    assert not [*tmp_path.iterdir()]
+
+
+TINY_STEP = ["--arch=squeezenet1_1", "--size=32", "--batch-size=8", "--amp=fp32"]
+
+
+def test_bench_within_a_limit(cli, photos_once: Path, monkeypatch) -> None:
+    words = ["bench", "step", photos_once, *TINY_STEP, "--repeats=1"]
+    monkeypatch.setattr("grigri_fast.bench._SECONDS", {"cpu": 0.01})
+    code, out, err = cli(*words, "--memory-limit=8GiB")
+    assert (code, err) == (0, "") and "memory: batch 8; a trial took" in out
+    assert "peak memory of what --memory-limit is about" in out
+    code, out, err = cli(*words, "--memory-limit=9MiB")
+    assert code == 1 and "this does not fit" in err
+
+
+def test_profile_shows_where_memory_and_time_go(cli, photos_once: Path, tmp_path: Path) -> None:
+    words = ["profile", photos_once, *TINY_STEP, "--out", tmp_path, "--device-memory=1MiB"]
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    for name in ("program", "weights", "gradients", "optimizer state", "unexplained", "forward"):
+        assert any(line.startswith(name) for line in out.splitlines()), name
+    assert "does not fit 1 MiB" in out
+    folder = tmp_path / "profile-squeezenet1_1"
+    names = {"memory.png", "profile.json", "trace.json.gz"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert (folder / "memory.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((folder / "profile.json").read_text())
+    for step in ("training", "evaluation"):
+        assert sum(found[step]["bytes"].values()) == found[step]["total_bytes"]
+    num_parameters = 722_496 + 14 * 513  # without and with the head for 14 classes
+    assert found["training"]["bytes"]["weights"] == 4 * num_parameters
+    assert {"forward", "backward", "metrics", "optimizer"} < set(found["seconds"])
+
+
+def test_an_estimate_says_whether_it_fits(cli, tmp_path: Path) -> None:
+    words = ["profile", "--estimate", "--arch=resnet34", "--size=64", "--out", tmp_path]
+    code, out, err = cli(*words, "--device-memory=4GiB")
+    assert (code, err) == (0, "") and "\nfits 4.00 GiB: " in out and "(assumed)" in out
+    code, out, err = cli(*words, "--device-memory=1GiB")
+    assert (code, err) == (0, "") and "\ndoes not fit 1.00 GiB: " in out
+
+
+def test_decoding_the_largest_comes_before_the_trial(
+    cli, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    order = []
+    plain = memory.give_back
+    monkeypatch.setattr(autobatch, "decode_the_largest", lambda *args: order.append("decoded"))
+    monkeypatch.setattr(memory, "give_back", lambda d: (order.append("tried"), plain(d))[1])
+    fit(cli, photos, tmp_path, *SMALL, "--memory-limit=8GiB")
+    assert order[0] == "decoded" and "tried" in order

@@ -1,0 +1,736 @@
+"""A run that is stopped, killed, damaged or out of disk goes on, and ends where it would have."""
+
+import csv
+import dataclasses
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_set import write_image
+from test_training import SMALL, TIMES, fit, results
+
+from grigri_fast.config import TrainConfig
+from grigri_fast.errors import GrigriError
+from grigri_fast.pipeline import loader
+from grigri_fast.runs import checkpoint, run_folder
+from grigri_fast.runtime import signals
+from grigri_fast.training import checkpointer, trainer
+
+LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]
+
+
+def same_end(a: Path, b: Path) -> bool:
+    """Return whether two runs left the same checkpoints, byte by byte, and the same scores."""
+    weights = all(
+        (a / name).read_bytes() == (b / name).read_bytes()
+        for name in (run_folder.LAST, run_folder.BEST)
+    )
+    rows = [
+        [{k: v for k, v in row.items() if k not in TIMES} for row in results(f)] for f in (a, b)
+    ]
+    return weights and repr(rows[0]) == repr(rows[1])
+
+
+def command(*words: object, program: str | None = None) -> list[str]:
+    """Return the words of the command in a process of its own, perhaps with code before it."""
+    start = ["-m", "grigri_fast"]
+    if program is not None:
+        start = ["-c", f"{program}\nfrom grigri_fast.cli.main import entry\nentry()"]
+    return [sys.executable, *start, *map(str, words)]
+
+
+def start(*words: object, program: str | None = None, **options: object) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*words, program=program), **pipes, **options)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until a file is there, or the process has ended."""
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def time_of(path: Path) -> int:
+    """Return when a file was written, 0 if it is not there (between two renames)."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def loadable(folder: Path) -> list[str]:
+    """Check every checkpoint that has its real name; return their names."""
+    names = sorted(p.name for p in folder.glob("*.safetensors"))
+    for name in names:
+        if "resume" in name:
+            checkpoint.load_state(folder / name)
+        else:
+            checkpoint.load(folder / name, torch.device("cpu"))
+    return names
+
+
+@pytest.fixture(scope="module")
+def whole(photos_once: Path, tmp_path_factory) -> Path:
+    """Return a run of eight epochs that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    words = ["train", photos_once, *LONG, "--out", out, "--name=run"]
+    subprocess.run(command(*words), check=True, capture_output=True)
+    return out / "run"
+
+
+# ------------------------------------------------------------------------------- killed
+
+
+@pytest.mark.timeout(400)
+def test_killed_again_and_again_it_ends_where_it_would_have(
+    photos_once: Path, whole: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(0)
+    folder = tmp_path / "run"
+    words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
+    kills = 0
+    while True:
+        process = start(*words)
+        wait_for(folder / run_folder.CONFIG, process)  # the first process: training has begun
+        wait_for(folder / run_folder.RESUME, process)
+        before = time_of(folder / run_folder.RESUME)
+        while (
+            kills and process.poll() is None and time_of(folder / run_folder.RESUME) in (0, before)
+        ):
+            time.sleep(0.005)  # the others: until something new has been stored
+        if kills < 12:
+            time.sleep(rng.uniform(0, 0.06))
+            process.kill()
+        _, err = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        kills += 1
+        assert run_folder.RESUME in loadable(folder) or run_folder.PREVIOUS in loadable(folder)
+        words = ["train", "--resume", folder]
+    assert kills == 12  # and eight more below
+    assert same_end(folder, whole)
+    assert not list(folder.glob(".*"))  # what killed processes had left is gone
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("number", [12, 27, 28, 41])
+def test_killed_within_a_write_it_ends_where_it_would_have(
+    cli, photos_once: Path, whole: Path, tmp_path: Path, call: str, number: int
+) -> None:
+    folder = tmp_path / "run"
+    module, name = call.rsplit(".", 1)
+    program = (
+        f"import os, signal, pathlib; count = 0; call = {call}\n"
+        "def killed(*args):\n"
+        "    global count; count += 1\n"
+        f"    if count == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return call(*args)\n"
+        f"{module}.{name} = killed"
+    )
+    words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
+    process = start(*words, program=program)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    assert loadable(folder)
+    code, _, err = cli("train", "--resume", folder)
+    assert (code, err) == (0, "")
+    assert same_end(folder, whole)
+
+
+# ------------------------------------------------------------- stopped at every single step
+
+
+def stopping(monkeypatch, every: int) -> None:
+    """Send this process a SIGTERM after each ``every``-th step that a command makes."""
+    is_due = checkpointer.Keeper.is_due
+    steps = [0]
+
+    def counted(self) -> bool:
+        steps[0] += 1
+        if steps[0] % every == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # until the listening thread has it
+        return is_due(self)
+
+    monkeypatch.setattr(checkpointer.Keeper, "is_due", counted)
+
+
+def finish(cli, folder: Path) -> int:
+    """Resume until the run is finished; return how often it was stopped."""
+    stops = 0
+    while True:
+        code, _, err = cli("train", "--resume", folder)
+        if code == 0:
+            assert err == ""
+            return stops
+        assert code == 143
+        assert err == f"ended by SIGTERM; go on with: grigri-fast train --resume {folder}\n"
+        stops += 1
+
+
+WAYS = {
+    "sgd": (1, ["--arch=shufflenet_v2_x0_5"]),
+    "adam": (3, ["--optimizer=adam"]),
+    "amsgrad, constant": (3, ["--optimizer=amsgrad", "--schedule=constant"]),
+    "rmsprop": (4, ["--optimizer=rmsprop", "--momentum=0.5"]),
+    "no momentum": (4, ["--momentum=0"]),
+    "frozen": (3, ["--freeze-backbone", "--lr=0.1"]),
+    "dropout": (3, ["--arch=squeezenet1_1"]),
+    "bf16, mse": (3, ["--amp=bf16", "--loss=mse"]),
+    "no augmentation": (4, ["--no-augment", "--test=0.1", "--limit=40"]),
+    "best": (3, ["--recipe=best", "--arch=grigri", "--amp=bf16"]),
+    "norms for training": (3, ["--recipe=best", "--arch=simple", "--start-size=16"]),
+    "all that is drawn": (
+        3,
+        [
+            *("--ema=0.9", "--color=0.3", "--erasing=0.4", "--mixup=0.4", "--cutmix=0.5"),
+            *("--sampler=balanced", "--size=48", "--start-size=32", "--test-size=64"),
+            *("--flip-test", "--label-smoothing=0.1", "--head-lr-factor=5", "--no-decay-all"),
+        ],
+    ),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", WAYS)
+def test_stopped_at_any_step_it_ends_where_it_would_have(
+    cli, photos_once: Path, tmp_path: Path, monkeypatch, way: str
+) -> None:
+    every, options = WAYS[way]
+    options = [*SMALL, "--epochs=2", *options, "--out", tmp_path]
+    whole = fit(cli, photos_once, tmp_path, *options, "--name=whole")
+    stopping(monkeypatch, every)
+    assert cli("train", photos_once, *options, "--name=run")[0] == 143
+    stops = 1 + finish(cli, tmp_path / "run")
+    assert stops >= 10 // every - 1
+    assert same_end(tmp_path / "run", whole)
+
+
+@pytest.mark.timeout(120)
+def test_order_and_pixels_go_on_where_they_were(
+    cli, photos_once: Path, tmp_path: Path, monkeypatch
+) -> None:
+    seen: list[tuple[list[int], bytes]] = []
+    train_epoch = loader.ImageLoader.train_epoch
+
+    def recorded(self, *args: object, **options: object) -> Iterator[loader.Batch]:
+        for batch in train_epoch(self, *args, **options):
+            seen.append((batch.rows_N.tolist(), batch.images_NHWC.numpy().tobytes()))
+            yield batch
+
+    monkeypatch.setattr(loader.ImageLoader, "train_epoch", recorded)
+    options = [*SMALL, "--epochs=3", "--out", tmp_path]
+    fit(cli, photos_once, tmp_path, *options)
+    whole = seen.copy()
+    seen.clear()
+    stopping(monkeypatch, 2)
+    assert cli("train", photos_once, *options, "--name=run")[0] == 143
+    finish(cli, tmp_path / "run")
+    assert seen == whole
+
+
+@pytest.mark.timeout(120)
+def test_files_that_turned_bad_stay_out_after_a_stop(
+    cli, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The reference turns bad at the same step, and is not stopped."""
+    options = [*SMALL, "--epochs=3", "--out", tmp_path, "--max-bad=0.2", "--cache=off"]
+    contents = {path: path.read_bytes() for path in (photos / "images").iterdir()}
+    bad = sorted(contents)[::11]
+    train_epoch = loader.ImageLoader.train_epoch
+
+    def turning_bad(self, *args: object, **options: object) -> Iterator[loader.Batch]:
+        if options["epoch"] == 2 and options["first"] == 0:
+            for path in bad:
+                path.write_bytes(b"gone")
+        return train_epoch(self, *args, **options)
+
+    monkeypatch.setattr(loader.ImageLoader, "train_epoch", turning_bad)
+    whole = fit(cli, photos, tmp_path, *options, "--name=whole")
+    for path, content in contents.items():
+        path.write_bytes(content)
+    stopping(monkeypatch, 1)
+    assert cli("train", photos, *options, "--name=run")[0] == 143
+    finish(cli, tmp_path / "run")
+    assert same_end(tmp_path / "run", whole)
+    for folder in (whole, tmp_path / "run"):
+        with (folder / run_folder.QUARANTINE).open(newline="") as file:
+            assert {row["path"] for row in csv.DictReader(file)} == set(map(str, bad))
+
+
+# ------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_stores_the_step_and_says_how_to_go_on(
+    cli, photos_once: Path, whole: Path, tmp_path: Path, name: str
+) -> None:
+    number = signal.Signals[name]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, as by our children
+    options = [*LONG, "--checkpoint-every=10min"]
+    process = start("train", photos_once, *options, "--out", tmp_path, "--name=run")
+    wait_for(tmp_path / "run" / run_folder.RESULTS, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    verb = "interrupted" if name == "SIGINT" else f"ended by {name}"
+    folder = tmp_path / "run"
+    assert err == f"{verb}; go on with: grigri-fast train --resume {folder}\n"
+    assert process.returncode == 128 + number
+    progress = checkpoint.load_state(folder / run_folder.RESUME).progress
+    assert progress.epoch >= 2 and len(progress.history) == progress.epoch - 1
+    assert cli("train", "--resume", folder)[0] == 0
+    assert same_end(folder, whole)
+
+
+SLOW = (
+    "import time\nimport grigri_fast.training.losses as losses\nbce = losses.bce\n"
+    "def slow(*args):\n    print('in a step', flush=True)\n    time.sleep({})\n"
+    "    return bce(*args)\n"
+    "losses.LOSSES['bce'] = slow"
+)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("first, second", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT")])
+def test_a_second_signal_ends_at_once(
+    photos_once: Path, tmp_path: Path, first: str, second: str
+) -> None:
+    words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
+    process = start(*words, program=SLOW.format(100))
+    while "in a step" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.Signals[first])
+    time.sleep(0.5)
+    assert process.poll() is None  # the step goes on
+    process.send_signal(signal.Signals[second])
+    assert process.wait(timeout=5) == 128 + signal.Signals[second]
+    assert loadable(tmp_path / "run") == [run_folder.RESUME]
+    process.communicate()
+
+
+@pytest.mark.timeout(120)
+def test_the_step_is_finished_first(photos_once: Path, tmp_path: Path) -> None:
+    words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
+    process = start(*words, program=SLOW.format(1.5))
+    while "in a step" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert checkpoint.load_state(tmp_path / "run" / run_folder.RESUME).progress.batches == 1
+    process.communicate()
+
+
+@pytest.mark.timeout(120)
+def test_before_training_there_is_nothing_to_resume(photos_once: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, signal, grigri_fast.data.dataset as dataset\n"
+        "dataset.load = lambda *args: os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    process = start("train", photos_once, *LONG, "--out", tmp_path / "runs", program=program)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (143, "ended by SIGTERM\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.raised(), signals.deferred() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert not stop()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            assert stop() and stop.signum == signal.SIGTERM
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.timeout(120)
+def test_a_hanging_disk_does_not_block_ctrl_c(photos_once: Path, tmp_path: Path) -> None:
+    program = (
+        "import time, grigri_fast.pipeline.loader as pipeline\n"
+        "read, count = pipeline.files.read_bytes, [0]\n"
+        "def hanging(path, *limit):\n"
+        "    count[0] += path.suffix == '.jpg'\n"
+        "    if count[0] > 20:\n"
+        "        print('hangs', flush=True)\n"
+        "        while True: time.sleep(1)\n"
+        "    return read(path, *limit)\n"
+        "pipeline.files.read_bytes = hanging\n"
+        "pipeline._LEAVE_S = 0.5"
+    )
+    words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
+    process = start(*words, program=program)
+    while "hangs" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "--resume" in err
+    assert loadable(tmp_path / "run")
+
+
+# --------------------------------------------------------------------------- damaged files
+
+
+@pytest.fixture
+def stopped(cli, photos: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Return a run that was stopped after seven of its ten steps."""
+    with monkeypatch.context() as patch:
+        stopping(patch, 7)
+        options = [*SMALL, "--epochs=2", "--checkpoint-every=3", "--out", tmp_path]
+        assert cli("train", photos, *options, "--name=run")[0] == 143
+    return tmp_path / "run"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a flipped bit": flip,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: path.write_bytes(b""),
+    "a model": lambda path: shutil.copy(path.parent / run_folder.LAST, path),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_state_falls_back_to_the_one_before(
+    cli, photos: Path, stopped: Path, how: str
+) -> None:
+    whole = fit(cli, photos, stopped.parent, *SMALL, "--epochs=2", "--name=whole")
+    DAMAGES[how](stopped / run_folder.RESUME)
+    code, out, err = cli("train", "--resume", stopped)
+    assert (code, err) == (0, "")
+    assert (
+        f"{run_folder.RESUME}: " in out
+        and f"going on from the one before, {run_folder.PREVIOUS}" in out
+    )
+    assert same_end(stopped, whole)
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(cli, photos: Path, stopped: Path) -> None:
+    (stopped / run_folder.RESUME).rename(stopped / run_folder.PREVIOUS)
+    state, note = checkpointer.load_state(stopped)
+    assert not note and state.progress.batches == 2
+    assert cli("train", "--resume", stopped)[0] == 0
+
+
+def test_without_any_whole_state_it_says_what_to_do(cli, stopped: Path) -> None:
+    for name in (run_folder.RESUME, run_folder.PREVIOUS):
+        flip(stopped / name)
+    code, _, err = cli("train", "--resume", stopped)
+    assert code == 1 and err.count("\n") == 1 and "damaged" in err
+    (stopped / run_folder.PREVIOUS).unlink()
+    code, _, err = cli("train", "--resume", stopped)
+    assert code == 1 and f"To repeat the run: grigri-fast train --config {stopped}" in err
+
+
+class Trap:
+    """Pickled, it is a command that whoever loads it carelessly executes."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_nothing_in_a_file_is_executed(cli, photos: Path, stopped: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "executed"
+    trap = pickle.dumps({"fc.weight": Trap(proof)})
+    pickle.loads(pickle.dumps(Trap(proof)))  # it would work
+    assert proof.exists()
+    proof.unlink()
+    torch.save({"fc.weight": Trap(proof)}, tmp_path / "zip.pth")
+    zipped = (tmp_path / "zip.pth").read_bytes()
+    for content in (trap, zipped):
+        for name in ("w.pth", "w.safetensors"):
+            (tmp_path / name).write_bytes(content)
+            weights = f"--weights={tmp_path / name}"
+            code, _, err = cli("train", photos, *SMALL, weights, "--out", tmp_path / "none")
+            assert code == 1 and err.count("\n") == 1
+        for name in (run_folder.RESUME, run_folder.PREVIOUS, run_folder.LAST, run_folder.BEST):
+            (stopped / name).write_bytes(content)
+        for words in (
+            ["train", "--resume", stopped],
+            ["eval", stopped],
+            ["predict", stopped, photos, "--checkpoint=best"],
+        ):
+            code, _, err = cli(*words)
+            assert code == 1 and err.count("\n") == 1 and "damaged checkpoint" in err
+    assert not proof.exists() and not (tmp_path / "none").exists()
+
+
+# ------------------------------------------------------------------------------ full disks
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk_leaves_the_state_before(
+    cli, photos_once: Path, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    limit = 2_000_000  # the weights fit, weights with momentum do not
+    process = start(
+        "train",
+        photos_once,
+        *LONG,
+        "--out",
+        tmp_path,
+        "--name=run",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    _, err = process.communicate()
+    assert process.returncode == 1 and err.count("\n") == 1
+    assert err.startswith(f"error: {folder / run_folder.RESUME}: cannot be written: File too large")
+    assert err.endswith(f"; go on with: grigri-fast train --resume {folder}\n")
+    assert loadable(folder) == [run_folder.RESUME]
+    assert not list(folder.glob(".*"))
+    assert cli("train", "--resume", folder)[0] == 0
+    assert same_end(folder, whole)
+
+
+def test_a_folder_that_vanishes_is_one_line(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    keep_epoch = checkpointer.Keeper.keep_epoch
+
+    def vanished(self) -> None:
+        shutil.rmtree(tmp_path / "run")
+        keep_epoch(self)
+
+    monkeypatch.setattr(checkpointer.Keeper, "keep_epoch", vanished)
+    code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--name=run")
+    assert code == 1 and err.count("\n") == 1 and "No such file or directory" in err
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------ what changed
+
+
+def refused(cli, folder: Path, *options: object) -> str:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    code, _, err = cli("train", "--resume", folder, *options)
+    assert code == 1 and err.count("\n") == 1 and "Traceback" not in err
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    return err
+
+
+def relabel(photos: Path) -> None:
+    file = photos / "annotations" / "cat.txt"
+    file.write_text(file.read_text() + "1\n")
+
+
+def remove(photos: Path) -> None:
+    (photos / "images" / "im1.jpg").unlink()  # it has no label
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "added": (lambda photos: write_image(photos / "images" / "im99.jpg", 3), "im99.jpg added"),
+    "removed": (remove, "im1.jpg removed"),
+    "relabelled": (relabel, "im1.jpg (from no label to cat) relabelled"),
+    "class": (lambda photos: (photos / "annotations" / "cow.txt").write_text("4\n"), "the classes"),
+    "content": (lambda photos: write_image(photos / "images" / "im5.jpg", 99), "im5.jpg changed"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_changed_data_are_named(cli, photos: Path, stopped: Path, kind: str) -> None:
+    change, says = CHANGES[kind]
+    change(photos)
+    assert says in refused(cli, stopped)
+
+
+def test_reordered_rows_of_a_csv_are_named(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    lines = [f"im{n}.jpg,{'cat' if n % 3 else 'dog'}" for n in range(1, 49)]
+    file = photos / "images" / "labels.csv"
+    file.write_text("\n".join(["image,labels", *lines]))
+    stopping(monkeypatch, 3)
+    assert cli("train", file, *SMALL, "--out", tmp_path, "--name=run")[0] == 143
+    lines[3], lines[4] = lines[4], lines[3]
+    file.write_text("\n".join(["image,labels", *lines]))
+    assert "number 4 was im4.jpg, is im5.jpg" in refused(cli, tmp_path / "run")
+
+
+OTHER_VALUES = {
+    "arch": "resnet18",
+    "weights": "imagenet",
+    "val": "0.3",
+    "test": "0.1",
+    "limit": "20",
+    "size": "64",
+    "batch_size": "4",
+    "micro_batch_size": "4",
+    "init": "he",
+    "start_size": "16",
+    "test_size": "64",
+    "recipe": "best",
+    "head_lr_factor": "2",
+    "warm_up": "0.2",
+    "ema": "0.9",
+    "sampler": "balanced",
+    "most_repeats": "2",
+    "least_area": "0.5",
+    "rotation": "5",
+    "color": "0.1",
+    "erasing": "0.1",
+    "mixup": "0.1",
+    "cutmix": "0.1",
+    "label_smoothing": "0.1",
+    "loss": "mse",
+    "optimizer": "adam",
+    "schedule": "constant",
+    "lr": "0.5",
+    "momentum": "0.9",
+    "momentum_min": "0.5",
+    "weight_decay": "0.5",
+    "seed": "7",
+    "amp": "bf16",
+    "compile": "on",
+    "out": "elsewhere",
+    "name": "other",
+    "epochs": "3",
+}
+
+
+def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
+    for name, value in OTHER_VALUES.items():
+        flag = "--" + name.replace("_", "-")
+        assert flag in refused(cli, stopped, f"{flag}={value}"), name
+    assert "--split" in refused(cli, stopped, "--split=x.json")
+    for flag in (
+        "--freeze-backbone",
+        "--activation-checkpointing",
+        "--flip-test",
+        "--train-norms",
+        "--no-decay-all",
+        "--no-fast",
+    ):
+        assert flag.replace("--no-", "--") in refused(cli, stopped, flag)
+    # Its random maps have been drawn, so the first that contradicts it is named.
+    assert "--no-augment" in refused(cli, stopped, "--no-augment")
+    switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
+    switches |= {"flip_test", "decay_all", "train_norms"}
+    covered = {*OTHER_VALUES, "split", *switches}
+    assert covered == (trainer._STAYS | {"epochs"})
+
+
+def test_the_same_options_again_and_careful_ones_are_accepted(
+    cli, photos: Path, stopped: Path, tmp_path: Path
+) -> None:
+    whole = fit(cli, photos, tmp_path, *SMALL, "--epochs=2", "--name=whole")
+    moved = tmp_path / "moved"
+    photos.rename(moved)
+    options = ["--epochs=2", "--max-bad=0.3", "--checkpoint-every=2", "--max-pixels=5000"]
+    code, _, err = cli("train", moved, "--resume", stopped, *options, "--threads=1")
+    assert (code, err) == (0, "")
+    assert same_end(stopped, whole)
+    assert f'data = "{moved}"' in (stopped / run_folder.CONFIG).read_text()
+
+
+def test_more_epochs_where_the_schedule_permits(cli, photos: Path, tmp_path: Path) -> None:
+    options = [*SMALL, "--schedule=constant", "--out", tmp_path]
+    whole = fit(cli, photos, tmp_path, *options, "--epochs=3", "--name=whole")
+    first = fit(cli, photos, tmp_path, *options, "--epochs=1", "--name=run")
+    code, out, err = cli("train", "--resume", first, "--epochs=3")
+    assert (code, err) == (0, "") and "going on in epoch 2 of 3" in out
+    assert same_end(first, whole)
+    assert "it can only grow" in refused(cli, first, "--epochs=2")
+
+
+def test_a_finished_run_has_nothing_to_do(cli, photos: Path, tmp_path: Path) -> None:
+    folder = fit(cli, photos, tmp_path, *SMALL, "--name=run")
+    (folder / run_folder.SUMMARY).rename(tmp_path / "summary")  # as if it had been killed before
+    (folder / run_folder.RESULTS).unlink()
+    before = {p.name: p.read_bytes() for p in folder.glob("*st*.safetensors")}
+    code, out, err = cli("train", "--resume", folder)
+    assert (code, err) == (0, "") and "all 1 epochs are done" in out
+    assert (folder / run_folder.SUMMARY).read_text() == (tmp_path / "summary").read_text()
+    assert {p.name: p.read_bytes() for p in folder.glob("*st*.safetensors")} == before
+    assert len(results(folder)) == 1
+
+
+def test_what_is_no_run_is_not_resumed(cli, photos: Path, stopped: Path, tmp_path: Path) -> None:
+    for words, says in (
+        (["--resume", tmp_path / "nowhere"], "no such run folder"),
+        (["--resume", photos], "not a run folder"),
+        (["--resume", stopped, "--config", stopped / run_folder.CONFIG], "leave --config out"),
+    ):
+        code, _, err = cli("train", *words)
+        assert code == 1 and says in err and err.count("\n") == 1
+    (stopped / run_folder.CONFIG).write_text("epochs = 2\n")
+    assert "does not say which data" in refused(cli, stopped)
+
+
+# ------------------------------------------------------------------------------- concurrency
+
+
+def test_two_processes_do_not_train_in_one_folder(cli, stopped: Path) -> None:
+    with run_folder.locked(stopped):
+        code, _, err = cli("train", "--resume", stopped)
+    assert code == 1 and f"{stopped}: another process is training in this folder" in err
+    with pytest.raises(GrigriError), run_folder.locked(stopped), run_folder.locked(stopped):
+        pass
+
+
+@pytest.mark.timeout(120)
+def test_two_runs_at_once_have_two_folders(photos_once: Path, tmp_path: Path) -> None:
+    words = ["train", photos_once, *SMALL, "--threads=1", "--out", tmp_path, "--name=run"]
+    processes = [start(*words) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run-2"]
+    assert same_end(tmp_path / "run", tmp_path / "run-2")
+
+
+@pytest.mark.timeout(180)
+def test_a_run_is_read_while_it_trains(cli, photos_once: Path, tmp_path: Path) -> None:
+    options = [*LONG, "--epochs=500"]
+    process = start("train", photos_once, *options, "--out", tmp_path, "--name=run")
+    folder = tmp_path / "run"
+    wait_for(folder / run_folder.RESULTS, process)
+    epochs = set()
+    for _ in range(8):
+        code, _, err = cli("eval", folder, "--json")
+        assert (code, err) == (0, "")
+        code, _, err = cli("predict", folder, photos_once / "images", "--checkpoint=best")
+        assert (code, err) == (0, "")
+        epochs.add(checkpoint.info_of(folder / run_folder.LAST).epoch)
+    assert len(epochs) > 1 and process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+def test_every_option_either_stays_or_may_change() -> None:
+    may_change = {f.name for f in dataclasses.fields(TrainConfig)} - trainer._STAYS
+    assert may_change == {
+        "data",
+        "images",
+        "max_bad",
+        "strict",
+        "max_pixels",
+        "epochs",
+        "device",
+        "threads",
+        "cache",
+        "memory_limit",
+        "checkpoint_every",
+        "tensorboard",
+    }

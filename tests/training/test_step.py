@@ -1,0 +1,187 @@
+import contextlib
+import copy
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import nn
+
+from grigri_fast.config import TrainConfig, resolve
+from grigri_fast.models import factory
+from grigri_fast.training import optim
+from grigri_fast.training.losses import LOSSES
+from grigri_fast.training.step import TrainStep
+
+CPU = torch.device("cpu")
+
+
+def one_group(parameters: Iterable[nn.Parameter]) -> list[dict]:
+    return [{"params": list(parameters), "lr_factor": 1.0}]
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+
+
+def batches(num: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    rng = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8, generator=rng),
+            (torch.rand(6, 3, generator=rng) < 0.4).float(),
+        )
+        for _ in range(num)
+    ]
+
+
+def step_of(model: nn.Module, optimizer: torch.optim.Optimizer, **options) -> TrainStep:
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    settings = {"device": CPU, "amp": "fp32", "batch_size": 6} | options
+    step = TrainStep(model.train(), optimizer, scaler, LOSSES["bce"], **settings)
+    step.start_epoch([], 0, 0)
+    return step
+
+
+def test_a_step_is_the_plain_one_and_the_sums_are_those_of_its_outputs() -> None:
+    ours, plain = small_net(), small_net()
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+    step = step_of(ours, torch.optim.SGD(ours.parameters(), **settings))
+    optimizer = torch.optim.SGD(plain.train().parameters(), **settings)
+    loss_sum = tp = right = 0.0
+    for images_NHWC, targets_NC in batches(5):
+        step(images_NHWC, targets_NC)
+        optimizer.zero_grad()
+        logits_NC = plain(factory.normalise(images_NHWC))
+        loss = LOSSES["bce"](logits_NC, targets_NC)
+        loss.backward()
+        optimizer.step()
+        loss_sum += 6 * loss.item()
+        tp += ((logits_NC > 0) & (targets_NC > 0)).sum().item()
+        right += ((logits_NC > 0) == (targets_NC > 0)).all(1).sum().item()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(a, b)
+    sums = step.look()
+    assert sums.loss == pytest.approx(loss_sum) and (sums.tp, sums.right) == (tp, right)
+    assert (sums.num_images, sums.num_skipped, sums.bad_step) == (30, 0, -1)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "device", "adam", "fused adam", "rmsprop"])
+def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> None:
+    model = small_net()
+    parameters = list(model.parameters())
+    optimizer = {
+        "sgd": lambda: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        "device": lambda: optim.DeviceSGD(one_group(parameters), 0.1, 0.9, 0.0),
+        "adam": lambda: torch.optim.Adam(parameters),
+        "fused adam": lambda: torch.optim.Adam(parameters, fused=True),
+        "rmsprop": lambda: torch.optim.RMSprop(parameters, momentum=0.9),
+    }[kind]()
+    step = step_of(model, optimizer)
+    first, second, third = batches(3)
+    step(*first)
+    before = copy.deepcopy([p.data for p in parameters])
+    state = copy.deepcopy(optimizer.state_dict()["state"])
+    step(second[0], second[1] * torch.nan)
+    step(second[0], second[1] * torch.inf)
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    for i, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(state[i][name])), name
+    sums = step.look()
+    assert (sums.num_images, sums.num_skipped, sums.streak) == (6, 2, 2)
+    assert sums.bad_step == 2 and not torch.tensor(sums.bad_loss).isfinite()
+    step(*third)
+    sums = step.look()
+    assert (sums.num_images, sums.num_skipped, sums.streak, sums.bad_step) == (12, 2, 0, -1)
+    assert not all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+
+
+def test_sgd_on_the_device_is_sgd_through_a_whole_one_cycle() -> None:
+    config = resolve(TrainConfig(data="x", lr=0.1, weight_decay=1e-3))
+    ours, plain = small_net(), small_net()
+    optimizers = (
+        optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, config.weight_decay),
+        optim.make_optimizer(config, plain.parameters()),
+    )
+    steps = [step_of(m, o) for m, o in zip((ours, plain), optimizers, strict=True)]
+    for number, batch in enumerate(batches(20)):
+        lr, momentum = optim.lr_and_momentum(config, number, 20)
+        for optimizer, step in zip(optimizers, steps, strict=True):
+            optim.set_lr_and_momentum(optimizer, lr, momentum)
+            step(*batch)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_state_of_plain_sgd_goes_on_with_sgd_on_the_device() -> None:
+    plain, ours = small_net(), small_net()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    step = step_of(plain, optimizer)
+    first, second = batches(2)
+    step(*first)
+    ours.load_state_dict(plain.state_dict())
+    on_device = optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, 0.0)
+    groups = on_device.state_dict()["param_groups"]
+    state = copy.deepcopy(optimizer.state_dict()["state"])
+    on_device.load_state_dict({"state": state, "param_groups": groups})
+    step(*second)
+    step_of(ours, on_device)(*second)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_channels_last_and_the_plain_format_agree() -> None:
+    sums = []
+    for fast in (True, False):
+        model = small_net()
+        if fast:
+            model.to(memory_format=torch.channels_last)
+        step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.05), fast=fast)
+        for batch in batches(10):
+            step(*batch)
+        sums.append(step.look().loss)
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 3, 4, 5])
+def test_micro_batches_make_the_step_of_the_whole_batch(micro_batch_size: int) -> None:
+    """Without BatchNorm, and with an odd rest; what is summed up is the same, too."""
+    seen = []
+    for size in (None, micro_batch_size):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        step = step_of(model, optimizer, micro_batch_size=size)
+        for images_NHWC, targets_NC in batches(4):
+            step(images_NHWC, targets_NC)
+        step(images_NHWC[:5], targets_NC[:5])  # a smaller batch
+        seen.append((step.look(), list(model.parameters())))
+    (whole, weights), (parts, others) = seen
+    assert parts._replace(loss=0.0) == whole._replace(loss=0.0)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    for a, b in zip(weights, others, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_no_micro_batch_has_a_single_image() -> None:
+    sizes = []
+    model = small_net()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.1), micro_batch_size=2)
+    images_NHWC, targets_NC = batches(1)[0]
+    step(images_NHWC[:5], targets_NC[:5])
+    assert sizes == [3, 2]
+
+
+def test_the_parts_of_a_step_can_be_watched() -> None:
+    seen = []
+
+    def watch(name: str) -> contextlib.AbstractContextManager:
+        seen.append(name)
+        return contextlib.nullcontext()
+
+    model = small_net()
+    step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.1), phase=watch)
+    step(*batches(1)[0])
+    assert seen == ["forward", "backward", "metrics", "optimizer"]
