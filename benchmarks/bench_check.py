@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from grigri_fast.data.dataset import find_images
-from grigri_fast.pipeline import check, decode, loader
-from grigri_fast.runtime import files
+from grigri_fast.pipeline import check, decode
+from grigri_fast.runtime import compute, files
 
 _AT_A_TIME = 64
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=loader.usable_threads())
+    parser.add_argument("--threads", type=int, default=compute.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     paths, threads = find_images([options.folder]), options.threads

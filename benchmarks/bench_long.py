@@ -20,7 +20,6 @@ import record
 import torch
 
 from grigri_fast.data import dataset
-from grigri_fast.pipeline import loader
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
 
@@ -74,7 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=loader.usable_threads())
+    parser.add_argument("--threads", type=int, default=compute.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -22,6 +22,7 @@ from grigri_fast import Quiet
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
 from grigri_fast.evaluation import evaluator, metrics
+from grigri_fast.inference import forward
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import compute, files
 from grigri_fast.runtime.memory import Budget
@@ -69,7 +70,7 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
             labelled = dataset.load(options.data)
             rows = split.read(parts, labelled).parts["val"]
             model, info = evaluator.checkpoint.load(folder / run_folder.LAST, device)
-            found, bad = evaluator.probabilities_of_files(
+            found, bad = forward.probabilities_of_files(
                 model,
                 info,
                 labelled.paths,

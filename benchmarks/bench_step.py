@@ -26,7 +26,6 @@ import record
 import torch
 from torch import nn
 
-from grigri_fast.pipeline import loader
 from grigri_fast.pipeline.check import Inspection
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
@@ -151,7 +150,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--best-batch", action="store_true", default=on_gpu)
     parser.add_argument("--repeats", type=int, default=3 if on_gpu else 5)
-    parser.add_argument("--threads", type=int, default=loader.usable_threads())
+    parser.add_argument("--threads", type=int, default=compute.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

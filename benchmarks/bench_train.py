@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=loader.usable_threads())
+    parser.add_argument("--threads", type=int, default=compute.usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = compute.pick_device("auto")
@@ -174,5 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(loader.usable_threads())
+    torch.set_num_threads(compute.usable_threads())
     main()

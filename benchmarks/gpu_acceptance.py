@@ -105,7 +105,7 @@ def decoding(place: Place) -> dict[str, Any]:
     device = compute.pick_device("auto")
     data = load(place)
     paths = data.paths[: place.sized(3000, 40)]
-    found = check.inspect(paths, threads=pipeline.usable_threads())
+    found = check.inspect(paths, threads=compute.usable_threads())
     rows = np.flatnonzero(found.crc32_N >= 0)
 
     def loader(where: torch.device) -> pipeline.ImageLoader:
@@ -171,7 +171,6 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
 def profile(place: Place) -> dict[str, Any]:
     """Where memory and time of a training step of resnet34 at 224 px go."""
     from grigri_fast.config import TrainConfig, resolve
-    from grigri_fast.pipeline import loader as pipeline
     from grigri_fast.profiling import benchmark, profiler
     from grigri_fast.reporting import plots
     from grigri_fast.runtime import compute
@@ -187,7 +186,7 @@ def profile(place: Place) -> dict[str, Any]:
     with Budget(device) as budget:
         s = benchmark.setting_of(
             load(place).paths[: place.sized(1024, 24)],
-            pipeline.usable_threads(),
+            compute.usable_threads(),
             arch="resnet34",
             size_px=size_px,
             batch_size=batch_size,
@@ -300,7 +299,6 @@ def flat(place: Place) -> dict[str, Any]:
     """Memory over 2,000 steps, of the host and of the device."""
     import bench_long
 
-    from grigri_fast.pipeline import loader as pipeline
     from grigri_fast.profiling import benchmark
     from grigri_fast.runtime import compute, memory
 
@@ -308,7 +306,7 @@ def flat(place: Place) -> dict[str, Any]:
     with memory.Budget(device) as budget:
         s = benchmark.setting_of(
             load(place).paths[: place.sized(3200, 24)],
-            pipeline.usable_threads(),
+            compute.usable_threads(),
             arch="resnet18",
             size_px=place.sized(128, 32),
             batch_size=place.sized(32, 4),

@@ -12,15 +12,15 @@ import torch
 
 from grigri_fast.data.dataset import Dataset
 from grigri_fast.profiling.benchmark import Measured, ratio
-from grigri_fast.runs import run_folder
 from grigri_fast.runtime import compute, files
+from grigri_fast.runtime.environment import describe
 
 ROOT = Path(__file__).parent.parent
 
 
 def environment(device: torch.device, amp: str) -> dict[str, Any]:
     """Return commit, hardware, versions, load of the machine."""
-    found = {k: v for k, v in run_folder.environment(device, amp).items() if k != "platform"}
+    found = {k: v for k, v in describe(device, amp).items() if k != "platform"}
     found["command"] = " ".join(["python", *(Path(a).name for a in sys.argv[:1]), *sys.argv[1:]])
     found["commit"] = _git("rev-parse", "HEAD") or "unknown"
     found["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from grigri_fast import config
 from grigri_fast.runs import run_folder
+from grigri_fast.runtime import files
 
 _PLACES = ("data", "images", "split", "out", "name")
 
@@ -18,7 +19,7 @@ _PLACES = ("data", "images", "split", "out", "name")
 def of_run(folder: Path, commit: str) -> dict[str, Any]:
     """Return what a run folder says, without places."""
     options = config.read_toml(folder / run_folder.CONFIG)
-    environment = run_folder.read_json(folder / run_folder.ENVIRONMENT)
+    environment = files.read_json(folder / run_folder.ENVIRONMENT)
     environment.pop("platform", None)
     words = environment["command"].split(" --out ")[0]  # ours are given last
     return {
@@ -27,7 +28,7 @@ def of_run(folder: Path, commit: str) -> dict[str, Any]:
         "config": {k: v for k, v in options.items() if k not in _PLACES},
         "environment": environment | {"command": words},
         "epochs": run_folder.read_results(folder / run_folder.RESULTS),
-        "summary": run_folder.read_json(folder / run_folder.SUMMARY),
+        "summary": files.read_json(folder / run_folder.SUMMARY),
     }
 
 
@@ -37,9 +38,9 @@ def main() -> None:
     parser.add_argument("--commit", required=True, help="that they were made with")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    runs = run_folder.read_json(options.out).get("runs", [])
+    runs = files.read_json(options.out).get("runs", [])
     runs += [of_run(folder, options.commit) for folder in options.runs]
-    run_folder.write_json(options.out, {"n": len(runs), "runs": runs})
+    files.write_json(options.out, {"n": len(runs), "runs": runs})
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from .errors import GrigriError
-from .pipeline import image_file
 from .runtime import files
+from .runtime.units import parse_bytes
 
+MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
 AUTO = 0  # what --batch-size auto is in a config
 
 # What options are that nobody has said. "report" is the 2020 report's last recipe; "best" is ours,
@@ -91,7 +92,7 @@ class TrainConfig:
         "Data",
     )
     strict: bool = option(False, "Stop at the first image that cannot be used.", "Data")
-    max_pixels: int = option(image_file.MAX_PIXELS, "Larger images are refused unread.", "Data")
+    max_pixels: int = option(MAX_PIXELS, "Larger images are refused unread.", "Data")
 
     arch: str = option(
         "resnet34",
@@ -337,7 +338,7 @@ class TrainConfig:
                 f" {self.batch_size}"
             )
         if self.memory_limit is not None:
-            memory_size(self.memory_limit, "--memory-limit")
+            parse_bytes(self.memory_limit, "--memory-limit")
         if self.compile == "on" and (self.memory_limit or self.activation_checkpointing):
             other = "--memory-limit" if self.memory_limit else "--activation-checkpointing"
             raise GrigriError(f"--compile on does not go with {other}; take --compile off")
@@ -433,30 +434,6 @@ def _not_said(config: TrainConfig, recipe: str) -> dict[str, Any]:
         of_recipe["train_norms"] = False
     of_recipe |= {"start_size": config.size, "test_size": config.size}
     return {name: value for name, value in of_recipe.items() if getattr(config, name) is None}
-
-
-_UNITS = {
-    **{"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
-    **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
-}
-_LEAST_MEMORY = 2**20
-
-
-def memory_size(text: str, flag: str) -> int:
-    """Return the bytes that ``4GiB``, ``4GB``, ``3500 MiB`` or ``1.5gib`` means.
-
-    Raises:
-        GrigriError: if it is not an amount of memory, or less than a MiB; the message names
-            ``flag``.
-    """
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?)\s*([a-zA-Z]*)\s*", text)
-    unit = found[2].upper() if found else None
-    if unit not in _UNITS:
-        raise GrigriError(f"{flag} {text!r}: expected an amount of memory, like 4GiB or 3500MiB")
-    num_bytes = int(float(found[1]) * _UNITS[unit])
-    if num_bytes < _LEAST_MEMORY:
-        raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {found[1]}GiB?")
-    return num_bytes
 
 
 def checkpoint_interval(text: str) -> tuple[int | None, float | None]:

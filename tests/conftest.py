@@ -2,16 +2,18 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.profile
 
 import pytest
+from pages import BROWSER, browse
 from small_set import write_photos
 
 from grigri_fast.cli.main import main
-from grigri_fast.pipeline import loader
+from grigri_fast.runtime import compute
 
 # A shell that runs tests in the background has Ctrl-C ignored, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch) -> None:
     """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""
-    monkeypatch.setattr(loader, "usable_threads", lambda: 1)
+    monkeypatch.setattr(compute, "usable_threads", lambda: 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,3 +71,16 @@ def grigri() -> Path:
     if not folder:
         pytest.skip("GRIGRI_DATA does not name the real data set")
     return Path(folder)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> None:
+    """Skip where there is no browser, or one that cannot even open a blank page."""
+    if BROWSER is None:
+        pytest.skip("no chromium or google-chrome to open the page in")
+    blank = tmp_path / "blank.html"
+    blank.write_text("<p>hello</p>")
+    try:
+        assert "hello" in browse(blank, tmp_path / "profile", "light", 1280)[0]
+    except (AssertionError, OSError, subprocess.TimeoutExpired) as e:
+        pytest.skip(f"{BROWSER} does not start here: {str(e)[-200:]}")

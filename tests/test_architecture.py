@@ -1,4 +1,4 @@
-"""The house's rules, read from the source: who may import whom, and what --help may load."""
+"""The architecture, read from the source: who may import whom, and what --help may load."""
 
 import ast
 import subprocess
@@ -8,135 +8,116 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
-FLOORS = [
-    {"errors"},
-    {"files", "interrupt", "networks", "verbosity", "watcher"},
-    {
-        *("config", "metrics", "losses", "optim", "geometry", "devices", "imagefile", "memory"),
-        *("plan", "charts", "page", "document", "download", "distributed"),
+# What each sub-package may import besides itself, `errors` and `runtime`. The data flow down this
+# table; nothing imports a row below its own.
+MAY_IMPORT = {
+    "runtime": set(),
+    "config": set(),
+    "models": set(),
+    "data": set(),
+    "pipeline": {"models"},
+    "runs": {"config", "data", "models"},
+    "inference": {"config", "data", "pipeline", "models", "runs"},
+    "evaluation": {"config", "data", "pipeline", "inference", "runs"},
+    "reporting": {"config", "evaluation", "pipeline", "runs"},
+    "training": {
+        *("config", "models", "data", "pipeline", "runs"),
+        *("inference", "evaluation", "reporting"),
     },
-    {
-        *("dataset", "split", "models", "run", "demo", "verdicts", "decode", "warp", "usual"),
-        *("ledger", "sampling", "fetch"),
+    "curation": {
+        *("config", "data", "pipeline", "inference", "evaluation", "reporting", "runs"),
+        "training",
     },
-    {
-        "augment",
-        "inspection",
-        "pipeline",
-        "step",
-        "tuning",
-        "checkpoint",
-        "provenance",
-        "quarantine",
-        "figures",
-        "tracker",
+    "experiments": {
+        *("config", "data", "pipeline", "inference", "evaluation", "reporting", "runs"),
+        *("training", "models"),
     },
-    {"trial", "survey", "evaluating", "export", "predicting", "keeper", "together", "training"},
-    {
-        *(
-            "bench",
-            "profiling",
-            "tune",
-            "reproduce",
-            "study",
-            "screens",
-            "report",
-            "clean",
-            "info",
-            "api",
-            "cli",
-        ),
+    "profiling": {
+        *("config", "data", "pipeline", "inference", "models", "reporting", "runs"),
+        "training",
     },
-]
-FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
-# Steps within a floor, each with its reason.
-SAME_FLOOR = {
-    ("optim", "config"),  # an optimizer is made from a config
-    ("split", "dataset"),  # a split is of a data set
-    ("pipeline", "inspection"),  # only what was checked is decoded
-    ("training", "evaluating"),  # an epoch ends with an evaluation
-    ("training", "together"),  # of several processes each makes its part
-    ("training", "keeper"),  # which keeps what it leaves
-    ("tuning", "step"),  # what is measured is the step
-    ("config", "imagefile"),  # the limit on pixels is an option
-    ("predicting", "evaluating"),  # predicting is the first half of evaluating
-    ("export", "evaluating"),  # what is exported is compared with it
-    ("export", "trial"),  # on random images where there are no others
-    ("predicting", "export"),  # a file that was exported is taken in the place of a run
-    ("training", "trial"),  # what a run will take is tried before it
-    ("evaluating", "trial"),
-    ("predicting", "trial"),
-    ("plan", "config"),  # a plan changes a config
-    ("profiling", "bench"),  # the same images and the same step
-    ("cli", "info"),
-    ("cli", "api"),  # a command parses, calls and shows
-    ("screens", "profiling"),
-    ("cli", "profiling"),
-    ("cli", "screens"),
-    ("screens", "bench"),
-    ("cli", "bench"),
-    ("study", "reproduce"),  # what the rows have left behind is shown
-    ("screens", "study"),
-    ("screens", "reproduce"),
-    ("cli", "reproduce"),
-    ("cli", "study"),
-    ("screens", "tune"),
-    ("cli", "tune"),
-    ("cli", "report"),
-    ("clean", "report"),  # its photographs
-    ("screens", "clean"),
-    ("cli", "clean"),
-    ("page", "charts"),  # its style is a part of the page's
-    ("document", "page"),  # it stands in the same frame
-    ("document", "charts"),  # and escapes in the same way
 }
-MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if not p.stem.startswith("__"))
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+GROUND = {"errors", "runtime"}
+# Libraries that one module alone imports, so that one place knows each of them.
+ONE_DOOR = {
+    "nvidia": {"pipeline.decode", "pipeline.loader"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "skmultilearn": {"data.split"},
+    "torchvision": {"models.factory", "profiling.baseline"},
+    "matplotlib": {"reporting.plots"},
+    "optuna": {"experiments.tuner"},
+    "onnxruntime": {"inference.onnx"},
+    "imagehash": {"curation.duplicates"},
+    "cleanlab": {"curation.label_issues"},
+    "tensorboard": set(),  # torch.utils.tensorboard, in training.tensorboard, is the way to it
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+_TOP = {"__init__", "__main__"}  # the public face, and the program: they may name everything
 
 
-def imports_of(module: str) -> tuple[set[str], set[str]]:
-    """Return the names of the package's modules and of other packages that a module imports."""
+def name_of(file: Path) -> str:
+    """Return a module's name below the package, like ``data.split`` or ``config``."""
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(file: Path) -> tuple[set[str], set[str]]:
+    """Return the parts of the package and the other packages that a module imports."""
+    folder = file.relative_to(PACKAGE).parts[:-1]
     ours, others = set(), set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             others |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             others.add(node.module.partition(".")[0])
         elif isinstance(node, ast.ImportFrom):
-            named = [node.module] if node.module else [alias.name for alias in node.names]
-            ours |= {name for name in named if name in FLOOR_OF}
-    return ours, others
+            start = folder[: len(folder) - node.level + 1]
+            path = [*start, *(node.module.split(".") if node.module else [])]
+            ours |= {path[0]} if path else {alias.name for alias in node.names}
+    return ours & {*MAY_IMPORT, *GROUND}, others
 
 
-def test_every_module_has_its_floor() -> None:
-    assert set(MODULES) == set(FLOOR_OF)
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_module_imports_only_what_its_folder_may(file: Path) -> None:
+    name = name_of(file)
+    part = name.partition(".")[0]
+    if part in _TOP:
+        return
+    allowed = MAY_IMPORT.get(part, set()) | GROUND | {part}
+    assert imports_of(file)[0] <= allowed, f"{name} imports {imports_of(file)[0] - allowed}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_only_point_down(module: str) -> None:
-    ours, _ = imports_of(module)
-    for other in ours:
-        allowed = FLOOR_OF[other] < FLOOR_OF[module] or (module, other) in SAME_FLOOR
-        assert allowed, f"{module} imports {other}"
+def test_the_table_has_every_folder_and_no_circle() -> None:
+    parts = {name_of(file).partition(".")[0] for file in FILES} - _TOP
+    assert parts == {*MAY_IMPORT, "errors"}
+    order = list(MAY_IMPORT)
+    for part, allowed in MAY_IMPORT.items():
+        assert all(order.index(other) < order.index(part) or part == "cli" for other in allowed)
 
 
-@pytest.mark.parametrize(
-    "package, allowed",
-    [
-        ("nvidia", {"decode", "pipeline"}),
-        ("typer", {"cli"}),
-        ("rich", {"screens"}),
-        ("skmultilearn", {"split"}),
-        ("torchvision", {"models", "usual"}),
-        ("matplotlib", {"figures"}),
-        ("optuna", {"tune"}),
-        ("onnxruntime", {"export"}),
-        ("imagehash", {"clean"}),
-        ("cleanlab", {"clean"}),
-        ("tensorboard", set()),  # torch.utils.tensorboard, in tracker, is the way to it
-    ],
-)
-def test_each_library_is_behind_one_door(package: str, allowed: set[str]) -> None:
-    assert {module for module in MODULES if package in imports_of(module)[1]} == allowed
+@pytest.mark.parametrize("package", ONE_DOOR)
+def test_each_library_is_behind_one_door(package: str) -> None:
+    found = {name_of(file) for file in FILES if package in imports_of(file)[1]}
+    if ONE_DOOR[package] == {"cli"}:
+        assert found and all(name.startswith("cli.") for name in found)
+    else:
+        assert found == ONE_DOOR[package]
+
+
+def test_files_and_functions_are_of_a_size_to_read() -> None:
+    """At most 500 lines a file; a function of more than 80 says why, where it begins."""
+    for file in FILES:
+        text = file.read_text()
+        lines = text.splitlines()
+        is_small_by_nature = file.stem in {"__init__", "__main__", "errors"}
+        assert len(lines) <= 500, f"{name_of(file)}: {len(lines)} lines"
+        assert len(lines) >= 40 or is_small_by_nature, f"{name_of(file)}: {len(lines)} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = node.end_lineno - node.lineno + 1
+                reason = "long: " in lines[node.lineno - 2]
+                assert length <= 80 or reason, f"{name_of(file)}.{node.name}: {length} lines"
 
 
 COMMANDS = [
@@ -148,6 +129,7 @@ COMMANDS = [
     ["export"],
     ["report"],
     ["bench"],
+    ["profile"],
     ["reproduce"],
     ["info"],
     ["data"],

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
-from ..config import TrainConfig, memory_size, read_toml
+from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..errors import GrigriError
-from ..pipeline import image_file
 from ..runtime.distributed import World
+from ..runtime.units import parse_bytes
 from ..training.callbacks import Quiet, Watcher
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def evaluate(
     checkpoint: Checkpoint = "last",
     save: bool = False,
     max_bad: float = 0.05,
-    max_pixels: int = image_file.MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     device: Device = "auto",
     amp: Amp = "auto",
     memory_limit: str | None = None,
@@ -242,7 +242,7 @@ def load(
     run: StrPath,
     *,
     checkpoint: Checkpoint = "last",
-    max_pixels: int = image_file.MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
     device: Device = "auto",
     amp: Amp = "auto",
     threads: int | None = None,
@@ -307,7 +307,7 @@ def predict(
             run,
             images,
             checkpoint=checkpoint or "last",
-            max_pixels=max_pixels or image_file.MAX_PIXELS,
+            max_pixels=max_pixels or MAX_PIXELS,
             device=device or "auto",
             amp=amp or "auto",
             memory_limit=memory_limit,
@@ -395,7 +395,7 @@ def _require_of_exported(checkpoint: str, device: str, amp: str) -> None:
 
 
 def _memory(text: str | None) -> int | None:
-    return None if text is None else memory_size(text, "--memory-limit")
+    return None if text is None else parse_bytes(text, "--memory-limit")
 
 
 def _device(name: Device) -> "torch.device":
@@ -418,6 +418,6 @@ def _threads(number: int | None) -> int:
     if number is not None and number < 1:
         raise GrigriError(f"--threads must be at least 1, not {number}")
 
-    from ..pipeline import loader
+    from ..runtime import compute
 
-    return number or loader.usable_threads()
+    return number or compute.usable_threads()

@@ -38,9 +38,9 @@ from ..inference.exporter import INPUT, OUTPUT, Exported
 from ..inference.predictor import Prediction
 from ..profiling.benchmark import Measured, Report, peak_flops_per_s, ratio
 from ..profiling.profiler import ASSUMED, EVALUATION, NOT_IN_STEP, Profile
-from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
-from ..runtime.memory import in_words
+from ..runtime import files
+from ..runtime.units import format_bytes
 from ..training.trainer import Result
 from . import verbosity
 
@@ -408,7 +408,7 @@ def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
 
 def evaluation_json(scored: RunEvaluation, path: Path) -> str:
     """Return everything that :func:`show_evaluation` prints as one JSON object."""
-    return run_folder.to_json(
+    return files.to_json(
         {
             "checkpoint": str(path),
             "images": scored.images,
@@ -440,7 +440,7 @@ def show_predictions(predictions: list[Prediction], info: ModelInfo) -> None:
 def show_export(done: Exported) -> None:
     """Print what was written, how it was checked, and what to do next."""
     side, num_classes = done.info.size_px, len(done.info.class_names)
-    say(f"{run_folder.shown(done.path)} ({done.path.stat().st_size / 1e6:.1f} MB)")
+    say(f"{files.shown(done.path)} ({done.path.stat().st_size / 1e6:.1f} MB)")
     say(f"  {INPUT:13}  uint8 RGB (N, {side}, {side}, 3)")
     say(f"  {OUTPUT:13}  float32 (N, {num_classes})")
     say(
@@ -449,7 +449,7 @@ def show_export(done: Exported) -> None:
         f" {' and '.join(map(str, done.batch_sizes))}"
     )
     if done.path.suffix.lower() == ".onnx":
-        say(f"next: grigri-fast predict {run_folder.shown(done.path)} PHOTOS")
+        say(f"next: grigri-fast predict {files.shown(done.path)} PHOTOS")
 
 
 def show_split(data: Dataset, parts: Split, out: Path | None) -> None:
@@ -531,7 +531,7 @@ def show_cleaning(found: Cleaning) -> None:
             table.add_row(escape(name), f"{wrong:,}", f"{missing:,}")
         _out.print(table)
     written = [NEAR, *([] if found.issues is None else [ISSUES]), GALLERY]
-    say(f"\n{', '.join(written)} are in {run_folder.shown(found.out)}")
+    say(f"\n{', '.join(written)} are in {files.shown(found.out)}")
 
 
 def show_fetched(found: Fetched) -> None:
@@ -670,8 +670,8 @@ def show_profile(profile: Profile, device_memory: int | None) -> None:
         spare = device_memory - peak
         words = "to spare" if spare >= 0 else "too much"
         say(
-            f"\n{'fits' if spare >= 0 else 'does not fit'} {in_words(device_memory)}:"
-            f" {in_words(peak)} at most, {in_words(abs(spare))} {words}"
+            f"\n{'fits' if spare >= 0 else 'does not fit'} {format_bytes(device_memory)}:"
+            f" {format_bytes(peak)} at most, {format_bytes(abs(spare))} {words}"
         )
     if profile.seconds:
         say("")
@@ -714,7 +714,7 @@ def show_study(found: list[Finding], of: Study) -> None:
     for why, names in reproduce_report.why_not(found).items():
         say(f"no result of {', '.join(names)}: {why}")
     say(
-        f"everything is in {run_folder.shown(of.out)}; read {run_folder.shown(of.out / reproduce_report.HTML)}"
+        f"everything is in {files.shown(of.out)}; read {files.shown(of.out / reproduce_report.HTML)}"
     )
 
 

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .. import __version__
-from ..config import AUTO, TrainConfig, memory_size, read_toml
+from ..config import AUTO, MAX_PIXELS, TrainConfig, read_toml
 from ..errors import GrigriError, Interrupted
-from ..pipeline import image_file
 from ..runtime import distributed, signals
+from ..runtime.units import parse_bytes
 from . import api, verbosity
 
 app = typer.Typer(
@@ -391,7 +391,7 @@ def tune(
 
 
 def _limit(text: str | None) -> int | None:
-    return None if text is None else memory_size(text, "--memory-limit")
+    return None if text is None else parse_bytes(text, "--memory-limit")
 
 
 def _threshold(text: str) -> str:
@@ -435,7 +435,7 @@ def evaluate(
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
     max_bad: MaxBadOption = 0.05,
-    max_pixels: MaxPixelsOption = image_file.MAX_PIXELS,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
@@ -491,7 +491,7 @@ def predict(
         typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file."),
     ] = None,
     checkpoint: CheckpointOption = "last",
-    max_pixels: MaxPixelsOption = image_file.MAX_PIXELS,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
@@ -572,7 +572,7 @@ def export(
     Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
     """
     from ..inference import exporter
-    from ..pipeline import loader
+    from ..runtime import compute
     from . import console
 
     with console.progress("exporting") as on_progress:
@@ -581,7 +581,7 @@ def export(
             format=file_format,
             out=out,
             which=checkpoint,
-            threads=threads or loader.usable_threads(),
+            threads=threads or compute.usable_threads(),
             on_progress=on_progress,
         )
     console.show_export(done)
@@ -606,7 +606,7 @@ def report(
     ] = "auto",
     checkpoint: CheckpointOption = "last",
     max_bad: MaxBadOption = 0.05,
-    max_pixels: MaxPixelsOption = image_file.MAX_PIXELS,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
@@ -619,7 +619,6 @@ def report(
 
     Example:  grigri-fast report runs/my-photos-resnet34 --part test
     """
-    from ..pipeline import loader
     from ..reporting import run_report
     from ..runtime import compute
     from ..runtime.memory import Budget
@@ -638,7 +637,7 @@ def report(
             threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
             device=place,
             amp=compute.pick_amp(amp, place),
-            threads=threads or loader.usable_threads(),
+            threads=threads or compute.usable_threads(),
             max_bad=max_bad,
             max_pixels=max_pixels,
             budget=budget,
@@ -812,16 +811,14 @@ def bench(
 
     from ..data import dataset
     from ..models import factory
-    from ..pipeline import loader
     from ..profiling import benchmark
-    from ..runs import run_folder as run
-    from ..runtime import compute
+    from ..runtime import compute, environment, files
     from ..runtime.memory import Budget
     from . import console
 
     factory.build(arch, 1, size)  # says at once if the two do not go together
     place = compute.pick_device(device)
-    threads = threads or loader.usable_threads()
+    threads = threads or compute.usable_threads()
     torch.set_num_threads(threads)
     parts = {"pipeline": ["pipeline"], "step": ["step"], "train": ["train", "evaluation"]}
     with Budget(place, _limit(memory_limit)) as budget:
@@ -848,10 +845,10 @@ def bench(
                 budget=budget,
                 on_turn=on_turn,
             )
-    environment = run.environment(place, setting.amp)
+    environment = environment.describe(place, setting.amp)
     console.show_bench(report, environment)
     if json_file is not None:
-        run.write_json(json_file, {"environment": environment, **report.to_json()})
+        files.write_json(json_file, {"environment": environment, **report.to_json()})
     budget.require_held()
 
 
@@ -914,7 +911,7 @@ def profile(
 
     Example:  grigri-fast profile --arch wide_resnet50_2 --estimate --device-memory 4GiB
     """
-    room = None if device_memory is None else memory_size(device_memory, "--device-memory")
+    room = None if device_memory is None else parse_bytes(device_memory, "--device-memory")
     config = TrainConfig(
         data=data or "-",
         arch=arch,
@@ -937,11 +934,10 @@ def profile(
     from .. import config as configs
     from ..data import dataset
     from ..models import factory
-    from ..pipeline import loader
     from ..profiling import benchmark, profiler
     from ..reporting import plots
     from ..runs import run_folder as run
-    from ..runtime import compute, files
+    from ..runtime import compute, environment, files
     from ..runtime.memory import Budget
     from ..training.plan import Plan
     from . import console
@@ -952,14 +948,14 @@ def profile(
     place = torch.device("cpu") if estimated else compute.pick_device(device)
     if snapshot and place.type != "cuda":
         raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
-    environment = run.environment(place, amp)
+    environment = environment.describe(place, amp)
     if estimated:
         amp = ("bf16" if fast else "fp32") if amp == "auto" else amp
         found = profiler.estimate(config, plan, num_classes, amp)
         folder = run.create_folder(out, f"estimate-{arch}")
     else:
         amp = compute.pick_amp("fp32" if amp == "auto" and not fast else amp, place)
-        threads = threads or loader.usable_threads()
+        threads = threads or compute.usable_threads()
         torch.set_num_threads(threads)
         with Budget(place) as budget:
             setting = benchmark.setting_of(
@@ -981,8 +977,8 @@ def profile(
     png = plots.memory(found.training.account.series, found.training.account.phases, title)
     files.write_atomic(folder / "memory.png", png)
     content = {"title": title, "environment": environment, **found.to_json()}
-    run.write_json(folder / "profile.json", content)
-    console.say(f"\neverything is in {run.shown(folder)}")
+    files.write_json(folder / "profile.json", content)
+    console.say(f"\neverything is in {files.shown(folder)}")
 
 
 # -------------------------------------------------------------------------------------- info
@@ -1000,13 +996,14 @@ def info(
 
     Example:  grigri-fast info --json
     """
-    from ..runs import run_folder as run
+    from ..runtime import compute, files
     from ..runtime import environment as infos
+    from ..training import compilation
     from . import console
 
-    found = infos.info()
+    found = infos.info(compilation.measured_here(compute.pick_device("auto")))
     if as_json:
-        sys.stdout.write(run.to_json(found))
+        sys.stdout.write(files.to_json(found))
     else:
         console.show_info(infos.in_words(found))
 
@@ -1077,7 +1074,7 @@ def check(
             help="Folder of the tables and the gallery. [default: runs/check-<data>]",
         ),
     ] = None,
-    max_pixels: MaxPixelsOption = image_file.MAX_PIXELS,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
     threads: ThreadsOption = None,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
@@ -1111,10 +1108,10 @@ def check(
 
     from ..curation import summary
     from ..data import dataset
-    from ..pipeline import loader
+    from ..runtime import compute
     from . import console
 
-    threads = threads or loader.usable_threads()
+    threads = threads or compute.usable_threads()
     labelled = dataset.load(data, images)
     if deep:
         from ..curation import label_issues

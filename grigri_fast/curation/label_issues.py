@@ -32,6 +32,9 @@ from ..data import split
 from ..data.dataset import Dataset
 from ..errors import GrigriError, Interrupted
 from ..evaluation import evaluator
+from ..inference import forward
+from ..pipeline import thumbnails
+from ..pipeline.check import without
 from ..reporting import html, run_report
 from ..reporting.charts import escape
 from ..reporting.html import Section
@@ -41,8 +44,6 @@ from ..runs import run_folder as run
 from ..runtime import compute, files
 from ..runtime.memory import Budget
 from ..training import trainer
-from ..training.quarantine import without
-from . import summary
 
 NEAR, ISSUES, GALLERY, SETTINGS = (
     "near-duplicates.csv",
@@ -123,7 +124,7 @@ def looks_of(
     import imagehash
 
     rows_N = np.arange(len(paths))
-    found, batches = summary.small_looks(
+    found, batches = thumbnails.small_looks(
         paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
     )
     rows, hashes, small = [], [], []
@@ -380,7 +381,7 @@ def _ask(
     if unknown:
         raise GrigriError(f"{data.layout}: the model does not know the class {unknown[0]!r}")
     with Budget(device) as budget:
-        probabilities_NC, bad = evaluator.probabilities_of_files(
+        probabilities_NC, bad = forward.probabilities_of_files(
             model,
             info,
             data.paths,
@@ -524,14 +525,14 @@ def opened(out: Path, settings: dict[str, Any]) -> Iterator[None]:
         raise GrigriError(f"--out {out}: {e.strerror or e}") from e
     with run.locked(out):
         # Only folds are kept from one call to the next.
-        before = run.read_json(out / SETTINGS) if any(out.glob("fold-*")) else {}
+        before = files.read_json(out / SETTINGS) if any(out.glob("fold-*")) else {}
         for name, value in settings.items():
             if name in before and before[name] != value:
                 raise GrigriError(
                     f"--out {out}: its folds were made with {name} {before[name]}, not {value};"
                     f" choose another folder"
                 )
-        run.write_json(out / SETTINGS, before | settings)
+        files.write_json(out / SETTINGS, before | settings)
         try:
             yield
         except (KeyboardInterrupt, Interrupted) as e:

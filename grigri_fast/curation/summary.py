@@ -3,19 +3,16 @@
 import contextlib
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..data.dataset import Dataset
 from ..pipeline import check
-from ..pipeline.loader import Batch, ImageLoader
-from ..training.quarantine import without
 
 
 @dataclass(frozen=True)
@@ -68,41 +65,6 @@ def survey(
         duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
         bad={data.paths[i]: reason for i, reason in found.bad.items()},
     )
-
-
-def small_looks(
-    paths: Sequence[Path],
-    rows_N: NDArray[np.intp],
-    *,
-    size_px: int,
-    threads: int,
-    max_pixels: int,
-) -> tuple[check.Inspection, Iterator[Batch]]:
-    """Check some files; return what was found, and the good ones whole, squeezed to ``size_px``.
-
-    They are read by the loader, on the CPU, so a file that has gone or changed its content since
-    the check is not decoded but in a batch's ``dropped``.
-    """
-    found = check.inspect(paths, rows_N, threads=threads, max_pixels=max_pixels)
-
-    def batches() -> Iterator[Batch]:
-        good_N = without(rows_N, found.bad)
-        if not len(good_N):
-            return
-        loader = ImageLoader(
-            paths,
-            found,
-            size_px=size_px,
-            batch_size=32,
-            device=torch.device("cpu"),
-            threads=threads,
-        )
-        try:
-            yield from loader.eval_epoch(good_N)
-        finally:
-            loader.close()
-
-    return found, batches()
 
 
 def _is_grayscale(path: Path) -> bool:

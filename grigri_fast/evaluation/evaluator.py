@@ -3,29 +3,23 @@
 Shapes: N images, C classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
-from torch import nn
 
 from ..config import TrainConfig, read_toml
 from ..data import dataset, split
 from ..errors import GrigriError
-from ..models import factory
-from ..pipeline.check import inspect
-from ..pipeline.loader import Batch, ImageLoader
+from ..inference import forward
+from ..pipeline.check import require_few, without
 from ..runs import checkpoint, run_folder
 from ..runs.checkpoint import ModelInfo
-from ..runtime import compute
+from ..runtime import files
 from ..runtime.memory import Budget
-from ..training import autobatch
-from ..training.quarantine import require_few, without
 from . import metrics
 from .metrics import Scores
 
@@ -34,195 +28,6 @@ _BATCH_SIZE = 32
 AT_HALF = "at 0.5"
 TUNED = "tuned on the same images"
 CROSS_FITTED = "cross-fitted"
-
-
-Forward = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, size, size, 3) -> float32 (N, C)
-
-
-def logits_of(
-    model: nn.Module,
-    *,
-    device: torch.device,
-    amp: str,
-    mean: tuple[float, ...] = factory.IMAGENET_MEAN,
-    std: tuple[float, ...] = factory.IMAGENET_STD,
-    flip: bool = False,
-) -> Forward:
-    """Return the function from images to a model's logits; the model is put in eval mode.
-
-    ``flip``: the mean of the logits of each image and of its mirror image.
-    """
-    model.eval()
-
-    @torch.inference_mode()
-    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
-        inputs_NCHW = factory.normalise(images_NHWC, mean, std)
-        with compute.autocast(device, amp):
-            logits_NC = model(inputs_NCHW).float()
-            if flip:
-                logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
-        return logits_NC
-
-    return forward
-
-
-class Loader(Protocol):
-    """Where images to evaluate come from: an :class:`ImageLoader`, or what is in memory."""
-
-    def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
-        """Yield every row exactly once, in order, as whole images of ``size_px``."""
-
-
-def predict_logits(
-    model: nn.Module,
-    loader: Loader,
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    amp: str,
-    mean: tuple[float, ...] = factory.IMAGENET_MEAN,
-    std: tuple[float, ...] = factory.IMAGENET_STD,
-    micro_batch_size: int | None = None,
-    size_px: int | None = None,
-    flip: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
-
-    As :func:`logits_of` and :func:`outputs`.
-    """
-    return outputs(
-        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
-        loader,
-        rows,
-        micro_batch_size=micro_batch_size,
-        size_px=size_px,
-        on_progress=on_progress,
-    )
-
-
-@torch.inference_mode()
-def outputs(
-    forward: Forward,
-    loader: Loader,
-    rows: NDArray[np.intp],
-    *,
-    micro_batch_size: int | None = None,
-    size_px: int | None = None,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return what ``forward`` makes of the images, in the order of ``rows``, on the host.
-
-    Results are collected on the device and copied once. A file that has turned bad has none: its
-    row is in the second result, with the reason, and the first is (len(rows) - number of those, C).
-    ``micro_batch_size``: images that go through the model at once, a whole batch by default;
-    ``size_px``: side of the images, the loader's by default.
-    """
-    collected = []
-    dropped: dict[int, str] = {}
-    done = 0
-    for batch in loader.eval_epoch(rows, size_px):
-        dropped |= batch.dropped
-        if len(batch.rows_N):
-            for images_NHWC in batch.images_NHWC.split(micro_batch_size or len(batch.rows_N)):
-                collected.append(forward(images_NHWC))
-        done += len(batch.rows_N) + len(batch.dropped)
-        on_progress(done)
-    return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
-
-
-def probabilities_of_files(
-    model: nn.Module,
-    info: ModelInfo,
-    paths: Sequence[Path],
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    amp: str,
-    threads: int,
-    max_pixels: int,
-    budget: Budget,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Return the probabilities of image files, read as ``info`` says, and the bad files.
-
-    Args:
-        model, info: what :func:`checkpoint.load` returns.
-        paths, rows: files, and which of them.
-        device, amp, threads: what to compute on and how.
-        max_pixels: larger images are refused.
-        budget: of memory, with or without a limit.
-        on_progress: called with the number of images done.
-
-    Returns:
-        Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
-        reason why a file cannot be used.
-    """
-    mean, std, flip = info.mean, info.std, info.flip_test
-    logits_NC, bad = outputs_of_files(
-        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
-        info,
-        paths,
-        rows,
-        device=device,
-        threads=threads,
-        max_pixels=max_pixels,
-        budget=budget,
-        on_progress=on_progress,
-    )
-    return probabilities(logits_NC), bad
-
-
-def outputs_of_files(
-    forward: Forward,
-    info: ModelInfo,
-    paths: Sequence[Path],
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    threads: int,
-    max_pixels: int,
-    budget: Budget,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return what ``forward`` makes of image files (C columns), and the bad files.
-
-    As :func:`probabilities_of_files`.
-    """
-    found = inspect(paths, rows, threads=threads, max_pixels=max_pixels)
-    good = without(rows, found.bad)
-    none = np.empty((0, len(info.class_names)), dtype=np.float32)
-    if not len(good):
-        return none, found.bad
-    loader = ImageLoader(
-        paths,
-        found,
-        size_px=info.size_px,
-        batch_size=_BATCH_SIZE,
-        device=device,
-        threads=threads,
-    )
-    with compute.out_of_memory_explained("close other programs, or use --device cpu"):
-        if budget.limit is not None:
-            autobatch.decode_the_largest(loader, found.sizes_HW, good)
-        outputs_NC, dropped = outputs(
-            forward,
-            loader,
-            good,
-            micro_batch_size=autobatch.micro_batch_of_evaluation(
-                forward, _BATCH_SIZE, info.size_px, budget
-            ),
-            on_progress=on_progress,
-        )
-    loader.close()
-    budget.require_held()
-    bad = dict(sorted((found.bad | dropped).items()))
-    return none if len(dropped) == len(good) else outputs_NC, bad
-
-
-def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
-    """Return the sigmoid in float64, in which different logits stay different probabilities."""
-    return expit(logits_NC.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -382,7 +187,7 @@ def evaluate_run(
         config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
         if config.data is None:
             raise GrigriError(f"{folder / run_folder.CONFIG} does not say which data; use --data")
-        labelled = dataset.load(run_folder.shown(config.data), config.images)
+        labelled = dataset.load(files.shown(config.data), config.images)
         parts = split.read(folder / run_folder.SPLIT, labelled).parts
         if part not in parts:
             raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts)}")
@@ -393,7 +198,7 @@ def evaluate_run(
         rows = np.arange(len(labelled))
         described = labelled.layout
     targets_NC = _targets_in_order(labelled, info.class_names)
-    probabilities_NC, bad = probabilities_of_files(
+    probabilities_NC, bad = forward.probabilities_of_files(
         model,
         info,
         labelled.paths,

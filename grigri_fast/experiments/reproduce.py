@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config import TrainConfig, memory_size, read_toml, resolve, write_toml
+from ..config import MAX_PIXELS, TrainConfig, read_toml, resolve, write_toml
 from ..data import dataset, split
 from ..errors import GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
+from ..inference import forward
 from ..models import factory
-from ..pipeline import image_file, loader
 from ..runs import checkpoint, manifest, run_folder
-from ..runtime import compute, files
+from ..runtime import compute, environment, files
 from ..runtime.memory import Budget
+from ..runtime.units import parse_bytes
 from ..training import trainer
 
 _FORMAT = "grigri-fast reproduce 1"  # of the summaries that are written here
@@ -334,7 +335,7 @@ def is_done(row: Row, study: Study) -> bool:
         return False
     if row.kind in ("train", "untrained"):
         return True
-    stored = run_folder.read_json(folder / run_folder.SUMMARY)
+    stored = files.read_json(folder / run_folder.SUMMARY)
     if row.kind == "thresholds":
         last = study.out / BASE / run_folder.LAST
         if last.is_file() and stored.get("of_sha256") != _sha256(last):
@@ -359,14 +360,14 @@ def _require_same_study(study: Study, data: dataset.Dataset) -> None:
                 was, now = getattr(stored, name), getattr(wanted, name)
                 if was != now:
                     raise GrigriError(
-                        f"--{name.replace('_', '-')} was {was} when {run_folder.shown(folder)} was made,"
+                        f"--{name.replace('_', '-')} was {was} when {files.shown(folder)} was made,"
                         f" not {now}: take another --out for another study"
                     )
         if (folder / run_folder.DATA).is_file():
             try:
                 manifest.require_same(folder / run_folder.DATA, data)
             except GrigriError as e:
-                raise GrigriError(f"{run_folder.shown(folder)}: {e}; take another --out") from e
+                raise GrigriError(f"{files.shown(folder)}: {e}; take another --out") from e
 
 
 def _write_split(study: Study, data: dataset.Dataset) -> None:
@@ -406,7 +407,7 @@ def _require_weights(row: Row, study: Study, num_classes: int, unavailable: dict
         try:
             if weights != "imagenet" and not Path(weights).is_file():
                 raise GrigriError(
-                    f"no pretrained weights: --weights {run_folder.shown(study.weights)} has no file"
+                    f"no pretrained weights: --weights {files.shown(study.weights)} has no file"
                     f" {Path(weights).name}"
                 )
             factory.build_pretrained(arch, num_classes, size_px(row, study), weights)
@@ -445,11 +446,11 @@ def _remove_false_start(folder: Path) -> None:
 
 def _note_reason(study: Study, row: Row, reason: str | None) -> None:
     """Keep why a row could not be run, for reports that are written later."""
-    reasons = run_folder.read_json(study.out / REASONS)
+    reasons = files.read_json(study.out / REASONS)
     reasons.pop(row.name, None)
     if reason is not None:
         reasons[row.name] = reason
-    run_folder.write_json(study.out / REASONS, reasons)
+    files.write_json(study.out / REASONS, reasons)
 
 
 # ------------------------------------------------------------------- rows without training
@@ -461,7 +462,7 @@ def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: trainer
     ``summary.json`` has a list ``sets``, the report's own first.
     """
     parts = split.read(study.split, data)
-    sets = [_description(data, parts, run_folder.shown(data.layout.partition(" ")[0]).name)]
+    sets = [_description(data, parts, files.shown(data.layout.partition(" ")[0]).name)]
     full = Path(study.data) / FULL_LABELS
     if full.is_file():
         everything = dataset.load(full)
@@ -481,7 +482,7 @@ def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: trainer
         "sets": sets,
         "validation": {"scores": {evaluator.AT_HALF: sets[0]["nothing"]}},
     }
-    run_folder.write_json(folder / run_folder.SUMMARY, content)
+    files.write_json(folder / run_folder.SUMMARY, content)
 
 
 def _description(data: dataset.Dataset, parts: split.Split, name: str) -> dict[str, Any]:
@@ -541,12 +542,12 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
         folder / run_folder.CONFIG, write_toml(dataclasses.replace(config, **absolute))
     )
     place = compute.pick_device(study.device)
-    run_folder.write_json(
-        folder / run_folder.ENVIRONMENT, run_folder.environment(place, _amp(study, place))
+    files.write_json(
+        folder / run_folder.ENVIRONMENT, environment.describe(place, _amp(study, place))
     )
     probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, watch)
     evaluation = evaluator.evaluate(probabilities_NC, targets_NC, data.class_names, "auto")
-    run_folder.write_json(folder / run_folder.SUMMARY, {"epochs": 0, **_validation(evaluation)})
+    files.write_json(folder / run_folder.SUMMARY, {"epochs": 0, **_validation(evaluation)})
 
 
 def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, watch: trainer.Watcher) -> None:
@@ -566,7 +567,7 @@ def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, watch: train
         "class_names": data.class_names,
         "curve": _scores_over_threshold(probabilities_NC, targets_NC),
     }
-    run_folder.write_json(folder / run_folder.SUMMARY, content)
+    files.write_json(folder / run_folder.SUMMARY, content)
 
 
 def _scores_over_threshold(
@@ -587,16 +588,16 @@ def _validation_probabilities(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return probabilities and targets (N, C) of a run's last model on its validation part."""
     place = compute.pick_device(study.device)
-    limit = study.memory_limit and memory_size(study.memory_limit, "--memory-limit")
-    threads = study.threads or loader.usable_threads()
+    limit = study.memory_limit and parse_bytes(study.memory_limit, "--memory-limit")
+    threads = study.threads or compute.usable_threads()
     torch.set_num_threads(threads)
     rows = split.read(folder / run_folder.SPLIT, data).parts["val"]
     watch.note(
-        f"scoring {len(rows):,} validation images with {run_folder.shown(folder / run_folder.LAST)}"
+        f"scoring {len(rows):,} validation images with {files.shown(folder / run_folder.LAST)}"
     )
     with Budget(place, limit) as budget:
         model, info = checkpoint.load(folder / run_folder.LAST, place)
-        probabilities_NC, bad = evaluator.probabilities_of_files(
+        probabilities_NC, bad = forward.probabilities_of_files(
             model,
             info,
             data.paths,
@@ -604,7 +605,7 @@ def _validation_probabilities(
             device=place,
             amp=_amp(study, place),
             threads=threads,
-            max_pixels=image_file.MAX_PIXELS,
+            max_pixels=MAX_PIXELS,
             budget=budget,
         )
     good = np.array([row for row in rows if row not in bad], dtype=np.intp)
@@ -686,7 +687,7 @@ _NOT_YET = "not run yet"
 
 def findings(study: Study) -> list[Finding]:
     """Return what the folders in ``out`` hold, a finding per row."""
-    reasons = run_folder.read_json(study.out / REASONS)
+    reasons = files.read_json(study.out / REASONS)
     found = []
     for row in ROWS:
         folder = study.folder(row)
@@ -695,11 +696,9 @@ def findings(study: Study) -> list[Finding]:
         history = run_folder.read_results(folder / run_folder.RESULTS)
         if why == _NOT_YET and _can_go_on(row, study):
             why = f"stopped after {len(history)} of {study.epochs} epochs; the same command goes on"
-        summary = run_folder.read_json(folder / run_folder.SUMMARY) if done else {}
+        summary = files.read_json(folder / run_folder.SUMMARY) if done else {}
         found.append(
-            Finding(
-                row, why, summary, history, run_folder.read_json(folder / run_folder.ENVIRONMENT)
-            )
+            Finding(row, why, summary, history, files.read_json(folder / run_folder.ENVIRONMENT))
         )
     return found
 

@@ -26,7 +26,7 @@ from ..errors import DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator
 from ..reporting import plots
 from ..runs import manifest, run_folder
-from ..runtime import compute, files
+from ..runtime import files, memory
 from ..training import checkpointer, trainer
 
 STUDY, JOURNAL, TRIALS, BEST, FIGURE = (
@@ -342,7 +342,7 @@ def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
     except DivergedError as e:
         study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(";")[0])
     except GrigriError as e:
-        if not compute.is_out_of_memory(e):
+        if not memory.is_out_of_memory(e):
             raise
         study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(":")[0])
     else:
@@ -397,11 +397,9 @@ class _Reporter:
 
 def _finish_pruned(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write the ``summary.json`` that a run writes at its end, as far as there is one."""
-    files.write_atomic(folder / run_folder.RESULTS, run_folder.to_csv(history))
+    files.write_atomic(folder / run_folder.RESULTS, files.to_csv(history))
     summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
-    run_folder.write_json(
-        folder / run_folder.SUMMARY, summary | {"best": checkpointer.best(history)}
-    )
+    files.write_json(folder / run_folder.SUMMARY, summary | {"best": checkpointer.best(history)})
 
 
 # -------------------------------------------------------------------------------- the study
@@ -610,7 +608,7 @@ def _prepare(folder: Path, config: TrainConfig, space: Space) -> bool:
     except OSError as e:
         raise GrigriError(f"--out {folder}: {e.strerror or e}") from e
     if is_empty:
-        run_folder.write_json(folder / STUDY, wanted)
+        files.write_json(folder / STUDY, wanted)
         return True
     if not (folder / STUDY).is_file():
         raise GrigriError(f"--out {folder}: neither empty nor a folder of tune (it has no {STUDY})")
@@ -618,7 +616,7 @@ def _prepare(folder: Path, config: TrainConfig, space: Space) -> bool:
         there = json.loads(files.read_text(folder / STUDY))
         if there["format"] != _FORMAT:
             raise ValueError("of another version")
-        difference = _difference(there, json.loads(run_folder.to_json(wanted)))
+        difference = _difference(there, json.loads(files.to_json(wanted)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise GrigriError(f"{folder / STUDY}: not written by grigri-fast: {e}") from e
     if difference:
@@ -686,4 +684,4 @@ def _to_csv(trials: Sequence[Trial]) -> str:
         params, reason = row.pop("params"), row.pop("reason")
         first = {"trial": trial.name, "state": state, "mAP": score}
         rows.append(first | row | params | {"reason": reason})
-    return run_folder.to_csv(rows)
+    return files.to_csv(rows)

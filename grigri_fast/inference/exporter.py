@@ -27,20 +27,19 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..config import TrainConfig, read_toml
+from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..data import dataset, split
 from ..errors import GrigriError
 from ..evaluation import evaluator
-from ..evaluation.evaluator import Forward
-from ..models import factory
-from ..pipeline import affine, image_file
-from ..pipeline.check import inspect
+from ..models import normalize
+from ..pipeline import affine
+from ..pipeline.check import inspect, without
 from ..pipeline.loader import ImageLoader
 from ..runs import checkpoint, run_folder
 from ..runs.checkpoint import ModelInfo
 from ..runtime import files
-from ..training import autobatch
-from ..training.quarantine import without
+from . import forward
+from .forward import Forward
 
 FormatName = Literal["onnx", "pt2"]
 KEY = "grigri-fast"
@@ -161,7 +160,7 @@ class _WholeWay(nn.Module):
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
         super().__init__()
         self.model, self.flip = model, info.flip_test
-        scale, offset = factory.scale_and_offset(info.mean, info.std, torch.device("cpu"))
+        scale, offset = normalize.scale_and_offset(info.mean, info.std, torch.device("cpu"))
         self.register_buffer("scale_311", scale)
         self.register_buffer("offset_311", offset)
 
@@ -204,7 +203,7 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
             f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
         )
     whole = _WholeWay(model, info).eval().requires_grad_(False)
-    example = autobatch.random_images(2, info.size_px, torch.device("cpu"))
+    example = forward.random_images(2, info.size_px, torch.device("cpu"))
     with _quiet():
         program = torch.export.export(
             whole, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
@@ -219,14 +218,14 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
 def _pt2_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
     about = {key: value for key, value in metadata(info).items() if key != "sha256"}
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={f"{KEY}.json": run_folder.to_json(about)})
+    torch.export.save(program, file, extra_files={f"{KEY}.json": files.to_json(about)})
     return file.getvalue()
 
 
 def _onnx_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
     made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
-    made.model.metadata_props[KEY] = run_folder.to_json(metadata(info))
+    made.model.metadata_props[KEY] = files.to_json(metadata(info))
     content = made.model_proto.SerializeToString()
     return _sealed(content, _CHECKSUM.search(content).span(1))
 
@@ -276,7 +275,7 @@ def _images_to_check(folder: Path, info: ModelInfo, threads: int) -> tuple[torch
         images_NHWC, layout = _images_of_run(folder, info.size_px, threads)
         return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
     except GrigriError as e:
-        images_NHWC = autobatch.random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
+        images_NHWC = forward.random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
         return images_NHWC, f"{_NUM_CHECKED} random images (the run's own cannot be had: {e})"
 
 
@@ -285,10 +284,10 @@ def _images_of_run(folder: Path, size_px: int, threads: int) -> tuple[torch.Tens
     config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
     if config.data is None:
         raise GrigriError(f"{folder / run_folder.CONFIG} does not say which data")
-    labelled = dataset.load(run_folder.shown(config.data), config.images)
+    labelled = dataset.load(files.shown(config.data), config.images)
     rows = split.read(folder / run_folder.SPLIT, labelled).parts["val"]
     rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
-    found = inspect(labelled.paths, rows, threads=threads, max_pixels=image_file.MAX_PIXELS)
+    found = inspect(labelled.paths, rows, threads=threads, max_pixels=MAX_PIXELS)
     good = without(rows, found.bad)
     if not len(good):
         raise GrigriError("none of the validation images can be used")
@@ -309,7 +308,7 @@ def _difference(
     forward: Forward, model: nn.Module, info: ModelInfo, batches: list[torch.Tensor]
 ) -> float:
     """Return the largest difference of probabilities from those that ``predict`` would give."""
-    logits = evaluator.logits_of(
+    logits = forward.logits_of(
         model,
         device=torch.device("cpu"),
         amp="fp32",
@@ -318,7 +317,7 @@ def _difference(
         flip=info.flip_test,
     )
     differences = [
-        np.abs(evaluator.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
+        np.abs(forward.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
         for batch in batches
     ]
     return float(np.max(differences))  # unlike max(), NaN if one is

@@ -16,18 +16,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from ..config import MAX_PIXELS
 from ..data.dataset import find_images
 from ..errors import GrigriError
-from ..evaluation import evaluator
-from ..evaluation.evaluator import Forward
-from ..pipeline import affine, image_file, warp
+from ..pipeline import affine, warp
 from ..pipeline.loader import Batch
-from ..runs import checkpoint, run_folder
+from ..runs import checkpoint
 from ..runs.checkpoint import ModelInfo
-from ..runtime import compute
+from ..runtime import files, memory
 from ..runtime.memory import Budget
-from ..training import autobatch
 from . import exporter
+from .forward import (
+    Forward,
+    logits_of,
+    micro_batch_of_evaluation,
+    outputs,
+    outputs_of_files,
+    probabilities,
+)
 
 OneImage: TypeAlias = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 Images: TypeAlias = OneImage | Sequence[OneImage]
@@ -70,7 +76,7 @@ class Classifier:
         device: torch.device,
         amp: str,
         threads: int,
-        max_pixels: int = image_file.MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         # Returns logits, or probabilities where there is no module.
         self._forward = forward
@@ -133,7 +139,7 @@ class Classifier:
     def _label_files(
         self, paths: Sequence[Path], watch: Callable[[int, int], None], budget: Budget
     ) -> list[Prediction]:
-        outputs_NC, bad = evaluator.outputs_of_files(
+        outputs_NC, bad = outputs_of_files(
             self._forward,
             self.info,
             paths,
@@ -157,12 +163,12 @@ class Classifier:
         budget: Budget,
     ) -> list[Prediction]:
         size_px = self.info.size_px
-        with compute.out_of_memory_explained("close other programs, or use the CPU"):
-            outputs_NC, _ = evaluator.outputs(
+        with memory.out_of_memory_explained("close other programs, or use the CPU"):
+            outputs_NC, _ = outputs(
                 self._forward,
                 _InMemory(images, size_px, self.device),
                 np.arange(len(images)),
-                micro_batch_size=autobatch.micro_batch_of_evaluation(
+                micro_batch_size=micro_batch_of_evaluation(
                     self._forward, _BATCH_SIZE, size_px, budget
                 ),
                 on_progress=lambda done: watch(done, len(images)),
@@ -173,7 +179,7 @@ class Classifier:
     def _probabilities(self, outputs_NC: NDArray[np.float32]) -> NDArray[np.float64]:
         if self._module is None:
             return outputs_NC.astype(np.float64)
-        return evaluator.probabilities(outputs_NC)
+        return probabilities(outputs_NC)
 
     def _prediction(self, path: Path | None, probabilities_C: NDArray[np.float64]) -> Prediction:
         given = probabilities_C >= self.info.thresholds_C
@@ -228,7 +234,7 @@ def load(
     device: torch.device,
     amp: str,
     threads: int,
-    max_pixels: int = image_file.MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> Classifier:
     """Return the model of a checkpoint, ready to label images.
 
@@ -242,7 +248,7 @@ def load(
     """
     torch.set_num_threads(threads)
     module, info = checkpoint.load(checkpoint_path, device)
-    forward = evaluator.logits_of(
+    forward = logits_of(
         module, device=device, amp=amp, mean=info.mean, std=info.std, flip=info.flip_test
     )
     return Classifier(
@@ -250,9 +256,7 @@ def load(
     )
 
 
-def load_exported(
-    path: Path, *, threads: int, max_pixels: int = image_file.MAX_PIXELS
-) -> Classifier:
+def load_exported(path: Path, *, threads: int, max_pixels: int = MAX_PIXELS) -> Classifier:
     """Return the model of an ONNX file of ``export``; ONNX Runtime computes it on the CPU, in fp32.
 
     Raises:
@@ -286,7 +290,7 @@ def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffi
     ``|``. JSON: a list of objects with the same.
     """
     if suffix == ".json":
-        return run_folder.to_json(
+        return files.to_json(
             [
                 {
                     "image": str(p.path),
@@ -301,7 +305,7 @@ def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffi
     for p in predictions:
         row = {"image": str(p.path), "labels": "|".join(p.labels), "error": p.error}
         rows.append(row | {f"p({name})": _rounded(p, name) for name in class_names})
-    return run_folder.to_csv(rows)
+    return files.to_csv(rows)
 
 
 def check_out(out: Path) -> None:

@@ -3,14 +3,12 @@
 import contextlib
 import copy
 import difflib
-import functools
 import re
 import struct
 import sys
 import urllib.error
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,6 @@ from torch import nn
 
 from ..errors import GrigriError
 from .networks import GrigriNet, SimpleConvNet, add_norms, draw_by_he
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB on a scale of 0 to 1
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _SIMPLE = "simple"
 _GRIGRI = "grigri"
@@ -119,31 +114,6 @@ def build_pretrained(arch: str, num_classes: int, size_px: int, weights: str) ->
     return model
 
 
-def normalise(
-    images_NHWC: torch.Tensor,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
-) -> torch.Tensor:
-    """Return uint8 NHWC images as normalised float32 NCHW, channels_last without a copy for it."""
-    scale, offset = scale_and_offset(mean, std, images_NHWC.device)
-    return images_NHWC.permute(0, 3, 1, 2).float().mul_(scale).sub_(offset)
-
-
-@functools.cache  # so that no step waits for a copy of six numbers to the device
-@torch.inference_mode(False)
-def scale_and_offset(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1)."""
-    mean_311, std_311 = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
-    return 1 / (255 * std_311), mean_311 / std_311
-
-
-def forget_constants() -> None:
-    """Forget what :func:`normalise` keeps; before and after fake tensors, which it would mix in."""
-    scale_and_offset.cache_clear()
-
-
 def head(model: nn.Module) -> tuple[str, nn.Module]:
     """Return name and module of the layer that makes the logits: the last linear or conv layer."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -171,67 +141,6 @@ def set_training(model: nn.Module, frozen_backbone: bool) -> None:
     """Switch to training mode; a frozen backbone stays in eval mode, its BatchNorm too."""
     model.train(not frozen_backbone)
     head(model)[1].train()
-
-
-def checkpoint_activations(model: nn.Module) -> None:
-    """Let the blocks of a network compute their activations twice instead of keeping them.
-
-    Only what goes from block to block is kept for the backward pass. Gradients are the same, and so
-    are BatchNorm's running statistics: the second pass leaves them alone. Where a network has no
-    blocks but layers (VGG, AlexNet, simple), there is nothing to gain.
-    """
-    for block in _blocks(model):
-        block.forward = _CheckpointedForward(block)
-
-
-class _CheckpointedForward:
-    """A block's forward pass, checkpointed while gradients are wanted."""
-
-    def __init__(self, block: nn.Module) -> None:
-        self._plain = block.forward
-        self._norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled():
-            return self._plain(*inputs)
-        return torch.utils.checkpoint.checkpoint(
-            self._plain,
-            *inputs,
-            use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), self._statistics_left_alone()),
-        )
-
-    @contextlib.contextmanager
-    def _statistics_left_alone(self) -> Iterator[None]:
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
-        for norm in self._norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, (momentum, num_batches) in zip(self._norms, kept, strict=True):
-                norm.momentum, norm.num_batches_tracked = momentum, num_batches
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the parts that a network is a chain of.
-
-    They are the members of its outermost sequences, where there are some (residual blocks, stages,
-    layers of an encoder), else its children.
-    """
-    blocks: list[nn.Module] = []
-
-    def look_into(module: nn.Module) -> None:
-        for child in module.children():
-            if isinstance(child, nn.Sequential | nn.ModuleList):
-                blocks.extend(child)
-            else:
-                look_into(child)
-
-    look_into(model)
-    if not any(True for block in blocks for _ in block.children()):  # layers alone: no blocks
-        blocks = list(model.children())
-    return [b for b in blocks if any(True for _ in b.parameters())]
 
 
 # ------------------------------------------------------------------------------ weight files

@@ -1,6 +1,7 @@
 """Every image is checked before it is used: what cannot be decoded, and why."""
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -61,7 +62,7 @@ def inspect(
     rows: NDArray[np.intp] | None = None,
     *,
     threads: int,
-    max_pixels: int = image_file.MAX_PIXELS,
+    max_pixels: int,
     max_bad: int | None = None,
     remembered: bool = True,
     digests: bool = False,
@@ -147,6 +148,33 @@ def inspect(
             num_done += len(group)
             on_progress(num_done)
     return Inspection(sizes_HW, crc32_N, dict(sorted(bad.items())), max_pixels, digest_of)
+
+
+def without(rows: NDArray[np.intp], bad: Iterable[int]) -> NDArray[np.intp]:
+    """Return ``rows`` without those in ``bad``, in their order."""
+    return rows[~np.isin(rows, list(bad))]
+
+
+def require_few(bad: dict[Path, str], num_images: int, max_bad: float) -> None:
+    """Raise GrigriError if more than the share ``max_bad`` of the images are bad, or all are.
+
+    Args:
+        bad: reason by path.
+        num_images: how many images there are in all.
+        max_bad: share from 0 to 1; 0 allows none.
+    """
+    if not bad or (len(bad) <= int(max_bad * num_images) and len(bad) < num_images):
+        return
+    path, reason = next(iter(bad.items()))
+    advice = "`grigri-fast data check` names them all"
+    if all(reason == os.strerror(errno.ENOENT) for reason in bad.values()):
+        advice = "say where the images are with --images, or remove their labels"
+    if not max_bad:
+        raise GrigriError(f"{path}: {reason}; {advice}")
+    raise GrigriError(
+        f"{len(bad):,} of {num_images:,} images cannot be used, more than --max-bad {max_bad:g}"
+        f" allows; the first is {path}: {reason}; {advice}"
+    )
 
 
 def together(parts: Sequence[Inspection]) -> Inspection:

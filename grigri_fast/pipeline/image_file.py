@@ -6,8 +6,6 @@ from pathlib import Path
 from ..errors import GrigriError
 from ..runtime import files
 
-MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
-
 _READ = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),

@@ -15,7 +15,6 @@ Labels never come here: a batch carries the row numbers of its images.
 
 import contextlib
 import ctypes
-import os
 import queue
 import threading
 import zlib
@@ -102,14 +101,6 @@ def part_of(rows: NDArray[np.intp], rank: int, size: int) -> NDArray[np.intp]:
     """
     parts = np.array_split(rows, max(1, min(size, len(rows) // 2)))
     return parts[rank] if rank < len(parts) else rows[:0]
-
-
-def usable_threads() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-# --------------------------------------------------------------------------------- the cache
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import TrainConfig, resolve
 from ..errors import GrigriError
-from ..evaluation import evaluator
+from ..inference import forward
 from ..models import factory
 from ..pipeline import affine, decode, warp
 from ..pipeline import loader as pipeline
@@ -439,7 +439,7 @@ def evaluation_way(s: Setting, num_images: int) -> Way:
     def run() -> float:
         start_s = time.perf_counter()
         micro_batch_size = s.plan and s.plan.micro_batch_size
-        evaluator.predict_logits(
+        forward.predict_logits(
             model,
             loader,
             rows,
@@ -564,7 +564,7 @@ def _best(results: list[Measured]) -> Measured | None:
 def fitted(s: Setting, budget: Budget, say: Callable[[str], None]) -> Setting:
     """Return the setting with the plan that a training run would have within a memory limit."""
     loader = make_loader(s, "off")
-    autobatch.decode_the_largest(loader, s.found.sizes_HW, s.rows)
+    forward.decode_the_largest(loader, s.found.sizes_HW, s.rows)
     config = TrainConfig(
         data="-", arch=s.arch, size=s.size_px, batch_size=s.batch_size, fast=s.fast
     )

@@ -20,7 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, record_function
 
 from ..config import TrainConfig
-from ..models import factory
+from ..inference import forward
+from ..models import normalize
 from ..pipeline import loader as pipeline
 from ..runtime import memory
 from ..runtime.memory import Budget
@@ -132,7 +133,7 @@ def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Pro
     phases = _Phases()
     model, fake = autobatch.build(config, num_classes), FakeTensorMode()
     _make_fake(model, fake)
-    factory.forget_constants()
+    normalize.forget_constants()
     try:
         with fake:
             made = autobatch.prepare(
@@ -157,7 +158,7 @@ def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Pro
                 [images_NHWC, targets_NC],
             )
     finally:
-        factory.forget_constants()
+        normalize.forget_constants()
     return Profile(True, _assumed(training), _assumed(evaluation), {}, [], "estimated from shapes")
 
 
@@ -231,7 +232,7 @@ def measure(
     device, phases = s.device, _Phases()
     started_with = _beside_tensors(budget)
     loader = benchmark.make_loader(s, "off")
-    autobatch.decode_the_largest(loader, s.found.sizes_HW, s.rows)
+    forward.decode_the_largest(loader, s.found.sizes_HW, s.rows)
     beside = {
         CONTEXT if device.type == "cuda" else PROGRAM: started_with,
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
@@ -239,7 +240,7 @@ def measure(
     made = autobatch.prepare(
         plan, config, s.num_classes, device, s.amp, use_graph=False, phase=phases
     )
-    images_NHWC = autobatch.random_images(plan.batch_size, config.size, device)
+    images_NHWC = forward.random_images(plan.batch_size, config.size, device)
     targets_NC = benchmark.targets(s)[: plan.batch_size]
 
     def step() -> None:

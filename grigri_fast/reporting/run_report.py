@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import TrainConfig, read_toml
-from ..curation import summary as survey
 from ..errors import GrigriError
 from ..evaluation import evaluator, metrics
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
+from ..pipeline import thumbnails
 from ..runs import run_folder
 from ..runtime import files
 from . import charts, html
@@ -110,8 +110,8 @@ class Record:
             checkpoint=checkpoint.name,
             config=TrainConfig(**read_toml(folder / run_folder.CONFIG)),
             history=run_folder.read_results(folder / run_folder.RESULTS),
-            summary=run_folder.read_json(folder / run_folder.SUMMARY),
-            environment=run_folder.read_json(folder / run_folder.ENVIRONMENT),
+            summary=files.read_json(folder / run_folder.SUMMARY),
+            environment=files.read_json(folder / run_folder.ENVIRONMENT),
         )
 
 
@@ -201,7 +201,7 @@ def photographs(
     rows_N = np.array(rows, dtype=np.intp)
     if not len(rows_N):
         return {}
-    found, batches = survey.small_looks(
+    found, batches = thumbnails.small_looks(
         paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
     )
     missing = dict(found.bad)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..models import factory
+from ..models import normalize
 from ..runtime import files
 from ..errors import GrigriError
 
@@ -54,8 +55,8 @@ class ModelInfo:
     class_names: list[str]
     thresholds: float | list[float] = 0.5
     threshold_source: str = "default"
-    mean: tuple[float, ...] = factory.IMAGENET_MEAN
-    std: tuple[float, ...] = factory.IMAGENET_STD
+    mean: tuple[float, ...] = normalize.IMAGENET_MEAN
+    std: tuple[float, ...] = normalize.IMAGENET_STD
     flip_test: bool = False
     epoch: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -34,12 +34,6 @@ PANELS = (
 )
 _WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
 
-_PACKAGES = (
-    "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
-    " numpy scipy scikit-learn scikit-multilearn safetensors matplotlib pillow typer rich"
-)
-
-
 def create_folder(parent: str | Path, name: str) -> Path:
     """Make and return ``parent/name``, or ``name-2``, ``name-3``, ... if that is taken.
 
@@ -88,43 +82,6 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def to_json(content: Any) -> str:
-    """Return ``content`` as JSON text; NaN, which JSON does not have, becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, atomically."""
-    files.write_atomic(path, to_json(content))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in one of a run folder's JSON files; an empty one if there is no file.
-
-    Raises:
-        GrigriError: if it cannot be read, or holds no JSON object.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(files.read_text(path))
-    except GrigriError as e:
-        raise GrigriError(f"{path}: {e}") from e
-    except (ValueError, RecursionError) as e:
-        raise GrigriError(f"{path}: not valid JSON: {e}") from e
-    if not isinstance(content, dict):
-        raise GrigriError(f"{path}: not written by grigri-fast")
-    return content
-
-
 def read_results(path: Path) -> list[dict[str, float]]:
     """Return the rows of a ``results.csv``, numbers as numbers; none if there is no file.
 
@@ -149,52 +106,12 @@ def read_results(path: Path) -> list[dict[str, float]]:
         raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the CSV text of rows that share their keys."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def shown(path: str | Path) -> Path:
-    """Return a path as a person would name it: relative if it is below the current folder."""
-    path = Path(path)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def require(folder: Path) -> None:
     """Raise GrigriError unless ``folder`` is a run folder."""
     if not folder.exists():
         raise GrigriError(f"{folder}: no such run folder")
     if not (folder / CONFIG).is_file():
         raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")
-
-
-def environment(device: torch.device, amp: str) -> dict[str, Any]:
-    """Return what a result depends on besides config and data: versions and hardware."""
-    versions = {}
-    for package in _PACKAGES.split():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    found: dict[str, Any] = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["grigri-fast", *sys.argv[1:]]),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": versions,
-        "device": str(device),
-        "amp": amp,
-        "cpu": cpu_name(),
-        "cpu_threads": torch.get_num_threads(),
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found["gpu"] = properties.name
-        found["gpu_memory_bytes"] = properties.total_memory
-        found["cuda"] = torch.version.cuda
-    return found
 
 
 def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
@@ -223,10 +140,3 @@ def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
     return len(looks)
 
 
-def cpu_name() -> str:
-    """Return the processor's name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -1,20 +1,87 @@
-"""Which device to use, and in which number format."""
+"""What to compute on: device, number format, CPU threads and a limit for the memory.
+
+:class:`Compute` is resolved once, where a command begins, and handed to whatever computes.
+"""
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
 from ..errors import GrigriError
+from .memory import Budget
+from .units import parse_bytes
 
 # From glibc's malloc.h and Linux' mman.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
 _HUGE_PAGE = 2 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")  # version 2, seen from inside a container
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+DeviceName: TypeAlias = Literal["auto", "cuda", "cpu"]
+AmpName: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What to compute on, and how; nothing in it is ``auto`` any more.
+
+    Attributes:
+        device: ``cuda`` (of a process of its own) or ``cpu``.
+        amp: number format of the forward pass: ``fp32``, ``fp16`` or ``bf16``.
+        threads: CPU threads for reading, decoding and computing.
+        memory_limit: bytes that this process may take on the device, ``None`` for no limit.
+    """
+
+    device: torch.device
+    amp: str
+    threads: int
+    memory_limit: int | None = None
+
+    @classmethod
+    def resolve(
+        cls,
+        device: DeviceName = "auto",
+        amp: AmpName = "auto",
+        threads: int | None = None,
+        memory_limit: str | None = None,
+    ) -> "Compute":
+        """Return what the options of the command line mean on this machine.
+
+        Args:
+            device, amp: see :func:`pick_device` and :func:`pick_amp`.
+            threads: CPU threads, by default all that this process may use.
+            memory_limit: text like ``4GiB``; see :func:`units.parse_bytes`.
+
+        Raises:
+            GrigriError: if a value is none of those, or this machine cannot do it.
+        """
+        limit = None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit")
+        _require_one_of("--device", device, DeviceName)
+        picked = pick_device(device)
+        _require_one_of("--amp", amp, AmpName)
+        if threads is not None and threads < 1:
+            raise GrigriError(f"--threads must be at least 1, not {threads}")
+        return cls(picked, pick_amp(amp, picked), threads or usable_threads(), limit)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Budget]:
+        """Set PyTorch's number of threads, and yield a meter of the memory with the limit."""
+        torch.set_num_threads(self.threads)
+        with Budget(self.device, self.memory_limit) as budget:
+            yield budget
+
+
+def _require_one_of(flag: str, value: str, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise GrigriError(f"{flag} must be one of {', '.join(get_args(literal))}, not {value!r}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -101,23 +168,9 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=_DTYPES[amp])
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it came after, says that memory has run out."""
-    while error is not None:
-        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-        kinds = (torch.OutOfMemoryError, MemoryError)
-        if isinstance(error, kinds) or "allocate memory" in str(error):
-            return True
-        error = error.__context__
-    return False
+def usable_threads() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
-@contextlib.contextmanager
-def out_of_memory_explained(advice: str) -> Iterator[None]:
-    """Turn PyTorch's errors about memory, on any device, into one line with advice."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as e:
-        if not is_out_of_memory(e):
-            raise
-        raise GrigriError(f"out of memory: {advice}") from e
+# --------------------------------------------------------------------------------- the cache

@@ -3,26 +3,67 @@
 import contextlib
 import importlib.metadata
 import os
+import platform
 import re
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..pipeline import loader
-from ..runs import run_folder
-from ..training import compilation
-from . import compute, files, memory
+from . import compute, files, units
+
+_PACKAGES = (
+    "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
+    " numpy scipy scikit-learn scikit-multilearn safetensors matplotlib pillow typer rich"
+)
 
 
-def info() -> dict[str, Any]:
+def describe(device: torch.device, amp: str) -> dict[str, Any]:
+    """Return what a result depends on besides config and data: versions and hardware."""
+    versions = {}
+    for package in _PACKAGES.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    found: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["grigri-fast", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "device": str(device),
+        "amp": amp,
+        "cpu": cpu_name(),
+        "cpu_threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["gpu"] = properties.name
+        found["gpu_memory_bytes"] = properties.total_memory
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def info(compiled: list[dict[str, Any]]) -> dict[str, Any]:
     """Return versions, hardware, what would be chosen, caches and extras; nothing is measured.
+
+    ``compiled``: what ``--compile auto`` has measured here (``training.compilation.measured_here``).
 
     Plain values that JSON can hold; sizes in bytes. Folders below the home start with ``~``.
     """
     device = compute.pick_device("auto")
     amp = compute.pick_amp("auto", device)
-    environment = run_folder.environment(device, amp)
+    environment = describe(device, amp)
     return {
         "versions": {
             "python": environment["python"],
@@ -33,12 +74,12 @@ def info() -> dict[str, Any]:
         "cpu": {
             "name": environment["cpu"],
             "cores": os.cpu_count(),
-            "usable_threads": loader.usable_threads(),
+            "usable_threads": compute.usable_threads(),
             "free_memory_bytes": compute.free_bytes(torch.device("cpu")),
         },
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],
         "chosen": {"device": str(device), "amp": amp, "amp_because": _why(amp, device)},
-        "compile": {"measured": _compiled(device)},
+        "compile": {"measured": compiled},
         "caches": {_shown(folder): _size(folder) for folder in _caches()},
         "extras": extras(),
     }
@@ -85,18 +126,6 @@ def _why(amp: str, device: torch.device) -> str:
     return f"{name} has compute capability {major}.{minor}"
 
 
-def _compiled(device: torch.device) -> list[dict[str, Any]]:
-    """Return what ``--compile auto`` has measured on this machine with this PyTorch."""
-    here = compilation.machine(device), torch.__version__
-    names = ("machine", "torch", "arch", "size_px", "batch_size", "amp", "threads")
-    found = []
-    for key, measured in compilation.remembered().items():
-        what = dict(zip(names, key.split(" | "), strict=False))
-        if (what.get("machine"), what.get("torch")) == here and isinstance(measured, dict):
-            found.append({k: what[k] for k in names[2:] if k in what} | measured)
-    return found
-
-
 def _caches() -> list[Path]:
     """Return what is kept between runs: ours, and the weights that torchvision downloads."""
     return [files.cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
@@ -121,8 +150,8 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Return headings, and the lines under each, of what :func:`info` has found."""
     cpu, chosen = found["cpu"], found["chosen"]
     gpus = [
-        f"{gpu['name']}, {memory.in_words(gpu['free_memory_bytes'])} of"
-        f" {memory.in_words(gpu['memory_bytes'])} free, compute capability"
+        f"{gpu['name']}, {units.format_bytes(gpu['free_memory_bytes'])} of"
+        f" {units.format_bytes(gpu['memory_bytes'])} free, compute capability"
         f" {gpu['compute_capability']}"
         for gpu in found["gpus"]
     ]
@@ -135,14 +164,14 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
             "CPU",
             [
                 f"{cpu['name']}, {cpu['cores']} cores, {cpu['usable_threads']} usable,"
-                f" {memory.in_words(cpu['free_memory_bytes'])} of memory free"
+                f" {units.format_bytes(cpu['free_memory_bytes'])} of memory free"
             ],
         ),
         ("GPU", gpus or ["none that PyTorch can use"]),
         ("--device auto", [chosen["device"]]),
         ("--amp auto", [f"{chosen['amp']}: {chosen['amp_because']}"]),
         ("--compile auto", compiled or ["nothing measured yet; the first long training does"]),
-        ("caches", [f"{k} {memory.in_words(v)}" for k, v in found["caches"].items()]),
+        ("caches", [f"{k} {units.format_bytes(v)}" for k, v in found["caches"].items()]),
         (
             "extras",
             [f"{k} {'installed' if v else 'not installed'}" for k, v in found["extras"].items()]

@@ -1,10 +1,16 @@
 """Files: read what is a file and nothing else; write whole or not at all."""
 
 import contextlib
+import csv
+import io
+import json
+import math
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import GrigriError
 
@@ -148,3 +154,58 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# ------------------------------------------------------------------------------ JSON, CSV
+
+
+def to_json(content: Any) -> str:
+    """Return ``content`` as JSON text; NaN, which JSON does not have, becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, atomically."""
+    write_atomic(path, to_json(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in one of a run folder's JSON files; an empty one if there is no file.
+
+    Raises:
+        GrigriError: if it cannot be read, or holds no JSON object.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(read_text(path))
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    except (ValueError, RecursionError) as e:
+        raise GrigriError(f"{path}: not valid JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise GrigriError(f"{path}: not written by grigri-fast")
+    return content
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the CSV text of rows that share their keys."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def shown(path: str | Path) -> Path:
+    """Return a path as a person would name it: relative if it is below the current folder."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -10,25 +10,20 @@ import ctypes
 import gc
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from ..errors import BetweenStepsError
+from ..errors import BetweenStepsError, GrigriError
+from .units import format_bytes
 
 _SAMPLED_EVERY_S = 0.05
 # Of a limit, what a trial does not foresee: on a GPU a kernel that is loaded later (assumed), on a
 # CPU the C library's heap, whose size differed by 8 % between equal runs.
 _HEADROOM = {"cuda": 0.05, "cpu": 0.1}
-
-
-def in_words(num_bytes: float) -> str:
-    """Return 1.50 GiB or 312 MiB."""
-    if abs(num_bytes) >= 2**30:
-        return f"{num_bytes / 2**30:.2f} GiB"
-    return f"{num_bytes / 2**20:.0f} MiB"
 
 
 class Meter:
@@ -160,7 +155,7 @@ class Budget:
         """Raise BetweenStepsError if more than the limit has been seen; costs nothing."""
         if self.limit is not None and self.peak > self.limit:
             raise BetweenStepsError(
-                f"--memory-limit {in_words(self.limit)}: {in_words(self.peak)} were in use"
+                f"--memory-limit {format_bytes(self.limit)}: {format_bytes(self.peak)} were in use"
                 f" ({self.meter.how}); give a higher limit, or a smaller --batch-size or --size"
             )
 
@@ -189,3 +184,44 @@ def give_back(device: torch.device) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came after, says that memory has run out."""
+    while error is not None:
+        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+        kinds = (torch.OutOfMemoryError, MemoryError)
+        if isinstance(error, kinds) or "allocate memory" in str(error):
+            return True
+        error = error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(advice: str) -> Iterator[None]:
+    """Turn PyTorch's errors about memory, on any device, into one line with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+        raise GrigriError(f"out of memory: {advice}") from e
+
+
+def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
+    """Return the peak in bytes while work is done, None if memory runs out."""
+    device = budget.meter.device
+    give_back(device)
+    budget.start_again()
+    budget.cap_torch()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            work()
+        budget.look()
+        fitted = True
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+        fitted = False
+    give_back(device)
+    return budget.peak if fitted else None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..config import TrainConfig
-from ..models import factory
+from ..models import normalize
 from ..pipeline import affine
 
 _LUMA = (0.299, 0.587, 0.114)  # of RGB, as in ITU-R BT.601 and torchvision
@@ -127,7 +127,7 @@ def erased_boxes(
 def erased(images_NHWC: torch.Tensor, boxes_N4: torch.Tensor) -> torch.Tensor:
     """Return float images with a rectangle of the mean colour of ImageNet painted over each."""
     inside_NHW = _inside(boxes_N4, images_NHWC.shape[1])
-    mean = images_NHWC.new_tensor(factory.IMAGENET_MEAN) * 255
+    mean = images_NHWC.new_tensor(normalize.IMAGENET_MEAN) * 255
     return torch.where(inside_NHW[..., None], mean, images_NHWC)
 
 

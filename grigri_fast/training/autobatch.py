@@ -10,20 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.profiler import record_function
 
 from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
-from ..models import factory
-from ..pipeline import loader as pipeline
+from ..inference.forward import random_images
+from ..models import activation_checkpoint, factory, normalize
 from ..runs import checkpoint
 from ..runtime import compute as devices
-from ..runtime import memory
-from ..runtime.memory import Budget
+from ..runtime import units
+from ..runtime.memory import Budget, peak_of
 from . import compilation, optim, plan
 from .losses import LOSSES
 from .plan import Choice, Plan
@@ -113,7 +111,7 @@ def plan_training(
         if choice is None and limit is None:
             raise GrigriError(
                 f"--batch-size auto: not even a small batch fits the"
-                f" {memory.in_words(devices.free_bytes(device))} of memory that are free; take a"
+                f" {units.format_bytes(devices.free_bytes(device))} of memory that are free; take a"
                 f" smaller --size or a lighter --arch"
             )
     if choice is None:
@@ -128,12 +126,16 @@ def plan_training(
                 choice = plan.choose(first, try_plan, int(fits))
             except plan.NothingFitsError as e:
                 more = (
-                    f", or a limit of {memory.in_words(e.least * limit / fits)}" if e.least else ""
+                    f", or a limit of {units.format_bytes(e.least * limit / fits)}"
+                    if e.least
+                    else ""
                 )
-                raise GrigriError(f"--memory-limit {memory.in_words(limit)}: {e}{more}") from e
-    words = f"memory: {choice.plan.in_words()}; a trial took {memory.in_words(choice.peak)}"
+                raise GrigriError(f"--memory-limit {units.format_bytes(limit)}: {e}{more}") from e
+    words = f"memory: {choice.plan.in_words()}; a trial took {units.format_bytes(choice.peak)}"
     if limit is not None:
-        words += f" of {memory.in_words(limit)}, {memory.in_words(limit - choice.peak)} to spare"
+        words += (
+            f" of {units.format_bytes(limit)}, {units.format_bytes(limit - choice.peak)} to spare"
+        )
     say(words)
     return Fitted(choice.plan, choice.peak, int(fits))
 
@@ -141,70 +143,18 @@ def plan_training(
 def _as_before(first: Plan, peak: int | None, limit: int, fits: float) -> Choice:
     if peak is not None and peak <= fits:
         return Choice(first, peak)
-    takes = "more" if peak is None else memory.in_words(peak)
+    takes = "more" if peak is None else units.format_bytes(peak)
     raise GrigriError(
-        f"--memory-limit {memory.in_words(limit)}: this run's {first.in_words()} takes {takes},"
+        f"--memory-limit {units.format_bytes(limit)}: this run's {first.in_words()} takes {takes},"
         f" and a resumed run keeps its plan"
     )
-
-
-def micro_batch_of_evaluation(
-    forward: Callable[[torch.Tensor], torch.Tensor], batch_size: int, size_px: int, budget: Budget
-) -> int:
-    """Return how many images of a batch may go through ``forward`` at once.
-
-    Raises:
-        GrigriError: if the limit does not even allow one.
-    """
-    if budget.limit is None:
-        return batch_size
-    device = budget.meter.device
-    micro_batch, peak = batch_size, None
-    while micro_batch:
-        images_NHWC = random_images(micro_batch, size_px, device)
-        peak = peak_of(lambda images=images_NHWC: forward(images), budget)
-        if peak is not None and peak <= budget.usable:
-            return micro_batch
-        micro_batch //= 2
-    least = "" if peak is None else f"; that takes {memory.in_words(peak)} and some to spare"
-    raise GrigriError(
-        f"--memory-limit {memory.in_words(budget.limit)}: not even one image at a time fits{least}"
-    )
-
-
-def decode_the_largest(
-    loader: pipeline.ImageLoader, sizes_HW: NDArray[np.int64], rows: NDArray[np.intp]
-) -> None:
-    """Decode the batches with the largest images, so that DALI takes the memory it will need."""
-    largest = rows[np.argsort(-sizes_HW[rows].prod(1), kind="stable")]
-    for _ in loader.eval_epoch(largest[: 2 * loader.num_at_once]):
-        pass
-
-
-def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
-    """Return the peak in bytes while work is done, None if memory runs out."""
-    device = budget.meter.device
-    memory.give_back(device)
-    budget.start_again()
-    budget.cap_torch()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            work()
-        budget.look()
-        fitted = True
-    except (RuntimeError, MemoryError) as e:
-        if not devices.is_out_of_memory(e):
-            raise
-        fitted = False
-    memory.give_back(device)
-    return budget.peak if fitted else None
 
 
 def forward(model: nn.Module, images_NHWC: torch.Tensor, amp: str) -> None:
     """Make an evaluation's forward pass, and forget what comes out."""
     model.eval()
     with torch.inference_mode(), devices.autocast(images_NHWC.device, amp):
-        model(factory.normalise(images_NHWC)).float()
+        model(normalize.normalize(images_NHWC)).float()
 
 
 def build(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -233,7 +183,7 @@ def prepare(
     if config.freeze_backbone:
         factory.freeze_backbone(model)
     if tried.checkpointing:
-        factory.checkpoint_activations(model)
+        activation_checkpoint.checkpoint_activations(model)
     optimizer = optim.make_optimizer(
         config,
         [p for p in model.parameters() if p.requires_grad],
@@ -280,9 +230,3 @@ def _train(
             checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
             step(images_NHWC, targets_NC)
             checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
-
-
-def random_images(num_images: int, size_px: int, device: torch.device) -> torch.Tensor:
-    """Return uint8 noise, (N, size, size, 3)."""
-    shape = (num_images, size_px, size_px, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)

@@ -57,7 +57,7 @@ class Keeper:
     @property
     def advice(self) -> str:
         """How to go on after a stop."""
-        return f"go on with: grigri-fast train --resume {run_folder.shown(self._folder)}"
+        return f"go on with: grigri-fast train --resume {files.shown(self._folder)}"
 
     def is_due(self) -> bool:
         """Return whether a step, which has just been done, is one after which to store."""
@@ -89,7 +89,7 @@ class Keeper:
         if (
             not self._writes
             or not history
-            or _text(self._folder / run_folder.RESULTS) == run_folder.to_csv(history)
+            or _text(self._folder / run_folder.RESULTS) == files.to_csv(history)
         ):
             return
         row = history[-1]
@@ -109,7 +109,7 @@ class Keeper:
             checkpoint.save(self._folder / run_folder.LAST, model, info)
         title = f"{self._folder.name}: {self._config.arch} at {self._config.size} px"
         files.write_atomic(self._folder / run_folder.CURVES, plots.curves(history, title))
-        files.write_atomic(self._folder / run_folder.RESULTS, run_folder.to_csv(history))
+        files.write_atomic(self._folder / run_folder.RESULTS, files.to_csv(history))
 
     @contextlib.contextmanager
     def advice_on_errors(self) -> Iterator[None]:

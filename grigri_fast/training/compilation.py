@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import GrigriError
-from ..runs import run_folder
-from ..runtime import files
+from ..runtime import environment, files
 from .losses import LOSSES
 from .step import TrainStep
 
@@ -73,7 +72,7 @@ def pays_to_compile(
 
 def machine(device: torch.device) -> str:
     """Return the name of what computes."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else run_folder.cpu_name()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -164,3 +163,15 @@ def _remember(known: dict[str, dict[str, Any]]) -> None:
     with contextlib.suppress(GrigriError, OSError):
         files.cache_folder().mkdir(parents=True, exist_ok=True)
         files.write_atomic(files.cache_folder() / _FILE, json.dumps(known, indent=1) + "\n")
+
+
+def measured_here(device: torch.device) -> list[dict[str, Any]]:
+    """Return what ``--compile auto`` has measured on this machine with this PyTorch."""
+    here = machine(device), torch.__version__
+    names = ("machine", "torch", "arch", "size_px", "batch_size", "amp", "threads")
+    found = []
+    for key, measured in remembered().items():
+        what = dict(zip(names, key.split(" | "), strict=False))
+        if (what.get("machine"), what.get("torch")) == here and isinstance(measured, dict):
+            found.append({k: what[k] for k in names[2:] if k in what} | measured)
+    return found

@@ -1,8 +1,5 @@
 """The images that are not used: which, why and since when; and how many are too many."""
 
-import errno
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..data.dataset import Dataset
 from ..errors import BetweenStepsError, GrigriError
+from ..pipeline.check import require_few, without
 from ..runs import run_folder
 from ..runtime import files
 
@@ -73,7 +71,7 @@ class Quarantine:
             for name, (reason, epoch) in self.bad.items()
         ]
         if rows:
-            files.write_atomic(folder / run_folder.QUARANTINE, run_folder.to_csv(rows))
+            files.write_atomic(folder / run_folder.QUARANTINE, files.to_csv(rows))
 
     def in_words(self, folder: Path) -> str:
         """Return a line that says how many they are, and names the last one."""
@@ -88,33 +86,6 @@ class Quarantine:
 
     def _path(self, name: str) -> Path:
         return self._data.paths[self._row_of[name]]
-
-
-def without(rows: NDArray[np.intp], bad: Iterable[int]) -> NDArray[np.intp]:
-    """Return ``rows`` without those in ``bad``, in their order."""
-    return rows[~np.isin(rows, list(bad))]
-
-
-def require_few(bad: dict[Path, str], num_images: int, max_bad: float) -> None:
-    """Raise GrigriError if more than the share ``max_bad`` of the images are bad, or all are.
-
-    Args:
-        bad: reason by path.
-        num_images: how many images there are in all.
-        max_bad: share from 0 to 1; 0 allows none.
-    """
-    if not bad or (len(bad) <= int(max_bad * num_images) and len(bad) < num_images):
-        return
-    path, reason = next(iter(bad.items()))
-    advice = "`grigri-fast data check` names them all"
-    if all(reason == os.strerror(errno.ENOENT) for reason in bad.values()):
-        advice = "say where the images are with --images, or remove their labels"
-    if not max_bad:
-        raise GrigriError(f"{path}: {reason}; {advice}")
-    raise GrigriError(
-        f"{len(bad):,} of {num_images:,} images cannot be used, more than --max-bad {max_bad:g}"
-        f" allows; the first is {path}: {reason}; {advice}"
-    )
 
 
 def _since(epoch: int) -> str:

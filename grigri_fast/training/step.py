@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
-from ..models import factory
+from ..models import normalize
 from ..runtime import compute
 from ..runtime.distributed import ALONE, World
 from .losses import Loss
@@ -238,7 +238,7 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
         with self._phase("forward"):
-            inputs_NCHW = factory.normalise(images_NHWC)
+            inputs_NCHW = normalize.normalize(images_NHWC)
             if not self._fast:
                 inputs_NCHW = inputs_NCHW.contiguous()
             with compute.autocast(self._device, self._amp):

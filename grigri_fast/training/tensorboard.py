@@ -133,7 +133,7 @@ class Tracker:
     def _write_options(self) -> None:
         """Write the run's options beside its last scores, from its summary."""
         options = {k: v for k, v in dataclasses.asdict(self._config).items() if v is not None}
-        summary = run_folder.read_json(self._folder / run_folder.SUMMARY)
+        summary = files.read_json(self._folder / run_folder.SUMMARY)
         scores = {k: v for k, v in summary["last"].items() if k.startswith("val_")}
         for way, of_way in summary["validation"]["scores"].items():
             scores[f"micro_f1 {way}"] = of_way["micro_f1"]["value"]

@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import AUTO, TrainConfig, memory_size, read_toml, resolve, write_toml
+from ..config import AUTO, TrainConfig, read_toml, resolve, write_toml
 from ..data import dataset, split
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
-from ..models import factory
+from ..inference import forward
+from ..models import activation_checkpoint, factory
 from ..pipeline import affine, check
 from ..pipeline import loader as pipeline
 from ..runs import manifest, run_folder
 from ..runs.checkpoint import Progress
-from ..runtime import compute, distributed, files, signals
+from ..runtime import compute, distributed, environment, files, memory, signals
 from ..runtime.distributed import World
 from ..runtime.memory import Budget
+from ..runtime.units import parse_bytes
 from . import autobatch, checkpointer, collectives, compilation, optim, sampler, tensorboard
 from .augment import Augmentation
 from .callbacks import Watcher
@@ -77,8 +79,8 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
     world = World.from_environment()
     config = collectives.config_for(config, world, resumed=resume is not None)
     device = distributed.own_device(world, compute.pick_device(config.device))
-    limit = config.memory_limit and memory_size(config.memory_limit, "--memory-limit")
-    threads = config.threads or max(1, pipeline.usable_threads() // world.local_size)
+    limit = config.memory_limit and parse_bytes(config.memory_limit, "--memory-limit")
+    threads = config.threads or max(1, compute.usable_threads() // world.local_size)
     torch.set_num_threads(threads)
     if config.fast and device.type == "cpu" and limit is None:  # it would count
         compute.keep_freed_memory()
@@ -157,7 +159,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         fitted = None
         if budget.limit is not None or config.batch_size == AUTO:
             loader = make_loader(batch_size=config.batch_size or TrainConfig.batch_size)
-            autobatch.decode_the_largest(loader, found.sizes_HW, np.append(train_rows, val_rows))
+            forward.decode_the_largest(loader, found.sizes_HW, np.append(train_rows, val_rows))
             fitted = autobatch.plan_training(
                 config,
                 budget,
@@ -188,7 +190,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         if config.freeze_backbone:
             factory.freeze_backbone(model)
         if config.activation_checkpointing:
-            factory.checkpoint_activations(model)
+            activation_checkpoint.checkpoint_activations(model)
         model.to(device)
         if config.fast:
             model.to(memory_format=torch.channels_last)
@@ -231,23 +233,23 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
         # -------------------------------------------------------------------- the run folder
         config = _fully_resolved(config, device, amp)
-        environment = run_folder.environment(device, amp)
+        described = environment.describe(device, amp)
         if fitted is not None:
-            environment["memory"] = fitted.to_json(budget)
+            described["memory"] = fitted.to_json(budget)
         if world.is_shared:
-            environment["processes"] = world.size
+            described["processes"] = world.size
         if resume is None:
             folder = world.from_first(lambda: run_folder.create_folder(config.out, config.name))
         else:
             folder = resume
-            environment = run_folder.resumed_environment(folder, environment)
+            described = run_folder.resumed_environment(folder, described)
         if world.is_first:
             if resume is None:
                 stack.enter_context(run_folder.locked(folder))
                 files.write_atomic(folder / run_folder.SPLIT, split.to_json(parts, data))
                 files.write_atomic(folder / run_folder.DATA, manifest.to_json(data, found.crc32_N))
             files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
-            run_folder.write_json(folder / run_folder.ENVIRONMENT, environment)
+            files.write_json(folder / run_folder.ENVIRONMENT, described)
             quarantine.write(folder)
         watch.note(cache.in_words())
         watch.note(f"run folder {folder}")
@@ -285,7 +287,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             f"train with a smaller --batch-size than {config.batch_size} or a smaller --size, or"
             f" free memory that others use"
         )
-        stack.enter_context(compute.out_of_memory_explained(advice))
+        stack.enter_context(memory.out_of_memory_explained(advice))
         make_step = TrainStep(
             replica,
             optimizer,
@@ -305,7 +307,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         def predicted(size_px: int) -> tuple[np.ndarray, dict[int, str]]:
             """Return the logits of the validation part, and its bad files."""
             predict_logits = functools.partial(
-                evaluator.predict_logits,
+                forward.predict_logits,
                 shown_model,
                 loader,
                 device=device,
@@ -462,7 +464,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             val_rows = quarantine.good(val_rows)
         evaluation = world.from_first(
             lambda: evaluator.evaluate(
-                evaluator.probabilities(logits_NC),
+                forward.probabilities(logits_NC),
                 data.targets_NC[val_rows],
                 data.class_names,
                 "auto",
@@ -470,7 +472,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         )
         result = Result(folder, progress.history, evaluation, progress.train_s)
         if world.is_first:
-            run_folder.write_json(folder / run_folder.SUMMARY, _summary(result, progress))
+            files.write_json(folder / run_folder.SUMMARY, _summary(result, progress))
             (folder / run_folder.PREVIOUS).unlink(missing_ok=True)
         return result
 
@@ -526,7 +528,7 @@ def _diverged(
     images = f", on {', '.join(names[:4])}{more}" if names else ""
     return DivergedError(
         f"{where} of epoch {epoch}: {numbers} at learning rate {lr:.2g} in {amp}{images}; try a"
-        f" lower --lr or --amp fp32. {run_folder.shown(folder)} keeps the state before"
+        f" lower --lr or --amp fp32. {files.shown(folder)} keeps the state before"
     )
 
 
@@ -596,7 +598,7 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
         )
     if config.epochs < before.epochs:
         raise GrigriError(f"--epochs was {before.epochs} in {folder}; it can only grow")
-    return dataclasses.replace(config, data=str(run_folder.shown(config.data)))
+    return dataclasses.replace(config, data=str(files.shown(config.data)))
 
 
 def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> TrainConfig:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from test_training import SMALL
+from small_runs import SMALL
 
 from grigri_fast.cli.main import _architectures
 from grigri_fast.models import factory

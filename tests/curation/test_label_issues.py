@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import BROWSER, Page
 from PIL import Image
-from test_report import BROWSER, Page
 
 from grigri_fast.curation import label_issues
 from grigri_fast.curation.label_issues import Issue, Looks, Pair, Predictions

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_report import brightness, browse, browser, probed  # noqa: F401
+from pages import brightness, browse, probed
 
 from grigri_fast.cli import console
 from grigri_fast.cli.main import main
@@ -26,6 +26,7 @@ from grigri_fast.experiments import reproduce, reproduce_report
 from grigri_fast.models import factory
 from grigri_fast.reporting import document
 from grigri_fast.runs import run_folder
+from grigri_fast.runtime import files
 from grigri_fast.training import trainer
 
 OPTIONS = ["--weights=none", "--epochs=1", "--size-scale=0.25", "--threads=1", "--device=cpu"]
@@ -170,7 +171,7 @@ def test_another_number_in_a_run_folder_is_another_number_in_the_report(cli, cop
     data, out = copied
     content = summary(out, "bce")
     content["validation"]["scores"]["at 0.5"]["micro_f1"]["value"] = 0.12345
-    run_folder.write_json(out / "bce" / run_folder.SUMMARY, content)
+    files.write_json(out / "bce" / run_folder.SUMMARY, content)
     assert cli("reproduce", data, *OPTIONS, "--out", out, "--only", "bce")[0] == 0
     for text in reports(out):
         assert "0.1235" in text or "0.1234" in text

@@ -16,6 +16,7 @@ from grigri_fast.errors import DivergedError, GrigriError, Interrupted
 from grigri_fast.evaluation.metrics import Interval
 from grigri_fast.experiments import tuner
 from grigri_fast.runs import run_folder
+from grigri_fast.runtime import files
 
 SMALL = [
     "--arch=resnet18",
@@ -73,7 +74,7 @@ def scripted(score_of):
             score = score_of(int(folder.name.removeprefix("trial-")), epoch)
             row = {"epoch": epoch, "val_mAP": score, "val_micro_f1": 0.1, "val_loss": 1.0}
             history.append(row)
-            (folder / run_folder.RESULTS).write_text(run_folder.to_csv(history))
+            (folder / run_folder.RESULTS).write_text(files.to_csv(history))
             watch.epoch(row, config.epochs, False)
         scores = {"cross-fitted": SimpleNamespace(micro_f1=Interval(0.5, 0.4, 0.6))}
         evaluation = SimpleNamespace(num_images=10, scores=scores)

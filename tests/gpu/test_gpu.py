@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from grigri_fast.config import TrainConfig, memory_size, resolve
-from grigri_fast.models import factory
+from grigri_fast.config import TrainConfig, resolve
+from grigri_fast.models import factory, normalize
 from grigri_fast.pipeline.check import inspect
 from grigri_fast.pipeline.loader import CachePlan, ImageLoader
 from grigri_fast.runtime import compute
+from grigri_fast.runtime.units import parse_bytes
 from grigri_fast.training import checkpointer, optim
 from grigri_fast.training.augment import Augmentation
 from grigri_fast.training.losses import LOSSES
@@ -142,7 +143,7 @@ def test_training_steps_under_amp_lower_the_loss(cuda: torch.device, amp: str) -
     losses = []
     for _ in range(20):
         with compute.autocast(cuda, amp):
-            inputs_NCHW = factory.normalise(images_NHWC)
+            inputs_NCHW = normalize.normalize(images_NHWC)
             logits_NC = model(inputs_NCHW)
         assert inputs_NCHW.is_contiguous(memory_format=torch.channels_last)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits_NC.float(), targets_NC)
@@ -175,7 +176,7 @@ def test_a_memory_limit_holds(cuda: torch.device, cli, photos: Path, tmp_path, l
         assert limit != "4GiB" and "does not fit" in err
         return
     summary = json.loads((tmp_path / "photos-resnet34" / "summary.json").read_text())
-    assert 2**28 < summary["peak_memory_bytes"] <= memory_size(limit, "--memory-limit"), out
+    assert 2**28 < summary["peak_memory_bytes"] <= parse_bytes(limit, "--memory-limit"), out
 
 
 def test_profile_explains_the_memory_of_the_gpu(

@@ -14,20 +14,21 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from readme import the_readmes_program
 from small_set import CLASSES
 
 from grigri_fast import __version__
 from grigri_fast.config import TrainConfig, write_toml
 from grigri_fast.data import dataset, split
 from grigri_fast.inference import exporter
-from grigri_fast.models import factory
+from grigri_fast.models import factory, normalize
 from grigri_fast.pipeline import loader as pipeline
 from grigri_fast.pipeline.check import inspect
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runs.checkpoint import ModelInfo
+from grigri_fast.runtime import files
 
 CPU = torch.device("cpu")
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def make_run(folder: Path, photos: Path, arch: str, size_px: int, **info: object) -> Path:
@@ -65,7 +66,7 @@ def with_spread(model: torch.nn.Module, info: ModelInfo, paths: list[Path]) -> t
 def logits_of(model: torch.nn.Module, info: ModelInfo, images_NHWC: torch.Tensor) -> torch.Tensor:
     """Return the logits as they were before anything was exported."""
     with torch.inference_mode():
-        inputs_NCHW = factory.normalise(images_NHWC, info.mean, info.std)
+        inputs_NCHW = normalize.normalize(images_NHWC, info.mean, info.std)
         logits_NC = model(inputs_NCHW)
         if info.flip_test:
             logits_NC = (logits_NC + model(inputs_NCHW.flip(3))) / 2
@@ -374,12 +375,6 @@ def test_predict_needs_onnx_runtime_only(cli, good: Path, photos_once: Path, mon
 # ---------------------------------------------------------------------- the README's program
 
 
-def the_readmes_program() -> str:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (program,) = [block for block in blocks if "onnxruntime" in block]
-    return program
-
-
 @pytest.fixture
 def wild(tmp_path: Path) -> list[Path]:
     """Return photographs that are large, small, wide, tall, grey, transparent and turned."""
@@ -443,6 +438,6 @@ def test_the_readmes_program_labels_photographs_as_predict_does(
 def test_what_is_known_of_a_model_is_in_the_file() -> None:
     """A new field of ModelInfo needs no second place to be written."""
     info = ModelInfo("grigri", 32, ["a"])
-    about = json.loads(run_folder.to_json(exporter.metadata(info)))
+    about = json.loads(files.to_json(exporter.metadata(info)))
     assert {field.name for field in dataclasses.fields(ModelInfo)} <= set(about)
     assert exporter._info_of(about) == info

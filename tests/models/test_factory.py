@@ -10,10 +10,10 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
-from torchvision.transforms.functional import normalize
+from torchvision.transforms import functional as transforms
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.models import factory
+from grigri_fast.models import activation_checkpoint, factory, normalize
 
 
 def test_simple_is_the_reports_network() -> None:
@@ -133,9 +133,11 @@ def test_a_frozen_backbone_does_not_move() -> None:
 
 def test_normalise_equals_torchvisions_and_is_channels_last() -> None:
     images_NHWC = torch.randint(0, 256, (2, 8, 9, 3), dtype=torch.uint8)
-    ours = factory.normalise(images_NHWC)
+    ours = normalize.normalize(images_NHWC)
     nchw = images_NHWC.permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(ours, normalize(nchw, factory.IMAGENET_MEAN, factory.IMAGENET_STD))
+    torch.testing.assert_close(
+        ours, transforms.normalize(nchw, normalize.IMAGENET_MEAN, normalize.IMAGENET_STD)
+    )
     assert ours.dtype == torch.float32
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
@@ -352,7 +354,7 @@ def test_imagenet_weights_get_inputs_on_the_scale_they_were_trained_with(
     reference = torchvision.models.get_model(arch, transform_input=True, **options)
     torch.save(reference.state_dict(), tmp_path / "w.pth")
     ours = factory.build_pretrained(arch, 3, 96, str(tmp_path / "w.pth"))
-    images = factory.normalise(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
+    images = normalize.normalize(torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8))
     seen = []
     for model in (ours.eval(), reference.eval()):
         first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
@@ -390,7 +392,7 @@ def test_checkpointed_activations_change_nothing_but_memory(arch: str, size_px: 
     images_NHWC = torch.randint(0, 256, (4, size_px, size_px, 3), dtype=torch.uint8)
     plain = factory.build(arch, 3, size_px).train()
     other = copy.deepcopy(plain)
-    factory.checkpoint_activations(other)
+    activation_checkpoint.checkpoint_activations(other)
     kept = []
     for model in (plain, other):
         for _ in range(2):
@@ -400,11 +402,11 @@ def test_checkpointed_activations_change_nothing_but_memory(arch: str, size_px: 
                 lambda t, saved=saved: saved.append(t.nbytes) or t, lambda t: t
             )
             with hooks:
-                loss = model(factory.normalise(images_NHWC)).sum()
+                loss = model(normalize.normalize(images_NHWC)).sum()
             loss.backward()
         kept.append(sum(saved))
         with torch.no_grad():
-            assert torch.isfinite(model.eval()(factory.normalise(images_NHWC))).all()
+            assert torch.isfinite(model.eval()(normalize.normalize(images_NHWC))).all()
     for a, b in zip(plain.parameters(), other.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
     for a, b in zip(plain.buffers(), other.buffers(), strict=True):

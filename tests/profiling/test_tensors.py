@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.models import factory
+from grigri_fast.models import factory, normalize
 from grigri_fast.profiling import profiler as profiling
 from grigri_fast.profiling import tensors
 from grigri_fast.profiling.tensors import Ledger
@@ -125,7 +125,7 @@ def test_every_kind_of_network_can_be_estimated(arch: str) -> None:
     # Nothing of the fake tensors stays behind.
     model = factory.build(arch, 3, size_px).eval()
     images_NHWC = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
-    assert torch.isfinite(model(factory.normalise(images_NHWC))).all()
+    assert torch.isfinite(model(normalize.normalize(images_NHWC))).all()
 
 
 def test_stages_are_what_a_reader_would_call_them() -> None:

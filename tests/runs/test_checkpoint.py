@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from grigri_fast.models import factory
+from grigri_fast.models import normalize
 from grigri_fast.runs import checkpoint
 from grigri_fast.runs.checkpoint import ModelInfo, Progress
 from grigri_fast.errors import GrigriError
@@ -48,7 +49,7 @@ def test_round_trip(saved) -> None:
     assert loaded.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert (info.arch, info.size_px, info.class_names) == ("resnet18", 32, INFO.class_names)
     assert (info.epoch, info.scores) == (3, {"micro_f1": 0.5})
-    assert tuple(info.mean) == factory.IMAGENET_MEAN and tuple(info.std) == factory.IMAGENET_STD
+    assert tuple(info.mean) == normalize.IMAGENET_MEAN and tuple(info.std) == normalize.IMAGENET_STD
     assert info.thresholds_C.tolist() == [0.5] * 3
 
 

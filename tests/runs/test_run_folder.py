@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from grigri_fast.runs import run_folder
+from grigri_fast.runtime import environment
+from grigri_fast.runtime import files
 from grigri_fast.errors import GrigriError
 
 
@@ -41,7 +43,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
     content = {"a": float("nan"), "b": [1.5, (float("nan"), "x")], "c": {"d": True}}
-    run_folder.write_json(tmp_path / "x.json", content)
+    files.write_json(tmp_path / "x.json", content)
     assert json.loads((tmp_path / "x.json").read_text()) == {
         "a": None,
         "b": [1.5, [None, "x"]],
@@ -51,9 +53,9 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 
 def test_paths_are_shown_as_a_person_would_name_them(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run_folder.shown(tmp_path / "photos") == Path("photos")
-    assert run_folder.shown("/elsewhere/photos") == Path("/elsewhere/photos")
-    assert run_folder.shown("photos") == Path("photos")
+    assert files.shown(tmp_path / "photos") == Path("photos")
+    assert files.shown("/elsewhere/photos") == Path("/elsewhere/photos")
+    assert files.shown("photos") == Path("photos")
 
 
 def test_what_is_no_run_folder(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_the_environment_does_not_name_the_host(monkeypatch) -> None:
     monkeypatch.setattr(platform, "node", lambda: "secret-host")
     monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
     monkeypatch.setattr(socket, "getfqdn", lambda: "secret-host")
-    found = run_folder.environment(torch.device("cpu"), "fp32")
+    found = environment.describe(torch.device("cpu"), "fp32")
     assert "secret-host" not in json.dumps(found)
     wanted = [
         "started",

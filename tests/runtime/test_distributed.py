@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_runs import parts, results, run_of, tensors, wait_for
 from small_set import write_photos
-from test_resume import wait_for
-from test_training import parts, results, run_of, tensors
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.errors import BetweenStepsError, GrigriError

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from grigri_fast.config import memory_size
 from grigri_fast.errors import BetweenStepsError, GrigriError
-from grigri_fast.runtime import memory
+from grigri_fast.runtime import memory, units
 from grigri_fast.runtime.memory import Budget, Meter
+from grigri_fast.runtime.units import parse_bytes
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -32,7 +32,7 @@ MIB = 2**20
     ],
 )
 def test_amounts_of_memory(text: str, num_bytes: int) -> None:
-    assert memory_size(text, "--memory-limit") == num_bytes
+    assert parse_bytes(text, "--memory-limit") == num_bytes
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_amounts_of_memory(text: str, num_bytes: int) -> None:
 )
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(GrigriError, match="--memory-limit"):
-        memory_size(text, "--memory-limit")
+        parse_bytes(text, "--memory-limit")
 
 
 def test_a_meter_sees_what_is_taken_and_given_back() -> None:
@@ -88,7 +88,7 @@ def test_a_limit_that_was_passed_is_said() -> None:
 
 
 def test_bytes_in_words() -> None:
-    assert [memory.in_words(n) for n in (4 * 2**30, 1.5 * 2**30, 312 * MIB)] == [
+    assert [units.format_bytes(n) for n in (4 * 2**30, 1.5 * 2**30, 312 * MIB)] == [
         "4.00 GiB",
         "1.50 GiB",
         "312 MiB",

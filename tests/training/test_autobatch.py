@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from test_training import SMALL, fit
+from small_runs import SMALL, fit
 
+from grigri_fast.inference import forward
 from grigri_fast.runtime import memory
 from grigri_fast.runtime.memory import Budget
-from grigri_fast.training import autobatch
 
 GIB = 2**30
 
@@ -26,7 +26,7 @@ def scripted(monkeypatch, peaks: list[float | None]) -> list[float | None]:
         peak = peaks.pop(0)
         return None if peak is None else int(peak * GIB)
 
-    monkeypatch.setattr(autobatch, "peak_of", peak_of)
+    monkeypatch.setattr(memory, "peak_of", peak_of)
     return peaks
 
 
@@ -200,7 +200,7 @@ def test_decoding_the_largest_comes_before_the_trial(
 ) -> None:
     order = []
     plain = memory.give_back
-    monkeypatch.setattr(autobatch, "decode_the_largest", lambda *args: order.append("decoded"))
+    monkeypatch.setattr(forward, "decode_the_largest", lambda *args: order.append("decoded"))
     monkeypatch.setattr(memory, "give_back", lambda d: (order.append("tried"), plain(d))[1])
     fit(cli, photos, tmp_path, *SMALL, "--memory-limit=8GiB")
     assert order[0] == "decoded" and "tried" in order

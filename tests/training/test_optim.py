@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.models import factory
+from grigri_fast.models import activation_checkpoint, factory
 from grigri_fast.training.optim import (
     Muon,
     averaged,
@@ -200,7 +200,7 @@ def test_the_average_follows_the_weights_and_forgets_where_it_began() -> None:
 
 def test_the_average_of_a_network_with_checkpointing_is_a_network_of_its_own() -> None:
     net = factory.build("resnet18", 3, 32).eval()
-    factory.checkpoint_activations(net)
+    activation_checkpoint.checkpoint_activations(net)
     average = averaged(net, 0.9)
     images = torch.randn(2, 3, 32, 32)
     before = average.module(images)

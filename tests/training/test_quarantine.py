@@ -6,7 +6,8 @@ import pytest
 
 from grigri_fast.data.dataset import Dataset
 from grigri_fast.errors import GrigriError
-from grigri_fast.training.quarantine import BEFORE, Quarantine, require_few
+from grigri_fast.pipeline.check import require_few
+from grigri_fast.training.quarantine import BEFORE, Quarantine
 
 NAMES = [f"{i}.jpg" for i in range(100)]
 DATA = Dataset(NAMES, [Path("photos") / n for n in NAMES], np.ones((100, 1)), ["cat"], "photos")

@@ -9,15 +9,14 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import SMALL, command, fit, results, same_end, start, stopping, wait_for
 from small_set import write_image
-from test_training import SMALL, TIMES, fit, results
 
 from grigri_fast.config import TrainConfig
 from grigri_fast.errors import GrigriError
@@ -27,37 +26,6 @@ from grigri_fast.runtime import signals
 from grigri_fast.training import checkpointer, trainer
 
 LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]
-
-
-def same_end(a: Path, b: Path) -> bool:
-    """Return whether two runs left the same checkpoints, byte by byte, and the same scores."""
-    weights = all(
-        (a / name).read_bytes() == (b / name).read_bytes()
-        for name in (run_folder.LAST, run_folder.BEST)
-    )
-    rows = [
-        [{k: v for k, v in row.items() if k not in TIMES} for row in results(f)] for f in (a, b)
-    ]
-    return weights and repr(rows[0]) == repr(rows[1])
-
-
-def command(*words: object, program: str | None = None) -> list[str]:
-    """Return the words of the command in a process of its own, perhaps with code before it."""
-    start = ["-m", "grigri_fast"]
-    if program is not None:
-        start = ["-c", f"{program}\nfrom grigri_fast.cli.main import entry\nentry()"]
-    return [sys.executable, *start, *map(str, words)]
-
-
-def start(*words: object, program: str | None = None, **options: object) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(*words, program=program), **pipes, **options)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Wait until a file is there, or the process has ended."""
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.01)
 
 
 def time_of(path: Path) -> int:
@@ -150,21 +118,6 @@ def test_killed_within_a_write_it_ends_where_it_would_have(
 
 
 # ------------------------------------------------------------- stopped at every single step
-
-
-def stopping(monkeypatch, every: int) -> None:
-    """Send this process a SIGTERM after each ``every``-th step that a command makes."""
-    is_due = checkpointer.Keeper.is_due
-    steps = [0]
-
-    def counted(self) -> bool:
-        steps[0] += 1
-        if steps[0] % every == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)  # until the listening thread has it
-        return is_due(self)
-
-    monkeypatch.setattr(checkpointer.Keeper, "is_due", counted)
 
 
 def finish(cli, folder: Path) -> int:

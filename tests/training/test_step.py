@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.models import factory
+from grigri_fast.models import normalize
 from grigri_fast.training import optim
 from grigri_fast.training.losses import LOSSES
 from grigri_fast.training.step import TrainStep
@@ -52,7 +52,7 @@ def test_a_step_is_the_plain_one_and_the_sums_are_those_of_its_outputs() -> None
     for images_NHWC, targets_NC in batches(5):
         step(images_NHWC, targets_NC)
         optimizer.zero_grad()
-        logits_NC = plain(factory.normalise(images_NHWC))
+        logits_NC = plain(normalize.normalize(images_NHWC))
         loss = LOSSES["bce"](logits_NC, targets_NC)
         loss.backward()
         optimizer.step()

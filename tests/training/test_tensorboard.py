@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_training import SMALL, fit
+from small_runs import SMALL, fit
 
 from grigri_fast.cli import console
 from grigri_fast.training import tensorboard as tracker

@@ -17,69 +17,29 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from safetensors import safe_open
+from small_runs import (
+    NO_MOVE,
+    SMALL,
+    TIMES,
+    TINY,
+    fit,
+    head,
+    header,
+    parts,
+    results,
+    run_of,
+    same,
+    tensors,
+)
 from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast.cli import console
 from grigri_fast.cli.main import main
-from grigri_fast.evaluation import evaluator
+from grigri_fast.inference import forward
 from grigri_fast.models import factory
 from grigri_fast.runs import checkpoint
 from grigri_fast.runtime import compute
 from grigri_fast.training import trainer
-
-TINY = [
-    "--weights=none",
-    "--recipe=report",
-    "--size=32",
-    "--epochs=1",
-    "--batch-size=8",
-    "--amp=fp32",
-]
-SMALL = ["--arch=shufflenet_v2_x0_5", *TINY]  # 1.4 MB, with BatchNorm
-NO_MOVE = "--lr=1e-30"  # far below the last bit of any weight
-TIMES = ("images_per_s", "seconds")
-
-
-def fit(cli, data: Path, out: Path, *options: object) -> Path:
-    """Train and return the run folder."""
-    code, printed, err = cli("train", data, "--out", out, *options)
-    assert (code, err) == (0, "")
-    return run_of(printed)
-
-
-def run_of(printed: str) -> Path:
-    line = next(line for line in printed.splitlines() if line.startswith("run folder "))
-    return Path(line.removeprefix("run folder "))
-
-
-def tensors(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(run / f"{name}.safetensors")
-
-
-def same(a: Path, b: Path, name: str = "last") -> bool:
-    first, second = tensors(a, name), tensors(b, name)
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def head(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the head's weight and bias as float64."""
-    state = tensors(run)
-    return state["fc.weight"].double().numpy(), state["fc.bias"].double().numpy()
-
-
-def header(run: Path, name: str = "last") -> dict:
-    with safe_open(run / f"{name}.safetensors", framework="pt") as file:
-        return json.loads(file.metadata()["grigri-fast"])
-
-
-def results(run: Path) -> list[dict[str, float]]:
-    with (run / "results.csv").open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def parts(run: Path) -> dict[str, list[str]]:
-    return json.loads((run / "split.json").read_text())["parts"]
 
 
 def targets(names: list[str]) -> np.ndarray:
@@ -828,14 +788,14 @@ def test_eval_says_what_training_said_whatever_the_seed(cli, photos_once, tmp_pa
 def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
     cli, photos_once: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    sizes, real = [], evaluator.predict_logits
+    sizes, real = [], forward.predict_logits
 
     def seen(*args, size_px: int, **options):
         infos = tmp_path.glob("runs/*/last.safetensors")
         sizes.append((size_px, *(checkpoint.info_of(path).size_px for path in infos)))
         return real(*args, size_px=size_px, **options)
 
-    monkeypatch.setattr(evaluator, "predict_logits", seen)
+    monkeypatch.setattr(forward, "predict_logits", seen)
     sides = ["--size=48", "--start-size=32", "--test-size=64"]
     options = [*TINY, "--arch=grigri", "--epochs=3", "--threads=1", *sides]
     folder = fit(cli, photos_once, tmp_path / "runs", *options)

@@ -1,0 +1,68 @@
+"""Activations computed twice instead of kept: less memory for more time (Chen et al. 2016)."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Let the blocks of a network compute their activations twice instead of keeping them.
+
+    Only what goes from block to block is kept for the backward pass. Gradients are the same, and so
+    are BatchNorm's running statistics: the second pass leaves them alone. Where a network has no
+    blocks but layers (VGG, AlexNet, simple), there is nothing to gain.
+    """
+    for block in _blocks(model):
+        block.forward = _CheckpointedForward(block)
+
+
+class _CheckpointedForward:
+    """A block's forward pass, checkpointed while gradients are wanted."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._plain = block.forward
+        self._norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            return self._plain(*inputs)
+        return torch.utils.checkpoint.checkpoint(
+            self._plain,
+            *inputs,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), self._statistics_left_alone()),
+        )
+
+    @contextlib.contextmanager
+    def _statistics_left_alone(self) -> Iterator[None]:
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, num_batches) in zip(self._norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the parts that a network is a chain of.
+
+    They are the members of its outermost sequences, where there are some (residual blocks, stages,
+    layers of an encoder), else its children.
+    """
+    blocks: list[nn.Module] = []
+
+    def look_into(module: nn.Module) -> None:
+        for child in module.children():
+            if isinstance(child, nn.Sequential | nn.ModuleList):
+                blocks.extend(child)
+            else:
+                look_into(child)
+
+    look_into(model)
+    if not any(True for block in blocks for _ in block.children()):  # layers alone: no blocks
+        blocks = list(model.children())
+    return [b for b in blocks if any(True for _ in b.parameters())]

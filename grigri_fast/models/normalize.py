@@ -1,0 +1,33 @@
+"""Images as they are decoded -> the input of a network."""
+
+import functools
+
+import torch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB on a scale of 0 to 1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(
+    images_NHWC: torch.Tensor,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> torch.Tensor:
+    """Return uint8 NHWC images as normalised float32 NCHW, channels_last without a copy for it."""
+    scale, offset = scale_and_offset(mean, std, images_NHWC.device)
+    return images_NHWC.permute(0, 3, 1, 2).float().mul_(scale).sub_(offset)
+
+
+@functools.cache  # so that no step waits for a copy of six numbers to the device
+@torch.inference_mode(False)
+def scale_and_offset(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1)."""
+    mean_311, std_311 = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
+    return 1 / (255 * std_311), mean_311 / std_311
+
+
+def forget_constants() -> None:
+    """Forget what :func:`normalise` keeps; before and after fake tensors, which it would mix in."""
+    scale_and_offset.cache_clear()

@@ -1,0 +1,35 @@
+"""Amounts of memory as people write them and as the program counts them."""
+
+import re
+
+from ..errors import GrigriError
+
+_UNITS = {
+    **{"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
+}
+_LEAST_MEMORY = 2**20
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """Return the bytes that ``4GiB``, ``4GB``, ``3500 MiB`` or ``1.5gib`` means.
+
+    Raises:
+        GrigriError: if it is not an amount of memory, or less than a MiB; the message names
+            ``flag``.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?)\s*([a-zA-Z]*)\s*", text)
+    unit = found[2].upper() if found else None
+    if unit not in _UNITS:
+        raise GrigriError(f"{flag} {text!r}: expected an amount of memory, like 4GiB or 3500MiB")
+    num_bytes = int(float(found[1]) * _UNITS[unit])
+    if num_bytes < _LEAST_MEMORY:
+        raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {found[1]}GiB?")
+    return num_bytes
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Return 1.50 GiB or 312 MiB."""
+    if abs(num_bytes) >= 2**30:
+        return f"{num_bytes / 2**30:.2f} GiB"
+    return f"{num_bytes / 2**20:.0f} MiB"
