@@ -66,7 +66,7 @@ for first in ("training", "evaluating", "predicting", "cli", "api", ""):
     import grigri_fast
     from grigri_fast import evaluate, load, predict, train
     from grigri_fast.training import Result
-    from grigri_fast.evaluating import evaluate_run
+    from grigri_fast.evaluation.evaluator import evaluate_run
     for name in ("evaluate", "load", "predict", "train"):
         function = getattr(grigri_fast, name)
         assert inspect.isfunction(function) and function is globals()[name], name
@@ -90,7 +90,7 @@ def test_no_module_has_the_name_of_something_public() -> None:
 
 def test_an_import_loads_nothing_heavy() -> None:
     code = (
-        "import sys, grigri_fast, grigri_fast.api\n"
+        "import sys, grigri_fast, grigri_fast.cli.api\n"
         "assert grigri_fast.train and grigri_fast.load and grigri_fast.GrigriError\n"
         "print(sorted({'torch', 'numpy', 'nvidia', 'rich', 'typer'} & set(sys.modules)))"
     )

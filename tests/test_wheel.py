@@ -57,7 +57,7 @@ def test_its_metadata_are_right(wheel) -> None:
     assert about["Summary"] and about["Description-Content-Type"] == "text/markdown"
     assert about.get_payload().startswith("# grigri-fast")
     entry = wheel.read(f"{folder}/entry_points.txt").decode()
-    assert "grigri-fast = grigri_fast.cli:entry" in entry
+    assert "grigri-fast = grigri_fast.cli.main:entry" in entry
 
 
 def test_what_it_imports_it_requires(wheel) -> None:

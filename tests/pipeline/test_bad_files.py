@@ -202,7 +202,7 @@ def test_a_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, content: by
     write_image(tmp_path / "good.jpg", 1)
     program = (
         "import resource, sys, time; from pathlib import Path\n"
-        "from grigri_fast.inspection import inspect\n"
+        "from grigri_fast.pipeline.check import inspect\n"
         "def peak_mib():\n"
         "    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
         "    return max(resource.getrusage(w).ru_maxrss for w in who) // 1024\n"

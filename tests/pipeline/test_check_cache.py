@@ -81,7 +81,7 @@ def test_without_a_place_for_a_cache_there_is_none(in_the_way: str) -> None:
 
 def test_a_locked_cache_is_done_without(monkeypatch) -> None:
     stored((Path("/a"), (1, 1), GOOD))
-    monkeypatch.setattr("grigri_fast.verdicts._PATIENCE_S", 0.1)
+    monkeypatch.setattr("grigri_fast.pipeline.check_cache._PATIENCE_S", 0.1)
     other = sqlite3.connect(cache_file(), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     assert known({Path("/a"): (1, 1)}) == {}

@@ -36,8 +36,8 @@ SMALL = [
 PROGRAM = """
 import os, pathlib, signal, sys, time
 import torch
-from grigri_fast import pipeline
-from grigri_fast.step import TrainStep
+from grigri_fast.pipeline import loader as pipeline
+from grigri_fast.training.step import TrainStep
 rank = int(os.environ.get("RANK", 0))
 torch.nn.functional.dropout = lambda x, *args, **options: x
 {}
@@ -274,10 +274,10 @@ STEPS = """
 import copy, torch
 from torch import nn
 from grigri_fast import distributed, models
-from grigri_fast.distributed import World
-from grigri_fast.losses import LOSSES
+from grigri_fast.runtime.distributed import World
+from grigri_fast.training.losses import LOSSES
 from grigri_fast.pipeline import part_of
-from grigri_fast.step import TrainStep
+from grigri_fast.training.step import TrainStep
 import numpy as np
 
 torch.set_num_threads(1)
