@@ -273,10 +273,11 @@ def test_what_all_find_wrong_is_said_once(tmp_path: Path, photos_once: Path) -> 
 STEPS = """
 import copy, torch
 from torch import nn
-from grigri_fast import distributed, models
+from grigri_fast.models import factory, normalize
+from grigri_fast.runtime import distributed
 from grigri_fast.runtime.distributed import World
 from grigri_fast.training.losses import LOSSES
-from grigri_fast.pipeline import part_of
+from grigri_fast.pipeline.loader import part_of
 from grigri_fast.training.step import TrainStep
 import numpy as np
 
@@ -311,7 +312,7 @@ with distributed.joined(world, cpu):
         for part in parts:
             if len(part):  # running statistics: the mean over all images
                 other = copy.deepcopy(ours).train()
-                other(models.normalise(images[part]))
+                other(normalize.normalize(images[part]))
                 statistics = torch.stack([other[1].running_mean, other[1].running_var])
                 expected += statistics * len(part) / n
         alone(images, targets)
@@ -421,7 +422,7 @@ def test_another_than_the_first_waits_for_it_and_then_says_which_it_is(
     being(monkeypatch, 1, 2)
     waited = []
     monkeypatch.setattr(
-        distributed.interrupt, "wait_to_be_ended", lambda *args: waited.append(args)
+        distributed.signals, "wait_to_be_ended", lambda *args: waited.append(args)
     )
     code, _, err = cli("train", photos_once, "--batch-size=3")
     assert code == 1 and err.startswith("rank 1: error: --batch-size 3 is too small")
