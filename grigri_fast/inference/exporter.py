@@ -38,8 +38,7 @@ from ..pipeline.loader import ImageLoader
 from ..runs import checkpoint, run_folder
 from ..runs.checkpoint import ModelInfo
 from ..runtime import files
-from . import forward
-from .forward import Forward
+from .forward import Forward, logits_of, probabilities, random_images
 
 FormatName = Literal["onnx", "pt2"]
 KEY = "grigri-fast"
@@ -203,7 +202,7 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
             f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
         )
     whole = _WholeWay(model, info).eval().requires_grad_(False)
-    example = forward.random_images(2, info.size_px, torch.device("cpu"))
+    example = random_images(2, info.size_px, torch.device("cpu"))
     with _quiet():
         program = torch.export.export(
             whole, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
@@ -275,7 +274,7 @@ def _images_to_check(folder: Path, info: ModelInfo, threads: int) -> tuple[torch
         images_NHWC, layout = _images_of_run(folder, info.size_px, threads)
         return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
     except GrigriError as e:
-        images_NHWC = forward.random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
+        images_NHWC = random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
         return images_NHWC, f"{_NUM_CHECKED} random images (the run's own cannot be had: {e})"
 
 
@@ -308,7 +307,7 @@ def _difference(
     forward: Forward, model: nn.Module, info: ModelInfo, batches: list[torch.Tensor]
 ) -> float:
     """Return the largest difference of probabilities from those that ``predict`` would give."""
-    logits = forward.logits_of(
+    logits = logits_of(
         model,
         device=torch.device("cpu"),
         amp="fp32",
@@ -317,7 +316,7 @@ def _difference(
         flip=info.flip_test,
     )
     differences = [
-        np.abs(forward.probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
+        np.abs(probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
         for batch in batches
     ]
     return float(np.max(differences))  # unlike max(), NaN if one is

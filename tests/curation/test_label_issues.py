@@ -275,7 +275,7 @@ def test_folds_find_planted_label_errors_and_are_not_trained_again(
         raise AssertionError("trained again")
 
     before = (out_folder / label_issues.ISSUES).read_text()
-    monkeypatch.setattr(label_issues.training, "train", fail)
+    monkeypatch.setattr(label_issues.trainer, "train", fail)
     code, _, err = cli("data", "check", folder, *FOLDS, "--out", out_folder)
     assert code == 0, err
     assert (out_folder / label_issues.ISSUES).read_text() == before
@@ -293,7 +293,7 @@ def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch)
     args = ("data", "check", folder, "--deep", "--folds=2", "--epochs=1", "--size=16")
     args = (*args, "--threads=1", "--out", tmp_path / "out")
     trained = []
-    train = label_issues.training.train
+    train = label_issues.trainer.train
 
     def stop_at_second(config, *more):
         trained.append(config.name)
@@ -301,7 +301,7 @@ def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch)
             raise KeyboardInterrupt
         return train(config, *more)
 
-    monkeypatch.setattr(label_issues.training, "train", stop_at_second)
+    monkeypatch.setattr(label_issues.trainer, "train", stop_at_second)
     code, _, err = cli(*args)
     assert code == 130 and "the same command goes on" in err
     code, _, err = cli(*args)

@@ -89,7 +89,7 @@ def fake(monkeypatch, tmp_path: Path):
     config = TrainConfig(data="-", epochs=6)
 
     def search(score_of, num_trials: int, watch=None, config=config, **more):
-        monkeypatch.setattr(tuner.training, "train", scripted(score_of))
+        monkeypatch.setattr(tuner.trainer, "train", scripted(score_of))
         watch = watch or Watch()
         space = tuner.space_of(config, set())
         return tuner.tune(config, space, num_trials, tmp_path / "out", watch, **more), watch
@@ -211,7 +211,7 @@ def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, mon
     state = SimpleNamespace(progress=SimpleNamespace(history=stored))
     monkeypatch.setattr(tuner.keeper, "load_state", lambda folder: (state, ""))
     config = TrainConfig(data="-", epochs=6)
-    monkeypatch.setattr(tuner.training, "resumed_config", lambda folder, given: config)
+    monkeypatch.setattr(tuner.trainer, "resumed_config", lambda folder, given: config)
     found, watch = fake(lambda number, epoch: 0.9, 4)
     assert watch.epochs == [] and watch.ended == [(3, "pruned")]
     assert found.trials[3].epochs == 2 and "summary.json" in names_in(found.folder / "trial-003")

@@ -207,9 +207,9 @@ def test_a_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, content: by
         "    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
         "    return max(resource.getrusage(w).ru_maxrss for w in who) // 1024\n"
         "paths = [Path(p) for p in sys.argv[1:]]\n"
-        "inspect(paths[:1], threads=1)\n"  # libraries are loaded, pools are made
+        "inspect(paths[:1], threads=1, max_pixels=10**8)\n"  # libraries are loaded, pools are made
         "start_s, start_mib = time.monotonic(), peak_mib()\n"
-        "found = inspect(paths, threads=1)\n"
+        "found = inspect(paths, threads=1, max_pixels=10**8)\n"
         "assert list(found.bad) == [1], found.bad\n"
         "print(peak_mib() - start_mib, time.monotonic() - start_s)"
     )
@@ -307,7 +307,7 @@ def test_odd_images_are_the_same_in_training_evaluation_and_prediction(
     paths = [path, plain] * 2
     loader = pipeline.ImageLoader(
         paths,
-        inspect(paths, threads=1),
+        inspect(paths, threads=1, max_pixels=10**8),
         size_px=40,
         batch_size=4,
         device=torch.device("cpu"),

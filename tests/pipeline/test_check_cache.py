@@ -113,11 +113,11 @@ def test_a_second_look_decodes_only_what_has_changed(tmp_path: Path, decoded: li
     for i, path in enumerate(paths):
         write_image(path, i)
     paths[4].write_bytes(paths[4].read_bytes()[:300])
-    first = check.inspect(paths, threads=1)
+    first = check.inspect(paths, threads=1, max_pixels=10**8)
     assert sum(decoded) == 9 and list(first.bad) == [4]
     write_image(paths[7], 70)
     decoded.clear()
-    second = check.inspect(paths, threads=1)
+    second = check.inspect(paths, threads=1, max_pixels=10**8)
     assert sum(decoded) == 1 and second.bad == first.bad
     same = np.arange(9) != 7
     assert (second.crc32_N[same] == first.crc32_N[same]).all()
@@ -129,16 +129,16 @@ def test_what_depends_on_an_option_is_not_remembered(tmp_path: Path, decoded: li
     write_image(tmp_path / "a.jpg", 0)  # 40 x 32
     paths = [tmp_path / "a.jpg"]
     for _ in range(2):
-        found = check.inspect(paths, threads=1, max_pixels=1000)
+        found = check.inspect(paths, threads=1, max_pixels=10**8, max_pixels=1000)
         assert found.bad == {0: "40 x 32 pixels, more than the 1,000 of --max-pixels"}
-    assert not check.inspect(paths, threads=1).bad
-    assert check.inspect(paths, threads=1, max_pixels=1000).bad
-    assert not check.inspect(paths, threads=1, max_pixels=1280).bad
+    assert not check.inspect(paths, threads=1, max_pixels=10**8).bad
+    assert check.inspect(paths, threads=1, max_pixels=10**8, max_pixels=1000).bad
+    assert not check.inspect(paths, threads=1, max_pixels=10**8, max_pixels=1280).bad
 
 
 def test_a_look_that_stops_early(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.jpg" for i in range(200)]
     for path in paths:
         path.write_text("no image")
-    found = check.inspect(paths, threads=1, max_bad=3)
+    found = check.inspect(paths, threads=1, max_pixels=10**8, max_bad=3)
     assert 4 <= len(found.bad) <= 64

@@ -165,7 +165,7 @@ def test_a_cache_survives_an_epoch_that_was_left(files) -> None:
 
 
 def test_where_the_cache_goes(files, monkeypatch) -> None:
-    found = inspect(files, threads=1)
+    found = inspect(files, threads=1, max_pixels=10**8)
     needed = kept().needed
     free = {"cpu": 3 * needed, "cuda": 5 * needed}
     monkeypatch.setattr(pipeline.devices, "free_bytes", lambda device: free[device.type])
@@ -228,7 +228,7 @@ def test_both_back_ends_are_equal_where_images_are_shrunk(tmp_path: Path) -> Non
     paths = [tmp_path / f"{i}.png" for i in range(6)]
     for i, path in enumerate(paths):
         write_noise(path, 200 + 50 * i, 420 - 60 * i, seed=i)
-    sizes_HW = inspect(paths, threads=1).sizes_HW
+    sizes_HW = inspect(paths, threads=1, max_pixels=10**8).sizes_HW
     working_HW = affine.working_sizes(sizes_HW, 48)
     assert (working_HW < sizes_HW).all()
     assert affine.taps(affine.whole_image_maps(working_HW, 48)).min() > 1

@@ -421,9 +421,7 @@ def test_another_than_the_first_waits_for_it_and_then_says_which_it_is(
 ) -> None:
     being(monkeypatch, 1, 2)
     waited = []
-    monkeypatch.setattr(
-        distributed.signals, "wait_to_be_ended", lambda *args: waited.append(args)
-    )
+    monkeypatch.setattr(distributed.signals, "wait_to_be_ended", lambda *args: waited.append(args))
     code, _, err = cli("train", photos_once, "--batch-size=3")
     assert code == 1 and err.startswith("rank 1: error: --batch-size 3 is too small")
     assert waited == [(1, distributed._STARTED_WITHIN_S)]
