@@ -18,7 +18,7 @@ import numpy as np
 import record
 import torch
 
-from grigri_fast import Quiet
+from grigri_fast import Callback
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
 from grigri_fast.evaluation import evaluator, metrics
@@ -64,7 +64,7 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
     chosen |= {"size": options.size, "epochs": options.epochs, "batch_size": options.batch_size}
     chosen |= {"seed": seed, "split": str(parts), "threads": options.threads, "compile": "off"}
     with tempfile.TemporaryDirectory() as out:
-        folder = train(TrainConfig(**chosen | WAYS[name], out=out), Quiet()).folder
+        folder = train(TrainConfig(**chosen | WAYS[name], out=out), Callback()).folder
         device = compute.pick_device("auto")
         with Budget(device) as budget:
             labelled = dataset.load(options.data)

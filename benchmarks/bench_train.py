@@ -29,26 +29,21 @@ from grigri_fast.pipeline import loader
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
 from grigri_fast.training import checkpointer, step
+from grigri_fast.training.callbacks import Callback
 from grigri_fast.training.trainer import train
 
 
-class Silent:
-    """A watcher that keeps the rows of the epochs."""
+class Rows(Callback):
+    """Keeps the rows of the epochs."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.end_s = 0.0
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         print(text)
 
-    def checking(self, done: int, total: int) -> None:
-        pass
-
-    def step(self, *figures: object) -> None:
-        pass
-
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         print({k: row[k] for k in ("epoch", "images_per_s", "seconds", "val_micro_f1")})
         self.rows.append(row)
         self.end_s = time.perf_counter()
@@ -118,7 +113,7 @@ def main() -> None:
     amp = compute.pick_amp("auto", device)
     about = record.environment(device, amp)
     seconds: Counter = Counter()
-    watch = Silent()
+    callback = Rows()
     with tempfile.TemporaryDirectory() as out:
         config = TrainConfig(
             data=options.data,
@@ -133,8 +128,8 @@ def main() -> None:
             compile="off",
         )
         with clocks(seconds):
-            train(config, watch)
-    total_s = watch.end_s - seconds.pop("start")
+            train(config, callback)
+    total_s = callback.end_s - seconds.pop("start")
     seconds["the rest"] = total_s - sum(seconds.values())
     print(f"\n{options.arch} at {options.size} px, {total_s:.1f} s of epochs")
     for part, part_s in seconds.most_common():
@@ -164,7 +159,7 @@ def main() -> None:
             "arch": options.arch,
             "size_px": options.size,
             "seconds": dict(seconds),
-            "epochs": watch.rows,
+            "epochs": callback.rows,
             "overhead_share": overhead,
             "waiting_share": seconds["waiting for input"] / total_s,
             "end_to_end_to_step": benchmark.ratio(ends, steps),

@@ -380,16 +380,12 @@ def load(place: Place) -> Any:
 
 def trained(options: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Train; return the result, environment.json and summary.json."""
-    from bench_train import Silent
+    from bench_train import Rows
 
     from grigri_fast.config import TrainConfig
     from grigri_fast.training.trainer import train
 
-    class Watch(Silent):
-        def note(self, text: str) -> None:
-            print(text)
-
-    result = train(TrainConfig(**options), Watch())
+    result = train(TrainConfig(**options), Rows())
     read = [
         json.loads((result.folder / f"{n}.json").read_text()) for n in ("environment", "summary")
     ]

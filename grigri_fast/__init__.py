@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation
     from .inference.predictor import Classifier, Prediction
-    from .training.callbacks import Quiet, Watcher
+    from .training.callbacks import Callback
     from .training.trainer import Result
 
 _HOME = {
@@ -33,19 +33,18 @@ _HOME = {
     "evaluation.evaluator": ("RunEvaluation",),
     "inference.predictor": ("Classifier", "Prediction"),
     "training.trainer": ("Result",),
-    "training.callbacks": ("Quiet", "Watcher"),
+    "training.callbacks": ("Callback",),
 }
 
 __all__ = [
+    "Callback",
     "Classifier",
     "GrigriError",
     "Interrupted",
     "Prediction",
-    "Quiet",
     "Result",
     "RunEvaluation",
     "TrainConfig",
-    "Watcher",
     "__version__",
     "evaluate",
     "load",

@@ -18,7 +18,7 @@ from PIL import Image
 from small_set import CLASSES
 
 import grigri_fast
-from grigri_fast import GrigriError, Quiet, TrainConfig
+from grigri_fast import Callback, GrigriError, TrainConfig
 from grigri_fast.cli import api
 from grigri_fast.runs import checkpoint
 
@@ -127,11 +127,11 @@ def test_train_leaves_what_the_command_leaves(cli, photos_once, run, tmp_path, c
     capfd.readouterr()
     heard = []
 
-    class Ears(Quiet):
-        def epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
+    class Ears(Callback):
+        def on_epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
             heard.append((row["epoch"], num_epochs))
 
-    result = grigri_fast.train(photos_once, out=tmp_path, name="again", watch=Ears(), **SMALL)
+    result = grigri_fast.train(photos_once, out=tmp_path, name="again", callback=Ears(), **SMALL)
     assert capfd.readouterr() == ("", "")  # quiet
     assert heard == [(1, 2), (2, 2)]
     assert result.folder == tmp_path / "again" and len(result.history) == 2
@@ -144,13 +144,13 @@ def test_train_leaves_what_the_command_leaves(cli, photos_once, run, tmp_path, c
 
 
 def test_train_goes_on_and_takes_a_config(photos_once, run, tmp_path) -> None:
-    class Stop(Quiet):
-        def epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
+    class Stop(Callback):
+        def on_epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
             raise KeyboardInterrupt
 
     config = run / "config.toml"
     with pytest.raises(KeyboardInterrupt):
-        grigri_fast.train(config=config, out=tmp_path, name="stopped", watch=Stop())
+        grigri_fast.train(config=config, out=tmp_path, name="stopped", callback=Stop())
     result = grigri_fast.train(resume=tmp_path / "stopped")
     assert digest(result.folder) == digest(run)
 
@@ -278,16 +278,16 @@ USERS_PROGRAM = """
     from PIL import Image
 
     from grigri_fast import (
-        Classifier, GrigriError, Prediction, Quiet, Result, evaluate, load, predict, train
+        Classifier, GrigriError, Prediction, Callback, Result, evaluate, load, predict, train
     )
 
-    class Epochs(Quiet):
-        def epoch(self, row: dict[str, object], num_epochs: int, is_best: bool) -> None:
+    class Epochs(Callback):
+        def on_epoch(self, row: dict[str, object], num_epochs: int, is_best: bool) -> None:
             print(row["epoch"])
 
     def main() -> float:
         try:
-            result: Result = train("photos", arch="resnet18", epochs=3, lr=0.1, watch=Epochs())
+            result: Result = train("photos", arch="resnet18", epochs=3, lr=0.1, callback=Epochs())
         except GrigriError as e:
             raise SystemExit(str(e)) from e
         scored = evaluate(result.folder, threshold="per-class", save=True)

@@ -14,7 +14,7 @@ from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..errors import GrigriError
 from ..runtime.distributed import World
 from ..runtime.units import parse_bytes
-from ..training.callbacks import Quiet, Watcher
+from ..training.callbacks import Callback
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def train(
     *,
     config: StrPath | None = None,
     resume: StrPath | None = None,
-    watch: Watcher | None = None,
+    callback: Callback | None = None,
     **options: Unpack[TrainOptions],
 ) -> "Result":
     """Train a multi-label classifier and leave a run folder, as ``grigri-fast train`` does.
@@ -107,7 +107,7 @@ def train(
         data: photographs and labels: a folder or a CSV. Without it: the generated demo set.
         config: a TOML file of options; those that are given here win.
         resume: a run folder to go on in, where it was stopped.
-        watch: who is told of the progress (see :class:`Quiet`); nobody by default.
+        callback: told of the progress; see :class:`Callback`.
         options: the fields of :class:`TrainConfig`; ``None`` is the same as not given.
 
     Returns:
@@ -122,17 +122,17 @@ def train(
     """
     if resume is not None and config is not None:
         raise GrigriError("--resume takes the options of the run; leave --config out")
-    watch = watch or Quiet()
+    callback = callback or Callback()
     given = _given(data, options)
-    settings = train_config(given, config, watch.note) if resume is None else None
+    settings = train_config(given, config, callback.log) if resume is None else None
 
     from ..training import trainer
 
     if settings is not None:
-        return trainer.train(settings, watch)
+        return trainer.train(settings, callback)
     assert resume is not None
     folder = Path(resume)
-    return trainer.train(trainer.resumed_config(folder, given), watch, folder)
+    return trainer.train(trainer.resumed_config(folder, given), callback, folder)
 
 
 def train_config(

@@ -32,8 +32,8 @@ from ..data.split import Split, frequencies
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation
 from ..evaluation.metrics import Interval
 from ..experiments import reproduce_report
-from ..experiments.reproduce import Finding, Row, Study
-from ..experiments.tuner import DONE, PRUNED, Trial, Tuned
+from ..experiments.reproduce import Finding, Row, Study, StudyCallback
+from ..experiments.tuner import DONE, PRUNED, Trial, TuneCallback, Tuned
 from ..inference.exporter import INPUT, OUTPUT, Exported
 from ..inference.predictor import Prediction
 from ..profiling.benchmark import Measured, Report, peak_flops_per_s, ratio
@@ -41,6 +41,7 @@ from ..profiling.profiler import ASSUMED, EVALUATION, NOT_IN_STEP, Profile
 from ..runs.checkpoint import ModelInfo
 from ..runtime import files
 from ..runtime.units import format_bytes
+from ..training.callbacks import Callback
 from ..training.trainer import Result
 from . import verbosity
 
@@ -167,7 +168,7 @@ class FetchScreen:
         self._what = what
 
 
-class TrainScreen:
+class TrainScreen(Callback):
     """Shows a training run: a bar while it goes on, and a line per epoch that stays.
 
     Args:
@@ -199,11 +200,11 @@ class TrainScreen:
         if self._live:
             self._bar.stop()
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line."""
         mention(text)
 
-    def checking(self, done: int, total: int) -> None:
+    def on_check(self, done: int, total: int) -> None:
         """Show how far the check of the files is."""
         self._bar.update(
             self._task,
@@ -214,7 +215,9 @@ class TrainScreen:
             visible=True,
         )
 
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
+    def on_step(
+        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
+    ) -> None:
         """Show where training is."""
         text = f"loss {loss:.4f}  {images_per_s:,.0f} images/s"
         if self._live:
@@ -230,7 +233,7 @@ class TrainScreen:
             self._said_s = time.monotonic()
             mention(f"{self._prefix}epoch {epoch}  step {step}/{num_steps}  {text}")
 
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Print the line of an epoch."""
         if verbosity.quiet:
             return
@@ -256,7 +259,7 @@ class TrainScreen:
         self._said_s = time.monotonic()
 
 
-class TuneScreen(TrainScreen):
+class TuneScreen(TrainScreen, TuneCallback):
     """Shows a search: a bar while a trial goes on, and a line per trial that stays."""
 
     def __init__(self) -> None:
@@ -269,7 +272,7 @@ class TuneScreen(TrainScreen):
         self._trial = trial
         self._prefix = f"{trial.name} of {num_trials}, "
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line, but not what all trials say again."""
         name = self._trial.name if self._trial else ""
         key = text.replace(name, "") if name else text
@@ -277,7 +280,7 @@ class TuneScreen(TrainScreen):
             mention(text)
         self._said.add(key)
 
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Show nothing: the line of a trial is enough."""
 
     def trial_ends(self, trial: Trial, is_best: bool) -> None:
@@ -310,10 +313,10 @@ def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class StudyScreen:
+class StudyScreen(StudyCallback):
     """Shows ``reproduce``: which row runs, and its training as ``train`` shows it."""
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line."""
         mention(text)
 
@@ -714,7 +717,8 @@ def show_study(found: list[Finding], of: Study) -> None:
     for why, names in reproduce_report.why_not(found).items():
         say(f"no result of {', '.join(names)}: {why}")
     say(
-        f"everything is in {files.shown(of.out)}; read {files.shown(of.out / reproduce_report.HTML)}"
+        f"everything is in {files.shown(of.out)}; read"
+        f" {files.shown(of.out / reproduce_report.HTML)}"
     )
 
 

@@ -304,7 +304,7 @@ def train(
     # Of several processes the first one shows it.
     is_first = distributed.World.from_environment().is_first
     with console.TrainScreen(shows=is_first) as screen:
-        result = api.train(config=config, resume=resume, watch=screen, **given)
+        result = api.train(config=config, resume=resume, callback=screen, **given)
     if is_first:
         console.show_result(result)
 

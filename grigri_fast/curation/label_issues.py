@@ -44,6 +44,7 @@ from ..runs import run_folder as run
 from ..runtime import compute, files
 from ..runtime.memory import Budget
 from ..training import trainer
+from ..training.callbacks import Callback
 
 NEAR, ISSUES, GALLERY, SETTINGS = (
     "near-duplicates.csv",
@@ -297,7 +298,7 @@ def of_run(folder: Path, data: Dataset, how: How) -> tuple[Predictions, split.Sp
 
 
 def of_folds(
-    data: Dataset, source: str, num_folds: int, out: Path, how: How, watch: trainer.Watcher
+    data: Dataset, source: str, num_folds: int, out: Path, how: How, callback: Callback
 ) -> Predictions:
     """Return predictions on all images, each by a model that was trained on the other folds.
 
@@ -309,7 +310,7 @@ def of_folds(
         num_folds: how many models.
         out: a folder of this check.
         how: how they are trained.
-        watch: who is told.
+        callback: told of the progress.
 
     Raises:
         GrigriError: as :func:`training.train`.
@@ -322,10 +323,15 @@ def of_folds(
         name = f"fold-{number}"
         done = out / f"{name}.csv"
         if not done.exists():
-            watch.note(f"fold {number} of {num_folds}")
+            callback.log(f"fold {number} of {num_folds}")
             others = np.sort(np.concatenate([f for f in folds if f is not rows_N]))
             path = _train_fold(
-                data, split.Split({"train": others, "val": rows_N}), source, out / name, how, watch
+                data,
+                split.Split({"train": others, "val": rows_N}),
+                source,
+                out / name,
+                how,
+                callback,
             )
             _write_predictions(done, data, *_ask(path, data, rows_N, how))
             shutil.rmtree(out / name)
@@ -342,13 +348,13 @@ def _train_fold(
     source: str,
     folder: Path,
     how: How,
-    watch: trainer.Watcher,
+    callback: Callback,
 ) -> Path:
     """Train on all but a fold, or go on, or find it done; return the checkpoint."""
     file = folder.with_name(f"{folder.name}-split.json")
     if not (folder / run.SUMMARY).is_file():
         if any((folder / name).is_file() for name in (run.RESUME, run.PREVIOUS)):
-            trainer.train(trainer.resumed_config(folder, {"data": source}), watch, folder)
+            trainer.train(trainer.resumed_config(folder, {"data": source}), callback, folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a false start
             files.write_atomic(file, split.to_json(parts, data))
@@ -365,7 +371,7 @@ def _train_fold(
                 max_bad=0.99,  # data check names the bad files anyway
                 **_FOLD_RECIPE,
             )
-            trainer.train(config, watch)
+            trainer.train(config, callback)
     file.unlink(missing_ok=True)
     return folder / run.LAST
 
@@ -454,7 +460,7 @@ def check(
     source: str,
     out: Path,
     how: How,
-    watch: trainer.Watcher,
+    callback: Callback,
     *,
     run_folder: Path | None = None,
     num_folds: int | None = None,
@@ -467,7 +473,7 @@ def check(
         data, source: the data set, and what DATA was on the command line.
         out: the folder to write to.
         how: threads, and the models of the folds.
-        watch: who is told.
+        callback: told of the progress.
         run_folder: ask this run, about its validation part.
         num_folds: ask so many models that are trained for it.
         split_file: the split that pairs may be across; the run's own with ``run_folder``.
@@ -486,11 +492,14 @@ def check(
         if run_folder is not None:
             predictions, parts = of_run(run_folder, data, how)
         looks = looks_of(
-            data.paths, threads=how.threads, max_pixels=how.max_pixels, on_progress=watch.checking
+            data.paths,
+            threads=how.threads,
+            max_pixels=how.max_pixels,
+            on_progress=callback.on_check,
         )
         pairs = near_pairs(looks, distance)
         if num_folds is not None:
-            predictions = of_folds(data, source, num_folds, out, how, watch)
+            predictions = of_folds(data, source, num_folds, out, how, callback)
         part_of = {
             row: name
             for name, rows in (parts.parts if parts else {}).items()

@@ -6,6 +6,7 @@ Rows are run, or gone on with, by :func:`reproduce`; what they left behind is re
 Shapes: N images, C classes.
 """
 
+import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from ..runtime import compute, environment, files
 from ..runtime.memory import Budget
 from ..runtime.units import parse_bytes
 from ..training import trainer
+from ..training.callbacks import Callback
 
 _FORMAT = "grigri-fast reproduce 1"  # of the summaries that are written here
 REASONS = "could-not-run.json"
@@ -273,23 +275,21 @@ def train_config(row: Row, study: Study) -> TrainConfig:
 # ------------------------------------------------------------------------------ running it
 
 
-class Watcher(Protocol):
-    """Who is told what goes on; the command line shows it."""
+class StudyCallback(Callback):
+    """A :class:`Callback` that is also told which row begins."""
 
-    def note(self, text: str) -> None:
-        """A line worth reading."""
-
-    def row(self, number: int, total: int, row: Row) -> AbstractContextManager[trainer.Watcher]:
-        """Row ``number`` of ``total`` begins; what is told while it runs goes to what it yields."""
+    def row(self, number: int, total: int, row: Row) -> AbstractContextManager[Callback]:
+        """Row ``number`` of ``total`` begins; return the callback of its training."""
+        return contextlib.nullcontext(self)
 
 
-def reproduce(study: Study, names: list[str], watch: Watcher) -> dict[str, str]:
+def reproduce(study: Study, names: list[str], callback: StudyCallback) -> dict[str, str]:
     """Run the rows that are not finished, or go on with those that were stopped.
 
     Args:
         study: at which scale.
         names: of the rows.
-        watch: who is told.
+        callback: told of the progress.
 
     Returns:
         By name why a row could not be run.
@@ -307,17 +307,17 @@ def reproduce(study: Study, names: list[str], watch: Watcher) -> dict[str, str]:
     try:
         for number, row in enumerate(wanted, start=1):
             if is_done(row, study):
-                watch.note(f"{row.name} is there already")
+                callback.log(f"{row.name} is there already")
                 continue
             _note_reason(study, row, None)
-            with watch.row(number, len(wanted), row) as row_watch:
+            with callback.row(number, len(wanted), row) as row_callback:
                 try:
                     if row.options and not _can_go_on(row, study):
                         _require_weights(row, study, len(data.class_names), unavailable)
-                    _RUN[row.kind](row, study, data, row_watch)
+                    _RUN[row.kind](row, study, data, row_callback)
                 except GrigriError as e:
                     failed[row.name] = str(e)
-                    row_watch.note(f"could not be run: {e}")
+                    row_callback.log(f"could not be run: {e}")
             if row.name in failed:
                 _note_reason(study, row, failed[row.name])
             gc.collect()  # what a row has left on the device is not the next one's
@@ -382,17 +382,17 @@ def _write_split(study: Study, data: dataset.Dataset) -> None:
     files.write_atomic(study.split, split.to_json(parts, data))
 
 
-def _train(row: Row, study: Study, data: dataset.Dataset, watch: trainer.Watcher) -> None:
+def _train(row: Row, study: Study, data: dataset.Dataset, callback: Callback) -> None:
     """Train, or go on."""
     folder = study.folder(row)
     if _can_go_on(row, study):
         given = {"data": study.data, "device": study.device, "threads": study.threads}
         given |= {"amp": study.amp, "memory_limit": study.memory_limit}
         given = {k: v for k, v in given.items() if v not in (None, "auto")}
-        trainer.train(trainer.resumed_config(folder, given), watch, folder)
+        trainer.train(trainer.resumed_config(folder, given), callback, folder)
         return
     _remove_false_start(folder)
-    trainer.train(train_config(row, study), watch)
+    trainer.train(train_config(row, study), callback)
 
 
 def _require_weights(row: Row, study: Study, num_classes: int, unavailable: dict[str, str]) -> None:
@@ -456,7 +456,7 @@ def _note_reason(study: Study, row: Row, reason: str | None) -> None:
 # ------------------------------------------------------------------- rows without training
 
 
-def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: trainer.Watcher) -> None:
+def _describe_data(row: Row, study: Study, data: dataset.Dataset, callback: Callback) -> None:
     """Write frequencies and baselines of the data, and of all the report's labels if they are here.
 
     ``summary.json`` has a list ``sets``, the report's own first.
@@ -470,7 +470,7 @@ def _describe_data(row: Row, study: Study, data: dataset.Dataset, watch: trainer
         sets.insert(0, _description(everything, parts, FULL_LABELS))
     for found in sets:
         counts = " + ".join(f"{n:,}" for n in found["num_images"].values())
-        watch.note(
+        callback.log(
             f"{found['name']}: {counts} images, {found['without_label']:.2%} without a label;"
             f" always {found['most_frequent']!r}: micro-F1 {found['always_micro_f1']:.4f}"
         )
@@ -513,7 +513,7 @@ def _description(data: dataset.Dataset, parts: split.Split, name: str) -> dict[s
     }
 
 
-def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: trainer.Watcher) -> None:
+def _score_untrained(row: Row, study: Study, data: dataset.Dataset, callback: Callback) -> None:
     """Write a run folder of no epochs, and score it.
 
     The head is as PyTorch makes it, as the report's was: without the log-odds of the frequencies,
@@ -545,17 +545,17 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, watch: train
     files.write_json(
         folder / run_folder.ENVIRONMENT, environment.describe(place, _amp(study, place))
     )
-    probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, watch)
+    probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, callback)
     evaluation = evaluator.evaluate(probabilities_NC, targets_NC, data.class_names, "auto")
     files.write_json(folder / run_folder.SUMMARY, {"epochs": 0, **_validation(evaluation)})
 
 
-def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, watch: trainer.Watcher) -> None:
+def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, callback: Callback) -> None:
     """Tune thresholds on the validation images of the base run, and cross-fit them beside it."""
     base = study.out / BASE
     if not is_done(row_named(BASE), study):
         raise GrigriError(f"needs the finished row {BASE}, whose thresholds these are")
-    probabilities_NC, targets_NC = _validation_probabilities(base, study, data, watch)
+    probabilities_NC, targets_NC = _validation_probabilities(base, study, data, callback)
     evaluation = evaluator.evaluate(probabilities_NC, targets_NC, data.class_names, row.threshold)
     folder = study.folder(row)
     folder.mkdir(exist_ok=True)
@@ -584,7 +584,7 @@ def _scores_over_threshold(
 
 
 def _validation_probabilities(
-    folder: Path, study: Study, data: dataset.Dataset, watch: trainer.Watcher
+    folder: Path, study: Study, data: dataset.Dataset, callback: Callback
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return probabilities and targets (N, C) of a run's last model on its validation part."""
     place = compute.pick_device(study.device)
@@ -592,7 +592,7 @@ def _validation_probabilities(
     threads = study.threads or compute.usable_threads()
     torch.set_num_threads(threads)
     rows = split.read(folder / run_folder.SPLIT, data).parts["val"]
-    watch.note(
+    callback.log(
         f"scoring {len(rows):,} validation images with {files.shown(folder / run_folder.LAST)}"
     )
     with Budget(place, limit) as budget:
@@ -634,7 +634,7 @@ def _amp(study: Study, place: torch.device) -> str:
     return compute.pick_amp(study.amp, place)
 
 
-_RUN: dict[Kind, Callable[[Row, Study, dataset.Dataset, trainer.Watcher], None]] = {
+_RUN: dict[Kind, Callable[[Row, Study, dataset.Dataset, Callback], None]] = {
     "data": _describe_data,
     "train": _train,
     "untrained": _score_untrained,

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..reporting import plots
 from ..runs import manifest, run_folder
 from ..runtime import files, memory
 from ..training import checkpointer, trainer
+from ..training.callbacks import Callback
 
 STUDY, JOURNAL, TRIALS, BEST, FIGURE = (
     "tune.json",
@@ -229,8 +230,8 @@ def _best(trials: Sequence[Trial]) -> Trial | None:
     return max((t for t in trials if t.state == DONE), key=lambda t: t.score, default=None)
 
 
-class TuneWatcher(trainer.Watcher, Protocol):
-    """What a search tells whoever watches, besides what each of its runs tells."""
+class TuneCallback(Callback):
+    """A :class:`Callback` that a search calls, too."""
 
     def trial_starts(self, trial: Trial, num_trials: int) -> None:
         """A trial begins, or goes on."""
@@ -247,7 +248,7 @@ def tune(
     space: Space,
     num_trials: int,
     folder: Path,
-    watch: TuneWatcher,
+    callback: TuneCallback,
     minutes: float | None = None,
 ) -> Tuned:
     """Search for the options with the best score, or go on with a search that was stopped.
@@ -262,7 +263,7 @@ def tune(
         space: see :func:`space_of`.
         num_trials: trials in all, those of an earlier call included.
         folder: made if it does not exist; else the search in it goes on.
-        watch: who is told.
+        callback: told of the progress.
         minutes: begin no trial after so long.
 
     Raises:
@@ -277,7 +278,7 @@ def tune(
             files.remove_unfinished(folder, [STUDY, JOURNAL, TRIALS, BEST, FIGURE])
             _require_same_data(folder, config)
             study = _Study(optuna, folder, config, space)
-            _search(study, num_trials, watch, minutes)
+            _search(study, num_trials, callback, minutes)
             return _finish(study)
     except GrigriError:
         if is_new and not list(folder.glob("trial-*")):
@@ -312,26 +313,28 @@ def _advice() -> Iterator[None]:
         raise Interrupted(signal.SIGINT, _ADVICE) from e
 
 
-def _search(study: "_Study", num_trials: int, watch: TuneWatcher, minutes: float | None) -> None:
+def _search(
+    study: "_Study", num_trials: int, callback: TuneCallback, minutes: float | None
+) -> None:
     """Make the trials that are missing."""
     start_s = time.monotonic()
     study.keep()
     while study.num_ended < num_trials:
         if minutes is not None and time.monotonic() - start_s >= 60 * minutes:
-            watch.note(f"{minutes:g} minutes are over; {_ADVICE}")
+            callback.log(f"{minutes:g} minutes are over; {_ADVICE}")
             return
         trial = study.next()
-        watch.trial_starts(study.trials()[trial.number], num_trials)
-        _run(study, trial, watch)
+        callback.trial_starts(study.trials()[trial.number], num_trials)
+        _run(study, trial, callback)
         study.keep()
         trials = study.trials()
         ended = trials[trial.number]
-        watch.trial_ends(ended, _best(trials) is ended)
+        callback.trial_ends(ended, _best(trials) is ended)
 
 
-def _run(study: "_Study", trial: Any, watch: TuneWatcher) -> None:
+def _run(study: "_Study", trial: Any, callback: TuneCallback) -> None:
     """Train one trial, or its rest, and enter how it ended."""
-    reporter = _Reporter(trial, watch)
+    reporter = _Reporter(trial, callback)
     config, resume, history = study.run_of(trial)
     try:
         reporter.catch_up(history, config.epochs)
@@ -371,17 +374,17 @@ class _PrunedError(Exception):
     """Ends a run after an epoch; its files are written by then."""
 
 
-class _Reporter:
+class _Reporter(Callback):
     """Passes on what a run tells, and ends it after an epoch where it is hopeless."""
 
-    def __init__(self, trial: Any, watch: TuneWatcher) -> None:
-        self._trial, self._watch = trial, watch
-        self.note, self.checking, self.step = watch.note, watch.checking, watch.step
+    def __init__(self, trial: Any, callback: TuneCallback) -> None:
+        self._trial, self._callback = trial, callback
+        self.log, self.on_check, self.on_step = callback.log, callback.on_check, callback.on_step
         self.history: list[dict[str, Any]] = []
 
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Report an epoch. It is the last that the loop does in one, so to raise here is safe."""
-        self._watch.epoch(row, num_epochs, is_best)
+        self._callback.on_epoch(row, num_epochs, is_best)
         self.catch_up([row], num_epochs)
 
     def catch_up(self, rows: list[dict[str, Any]], num_epochs: int) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,14 @@ from ..runs import manifest
 from ..runs.checkpoint import Progress
 from ..runtime.distributed import World
 from ..runtime.signals import Stop
-from .callbacks import Quiet
+from .callbacks import Callback
 
 
-def watched_by(watch: Any, world: World) -> tuple[Any, Callable[[str], None]]:
-    """Return who is told of what all processes know, and a way to say what only this one knows."""
+def callback_of(callback: Callback, world: World) -> tuple[Callback, Callable[[str], None]]:
+    """Return the callback for what all processes know, and a function to log what one knows."""
     if world.is_first:
-        return watch, watch.note
-    return Quiet(), lambda text: watch.note(f"rank {world.rank}: {text}")
+        return callback, callback.log
+    return Callback(), lambda text: callback.log(f"rank {world.rank}: {text}")
 
 
 def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:

@@ -20,6 +20,7 @@ from ..errors import GrigriError
 from ..runs import run_folder
 from ..runtime import files
 from . import optim
+from .callbacks import Callback
 
 FOLDER = "tensorboard"
 _FLUSH_EVERY_S = 10
@@ -31,14 +32,14 @@ def require() -> None:
         raise GrigriError("--tensorboard needs TensorBoard: pip install tensorboard")
 
 
-class Tracker:
-    """A watcher of the training loop that writes down what it hears, and tells another one.
+class Tracker(Callback):
+    """A callback that writes what it is told for TensorBoard, and passes it on to another one.
 
     A resumed run goes on where its state was stored: what had been written after that is purged
     (TensorBoard's own way), so that nothing appears twice.
 
     Args:
-        watch: the other watcher.
+        callback: the one to pass everything on to.
         folder: the run folder.
         config: of the run.
         steps_per_epoch: of the run.
@@ -48,7 +49,7 @@ class Tracker:
 
     def __init__(
         self,
-        watch: Any,
+        callback: Callback,
         folder: Path,
         config: TrainConfig,
         steps_per_epoch: int,
@@ -57,7 +58,7 @@ class Tracker:
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._watch, self._folder, self._config = watch, folder, config
+        self._callback, self._folder, self._config = callback, folder, config
         self._steps_per_epoch = steps_per_epoch
         is_new = not any((folder / FOLDER).glob("events.*"))
         done = len(history) * steps_per_epoch
@@ -91,28 +92,30 @@ class Tracker:
             self._write_options()
             self._writer.close()
 
-    def note(self, text: str) -> None:
-        """Tell the other watcher."""
-        self._watch.note(text)
+    def log(self, text: str) -> None:
+        """Pass the line on."""
+        self._callback.log(text)
 
-    def checking(self, done: int, total: int) -> None:
-        """Tell the other watcher."""
-        self._watch.checking(done, total)
+    def on_check(self, done: int, total: int) -> None:
+        """Pass the counts on."""
+        self._callback.on_check(done, total)
 
-    def step(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
+    def on_step(
+        self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
+    ) -> None:
         """Write the epoch's mean loss so far, the learning rate and the speed."""
         lr, _ = optim.lr_and_momentum(self._config, step - 1, num_steps)
         with self._explained():
             self._write_step(step, loss, lr, images_per_s)
-        self._watch.step(epoch, step, num_steps, loss, images_per_s)
+        self._callback.on_step(epoch, step, num_steps, loss, images_per_s)
 
-    def epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Write the row and the curves."""
         with self._explained():
             self._write_row(row)
             self._write_curves(row["epoch"] * self._steps_per_epoch)
             self._writer.flush()  # before the next epoch is stored
-        self._watch.epoch(row, num_epochs, is_best)
+        self._callback.on_epoch(row, num_epochs, is_best)
 
     def _write_row(self, row: dict[str, Any]) -> None:
         for name, value in row.items():

@@ -32,7 +32,7 @@ from ..runtime.memory import Budget
 from ..runtime.units import parse_bytes
 from . import autobatch, checkpointer, collectives, compilation, optim, sampler, tensorboard
 from .augment import Augmentation
-from .callbacks import Watcher
+from .callbacks import Callback
 from .losses import LOSSES
 from .quarantine import BEFORE, Quarantine
 from .step import Sums, TrainStep
@@ -58,7 +58,7 @@ class Result:
     train_s: float
 
 
-def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Result:
+def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -> Result:
     """Train a classifier and leave a run folder.
 
     Under torchrun this is one of several processes that train together (see ``distributed``): each
@@ -66,7 +66,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
 
     Args:
         config: what to train. With ``resume``, see :func:`resumed_config`.
-        watch: who is told.
+        callback: told of the progress.
         resume: a run folder to go on in.
 
     Raises:
@@ -91,14 +91,14 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         stack.enter_context(distributed.joined(world, device))
         amp = world.from_first(lambda: compute.pick_amp(config.amp, device))
-        watch, say_from_here = collectives.watched_by(watch, world)
+        callback, say_from_here = collectives.callback_of(callback, world)
         state = None
         if resume is not None:
             if world.is_first:
                 stack.enter_context(run_folder.locked(resume))
             state, note = checkpointer.load_state(resume)
             if note:
-                watch.note(note)
+                callback.log(note)
         progress = state.progress if state else Progress()
 
         # -------------------------------------------------------------------------- the data
@@ -114,7 +114,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
         if config.limit is not None and resume is None:
             parts = parts.limited(config.limit, config.seed)
         collectives.require_same(world, config, data, parts, progress)
-        watch.note(
+        callback.log(
             f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
             + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
         )
@@ -129,7 +129,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             threads=threads,
             max_pixels=config.max_pixels,
             max_bad=quarantine.num_allowed,
-            on_progress=lambda done: watch.checking(done, len(own_rows)),
+            on_progress=lambda done: callback.on_check(done, len(own_rows)),
             on_slow=say_from_here,
         )
         if world.is_shared:
@@ -168,7 +168,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 device=device,
                 amp=amp,
                 resumed=resume is not None,
-                say=watch.note,
+                say=callback.log,
             )
             loader.close()
             config = fitted.plan.applied_to(config)
@@ -196,12 +196,12 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             model.to(memory_format=torch.channels_last)
         replica = distributed.replicated(model, world, device)
         trained = [p for p in model.parameters() if p.requires_grad]
-        watch.note(
+        callback.log(
             f"{config.arch} at {config.size} px, weights {config.weights}: "
             f"{sum(p.numel() for p in trained):,} parameters to train on {device} in {amp}"
         )
         if world.is_shared:
-            watch.note(collectives.in_words(world, config.batch_size))
+            callback.log(collectives.in_words(world, config.batch_size))
         optimizer = optim.make_optimizer(config, trained, factory.head(model)[1].parameters())
         average = optim.averaged(model, config.ema) if config.ema else None
         shown_model = model if average is None else average.module
@@ -222,7 +222,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 num_classes=num_classes,
                 device=device,
                 amp=amp,
-                say=watch.note,
+                say=callback.log,
             )
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
@@ -251,19 +251,19 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
             files.write_json(folder / run_folder.ENVIRONMENT, described)
             quarantine.write(folder)
-        watch.note(cache.in_words())
-        watch.note(f"run folder {folder}")
+        callback.log(cache.in_words())
+        callback.log(f"run folder {folder}")
         if quarantine.bad:
-            watch.note(quarantine.in_words(folder))
+            callback.log(quarantine.in_words(folder))
         if state is not None:
-            watch.note(_where(progress, config, steps_per_epoch))
+            callback.log(_where(progress, config, steps_per_epoch))
         if config.tensorboard and world.is_first:
             done = progress.history, progress.batches
-            watch = tensorboard.Tracker(watch, folder, config, steps_per_epoch, *done)
-            stack.enter_context(watch)
+            callback = tensorboard.Tracker(callback, folder, config, steps_per_epoch, *done)
+            stack.enter_context(callback)
 
         # --------------------------------------------------------------------- the main loop
-        stop = stack.enter_context(signals.deferred(watch.note))
+        stop = stack.enter_context(signals.deferred(callback.log))
         keeper = checkpointer.Keeper(
             folder,
             config,
@@ -352,7 +352,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 quarantine.add(dropped, epoch)
                 if world.is_first:
                     quarantine.write(folder)
-                watch.note(quarantine.in_words(folder))
+                callback.log(quarantine.in_words(folder))
 
         stack.push(store_after_the_last_step)
         stack.enter_context(distributed.others_watched(stop))
@@ -386,7 +386,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                 leave_out(batch.dropped, epoch)
                 progress.batches = batch.position
                 for left in alone:  # BatchNorm needs two
-                    watch.note(f"{data.names[left]} is alone in a step: unused this epoch")
+                    callback.log(f"{data.names[left]} is alone in a step: unused this epoch")
                 if num_images < 2:
                     continue
                 step = (epoch - 1) * steps_per_epoch + batch.position - 1
@@ -415,7 +415,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
                     shown_s = now_s
                     speed = (progress.num_seen - seen_before) / (now_s - epoch_start_s)
                     mean_loss = sums.loss / max(1, progress.num_seen)
-                    watch.step(epoch, step + 1, num_steps, mean_loss, speed)
+                    callback.on_step(epoch, step + 1, num_steps, mean_loss, speed)
                 if world.is_first and keeper.is_due():
                     look()
                     keeper.store()
@@ -455,7 +455,7 @@ def train(config: TrainConfig, watch: Watcher, resume: Path | None = None) -> Re
             progress.totals = []
             keeper.store()
             keeper.keep_epoch()
-            watch.epoch(row, config.epochs, checkpointer.best(progress.history) is row)
+            callback.on_epoch(row, config.epochs, checkpointer.best(progress.history) is row)
 
         # ----------------------------------------------------------------------- the summary
         if logits_NC is None:  # nothing was left to do

@@ -30,7 +30,7 @@ WEIGHTS = {"best.safetensors", "last.safetensors"}
 STATES = {"resume.safetensors", "resume-previous.safetensors"}
 
 
-class Watch:
+class Watch(tuner.TuneCallback):
     """Takes down what a search tells, and calls ``at_epoch`` after each epoch of a run."""
 
     def __init__(self, at_epoch=None) -> None:
@@ -38,20 +38,14 @@ class Watch:
         self.params = {}
         self._at_epoch = at_epoch
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.notes.append(text)
-
-    def checking(self, done: int, total: int) -> None:
-        pass
-
-    def step(self, *where: object) -> None:
-        pass
 
     def trial_starts(self, trial, num_trials: int) -> None:
         self.started.append(trial.number)
         self.params[trial.number] = trial.params
 
-    def epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
+    def on_epoch(self, row: dict, num_epochs: int, is_best: bool) -> None:
         self.epochs.append((self.started[-1], row["epoch"]))
         if self._at_epoch:
             self._at_epoch(*self.epochs[-1])
@@ -63,7 +57,7 @@ class Watch:
 def scripted(score_of):
     """Return a stand-in for training.train whose validation mAP is ``score_of(trial, epoch)``."""
 
-    def train(config: TrainConfig, watch, resume: Path | None = None):
+    def train(config: TrainConfig, callback, resume: Path | None = None):
         folder = resume or run_folder.create_folder(config.out, config.name)
         (folder / run_folder.CONFIG).write_text(write_toml(config))
         (folder / run_folder.SPLIT).write_text('{"parts": {"train": [], "val": []}}')
@@ -75,7 +69,7 @@ def scripted(score_of):
             row = {"epoch": epoch, "val_mAP": score, "val_micro_f1": 0.1, "val_loss": 1.0}
             history.append(row)
             (folder / run_folder.RESULTS).write_text(files.to_csv(history))
-            watch.epoch(row, config.epochs, False)
+            callback.on_epoch(row, config.epochs, False)
         scores = {"cross-fitted": SimpleNamespace(micro_f1=Interval(0.5, 0.4, 0.6))}
         evaluation = SimpleNamespace(num_images=10, scores=scores)
         return SimpleNamespace(folder=folder, history=history, evaluation=evaluation, train_s=1.0)
@@ -85,7 +79,7 @@ def scripted(score_of):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path: Path):
-    """Search with scripted scores; returns (what was found, the watcher)."""
+    """Search with scripted scores; returns (what was found, the callback)."""
     config = TrainConfig(data="-", epochs=6)
 
     def search(score_of, num_trials: int, watch=None, config=config, **more):

@@ -113,10 +113,10 @@ def test_a_resumed_run_has_everything_once(
                 lambda self, epoch, step_, *rest: killed() if step_ == 10 else None,
             )
         elif where == "before the row is written":
-            epoch = tracker.Tracker.epoch
+            epoch = tensorboard.Tracker.on_epoch
             patch.setattr(
-                tracker.Tracker,
-                "epoch",
+                tensorboard.Tracker,
+                "on_epoch",
                 lambda self, row, *rest: killed() if row["epoch"] == 2 else epoch(self, row, *rest),
             )
         code, _, _ = cli("train", photos_once, *options)

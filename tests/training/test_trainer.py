@@ -480,14 +480,14 @@ OF_AN_EPOCH |= {"resume-previous.safetensors"}
 
 def after_epoch(monkeypatch, number: int, happens) -> None:
     """Let something happen when epoch ``number`` has been shown."""
-    show = console.TrainScreen.epoch
+    show = console.TrainScreen.on_epoch
 
     def epoch(self, row: dict, *rest: object) -> None:
         show(self, row, *rest)
         if row["epoch"] == number:
             happens()
 
-    monkeypatch.setattr(console.TrainScreen, "epoch", epoch)
+    monkeypatch.setattr(console.TrainScreen, "on_epoch", epoch)
 
 
 def interrupt() -> None:
