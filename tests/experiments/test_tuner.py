@@ -203,7 +203,7 @@ def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, mon
     row = {"val_mAP": 0.1, "val_micro_f1": 0.1, "val_loss": 1.0}
     stored = [{"epoch": epoch, **row} for epoch in (1, 2)]
     state = SimpleNamespace(progress=SimpleNamespace(history=stored))
-    monkeypatch.setattr(tuner.keeper, "load_state", lambda folder: (state, ""))
+    monkeypatch.setattr(tuner.checkpointer, "load_state", lambda folder: (state, ""))
     config = TrainConfig(data="-", epochs=6)
     monkeypatch.setattr(tuner.trainer, "resumed_config", lambda folder, given: config)
     found, watch = fake(lambda number, epoch: 0.9, 4)

@@ -113,9 +113,9 @@ def test_a_resumed_run_has_everything_once(
                 lambda self, epoch, step_, *rest: killed() if step_ == 10 else None,
             )
         elif where == "before the row is written":
-            epoch = tensorboard.Tracker.on_epoch
+            epoch = tracker.Tracker.on_epoch
             patch.setattr(
-                tensorboard.Tracker,
+                tracker.Tracker,
                 "on_epoch",
                 lambda self, row, *rest: killed() if row["epoch"] == 2 else epoch(self, row, *rest),
             )
