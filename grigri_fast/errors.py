@@ -37,4 +37,12 @@ class BetweenStepsError(GrigriError):
 
 
 class DivergedError(GrigriError):
-    """Training has gone to where numbers end; to do the same again would not help."""
+    """Loss, gradients or scores are no longer finite; the same run would end the same way.
+
+    Attributes:
+        where: what is no longer finite, and in which step of which epoch.
+    """
+
+    def __init__(self, where: str, advice: str = "") -> None:
+        super().__init__(f"{where}; {advice}" if advice else where)
+        self.where = " ".join(where.split())

@@ -343,11 +343,11 @@ def _run(study: "_Study", trial: Any, callback: TuneCallback) -> None:
         _finish_pruned(study.folder_of(trial), reporter.history)
         study.enter(trial, PRUNED, epochs=len(reporter.history))
     except DivergedError as e:
-        study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(";")[0])
+        study.enter(trial, FAILED, epochs=len(reporter.history), reason=e.where)
     except GrigriError as e:
         if not memory.is_out_of_memory(e):
             raise
-        study.enter(trial, FAILED, epochs=len(reporter.history), reason=str(e).partition(":")[0])
+        study.enter(trial, FAILED, epochs=len(reporter.history), reason="out of memory")
     else:
         score = result.history[-1][SCORE]
         if math.isnan(score):
@@ -657,11 +657,12 @@ def _require_same_data(folder: Path, config: TrainConfig) -> None:
     if stored is None:
         return
     data = dataset.load(config.data, config.images)
-    try:
-        manifest.require_same(stored, data)
-    except GrigriError as e:
-        why = str(e).partition("; a run is resumed")[0].replace("this run was", "its trials were")
-        raise GrigriError(f"--out {folder}: {why}; take another --out") from e
+    difference = manifest.difference(stored, data)
+    if difference:
+        raise GrigriError(
+            f"--out {folder}: {data.layout} is not what its trials were trained on: {difference};"
+            f" take another --out"
+        )
 
 
 def _stored_history(folder: Path) -> list[dict[str, Any]] | None:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import TrainConfig, resolve
+from ..config import MAX_PIXELS, TrainConfig, resolve
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory
@@ -164,7 +164,7 @@ def setting_of(
     Raises:
         GrigriError: if hardly any of them can be used.
     """
-    found = inspect(paths, threads=threads)
+    found = inspect(paths, threads=threads, max_pixels=MAX_PIXELS)
     setting = Setting(paths=paths, found=found, threads=threads, **options)
     if setting.fast and setting.device.type == "cpu" and not has_limit:
         compute.keep_freed_memory()  # helps every way that is measured in this process

@@ -29,10 +29,27 @@ def to_json(data: Dataset, crc32_N: NDArray[np.int64]) -> str:
 def require_same(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = None) -> None:
     """Raise GrigriError, naming the difference, unless ``data`` is what ``file`` was made of.
 
+    The arguments are those of :func:`difference`.
+    """
+    changed = difference(file, data, crc32_N)
+    if changed:
+        raise GrigriError(
+            f"{data.layout} is not what this run was trained on: {changed}; a run is resumed on"
+            f" the same data only (to go on from its weights with new data: train --weights"
+            f" {file.parent / 'last.safetensors'})"
+        )
+
+
+def difference(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = None) -> str:
+    """Return in words how ``data`` differs from what ``file`` was made of, "" if it does not.
+
     Args:
         file: what :func:`to_json` wrote.
         data: the data set now.
         crc32_N: checksums now, -1 where unknown; names and labels alone are compared without.
+
+    Raises:
+        GrigriError: if the file cannot be read.
     """
     try:
         stored = json.loads(files.read_text(file))
@@ -46,13 +63,7 @@ def require_same(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = 
         raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
     if crc32_N is None:
         crc32_N = np.full(len(data), _UNKNOWN)
-    difference = _difference(then, class_names, data, crc32_N)
-    if difference:
-        raise GrigriError(
-            f"{data.layout} is not what this run was trained on: {difference}; a run is resumed on"
-            f" the same data only (to go on from its weights with new data: train --weights"
-            f" {file.parent / 'last.safetensors'})"
-        )
+    return _difference(then, class_names, data, crc32_N)
 
 
 def _difference(

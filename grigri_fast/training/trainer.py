@@ -527,8 +527,8 @@ def _diverged(
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
     images = f", on {', '.join(names[:4])}{more}" if names else ""
     return DivergedError(
-        f"{where} of epoch {epoch}: {numbers} at learning rate {lr:.2g} in {amp}{images}; try a"
-        f" lower --lr or --amp fp32. {files.shown(folder)} keeps the state before"
+        f"{where} of epoch {epoch}: {numbers} at learning rate {lr:.2g} in {amp}{images}",
+        f"try a lower --lr or --amp fp32. {files.shown(folder)} keeps the state before",
     )
 
 

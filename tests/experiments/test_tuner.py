@@ -226,7 +226,7 @@ def test_a_trial_is_not_pruned_in_its_last_epoch(fake) -> None:
 def test_trials_that_diverge_or_run_out_of_memory_are_failed_ones(fake) -> None:
     def score_of(number: int, epoch: int) -> float:
         if number == 1:
-            raise DivergedError("step 3: loss nan; try a lower --lr")
+            raise DivergedError("step 3: loss nan", "try a lower --lr")
         if number == 2:
             try:
                 raise MemoryError
@@ -244,7 +244,7 @@ def test_trials_that_diverge_or_run_out_of_memory_are_failed_ones(fake) -> None:
 
 def test_that_no_trial_was_finished_is_one_line(fake) -> None:
     def score_of(number: int, epoch: int) -> float:
-        raise DivergedError("step 3: loss nan; try a lower --lr")
+        raise DivergedError("step 3: loss nan", "try a lower --lr")
 
     with pytest.raises(GrigriError, match="none of 2 trials was finished: trial-000: step 3"):
         fake(score_of, 2)
