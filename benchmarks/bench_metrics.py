@@ -89,7 +89,7 @@ def evaluate(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
     from grigri_fast.evaluation import evaluator
 
     names = [str(c) for c in range(scores_NC.shape[1])]
-    evaluator.evaluate(scores_NC.astype(np.float64), targets_NC, names, "auto")
+    evaluator.score(scores_NC.astype(np.float64), targets_NC, names, "auto")
 
 
 WORK: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {

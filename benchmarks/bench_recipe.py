@@ -21,11 +21,11 @@ import torch
 from grigri_fast import Callback
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
-from grigri_fast.evaluation import evaluator, metrics
-from grigri_fast.inference import forward
+from grigri_fast.evaluation import metrics
+from grigri_fast.inference.predictor import Classifier
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import compute, files
-from grigri_fast.runtime.memory import Budget
+from grigri_fast.runtime.compute import Compute
 from grigri_fast.training.trainer import train
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -65,22 +65,12 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
     chosen |= {"seed": seed, "split": str(parts), "threads": options.threads, "compile": "off"}
     with tempfile.TemporaryDirectory() as out:
         folder = train(TrainConfig(**chosen | WAYS[name], out=out), Callback()).folder
-        device = compute.pick_device("auto")
-        with Budget(device) as budget:
-            labelled = dataset.load(options.data)
-            rows = split.read(parts, labelled).parts["val"]
-            model, info = evaluator.checkpoint.load(folder / run_folder.LAST, device)
-            found, bad = forward.probabilities_of_files(
-                model,
-                info,
-                labelled.paths,
-                rows,
-                device=device,
-                amp=compute.pick_amp("auto", device),
-                threads=options.threads,
-                max_pixels=TrainConfig.max_pixels,
-                budget=budget,
-            )
+        compute = Compute.resolve(threads=options.threads)
+        labelled = dataset.load(options.data)
+        rows = split.read(parts, labelled).parts["val"]
+        with compute.open() as budget:
+            classifier = Classifier.from_file(folder / run_folder.LAST, compute)
+            found, bad = classifier.probabilities(labelled.paths, rows, budget)
     assert not bad, bad
     np.save(file, found)
     return found

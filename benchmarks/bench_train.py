@@ -24,7 +24,7 @@ import torch
 
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset
-from grigri_fast.evaluation import evaluator as evaluating
+from grigri_fast.inference import forward
 from grigri_fast.pipeline import loader
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
@@ -69,7 +69,7 @@ def clocks(seconds: Counter) -> Iterator[None]:
 
     around(step.TrainStep, "__call__", "steps")
     around(step.TrainStep, "look", "steps")
-    around(evaluating, "predict_logits", "validation, with its input")
+    around(forward, "outputs", "validation, with its input")
     around(checkpointer.Keeper, "store", "checkpoints and figures")
     around(checkpointer.Keeper, "keep_epoch", "checkpoints and figures")
     plain = loader.ImageLoader.train_epoch

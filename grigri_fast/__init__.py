@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .cli.api import evaluate, load, predict, train
+    from .cli.api import train
     from .config import TrainConfig
     from .errors import GrigriError, Interrupted
-    from .evaluation.evaluator import RunEvaluation
-    from .inference.predictor import Classifier, Prediction
+    from .evaluation.evaluator import RunEvaluation, evaluate
+    from .inference.predictor import Classifier, Prediction, load, predict
     from .training.callbacks import Callback
     from .training.trainer import Result
 
 _HOME = {
-    "cli.api": ("evaluate", "load", "predict", "train"),
+    "cli.api": ("train",),
     "config": ("TrainConfig",),
     "errors": ("GrigriError", "Interrupted"),
-    "evaluation.evaluator": ("RunEvaluation",),
-    "inference.predictor": ("Classifier", "Prediction"),
+    "evaluation.evaluator": ("RunEvaluation", "evaluate"),
+    "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
     "training.trainer": ("Result",),
     "training.callbacks": ("Callback",),
 }

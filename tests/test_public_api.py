@@ -66,7 +66,7 @@ for first in ("training", "evaluating", "predicting", "cli", "api", ""):
     import grigri_fast
     from grigri_fast import evaluate, load, predict, train
     from grigri_fast.training import Result
-    from grigri_fast.evaluation.evaluator import evaluate_run
+    from grigri_fast.evaluation.evaluator import score
     for name in ("evaluate", "load", "predict", "train"):
         function = getattr(grigri_fast, name)
         assert inspect.isfunction(function) and function is globals()[name], name
@@ -157,7 +157,7 @@ def test_train_goes_on_and_takes_a_config(photos_once, run, tmp_path) -> None:
 
 def test_evaluate_says_what_eval_says(cli, photos_once, run) -> None:
     told = []
-    scored = grigri_fast.evaluate(run, watch=lambda done, total: told.append((done, total)))
+    scored = grigri_fast.evaluate(run, on_progress=lambda done, total: told.append((done, total)))
     code, printed, _ = cli("eval", run, "--json")
     said = json.loads(printed)
     assert code == 0 and said["num_images"] == scored.evaluation.num_images == told[-1][1]
@@ -201,7 +201,7 @@ def test_pixels_in_memory_get_what_their_files_get(photos_once, run) -> None:
     pictures = [Image.open(file) for file in files]
     for images in (pictures, [np.asarray(picture) for picture in pictures]):
         told = []
-        found = model.predict(images, watch=lambda done, total, told=told: told.append(done))
+        found = model.predict(images, on_progress=lambda done, total, told=told: told.append(done))
         assert told[-1] == 40
         for ours, of_file in zip(found, model.predict(files), strict=True):
             assert ours.path is None and ours.labels == of_file.labels
@@ -294,7 +294,8 @@ USERS_PROGRAM = """
         predictions: list[Prediction] = predict(result.folder, ["a.jpg", "b.jpg"])
         model: Classifier = load(result.folder, device="cpu")
         predictions += model.predict(np.zeros((32, 32, 3), dtype=np.uint8))
-        predictions += model.predict([Image.new("RGB", (3, 3))], watch=lambda done, total: None)
+        picture = Image.new("RGB", (3, 3))
+        predictions += model.predict([picture], on_progress=lambda done, total: None)
         names: list[str] = [label for p in predictions for label in p.labels]
         print(names, model.class_names, model.thresholds["cat"], next(model.module.parameters()))
         return scored.evaluation.scores["cross-fitted"].micro_f1.value

@@ -448,13 +448,12 @@ def evaluate(
 
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
-    api.check_evaluation(data, images, part)
-
-    from ..evaluation.evaluator import checkpoint_path
+    from ..evaluation import evaluator
+    from ..runs.run_folder import checkpoint_path
     from . import console
 
     with console.progress("scoring", quiet=as_json) as on_progress:
-        scored = api.evaluate(
+        scored = evaluator.evaluate(
             folder,
             data=data,
             images=images,
@@ -468,7 +467,7 @@ def evaluate(
             amp=amp,
             memory_limit=memory_limit,
             threads=threads,
-            watch=on_progress,
+            on_progress=on_progress,
         )
     path = checkpoint_path(folder, checkpoint)
     if as_json:
@@ -516,7 +515,7 @@ def predict(
     from . import console
 
     with console.progress("predicting") as on_progress:
-        predictions, info = api.predict_with_info(
+        predictions, info = predictor.predict_with_info(
             folder,
             paths,
             checkpoint=checkpoint,
@@ -525,7 +524,7 @@ def predict(
             amp=amp,
             memory_limit=memory_limit,
             threads=threads,
-            watch=on_progress,
+            on_progress=on_progress,
         )
     if out is not None:
         text = predictor.to_text(predictions, info.class_names, out.suffix.lower())
@@ -572,7 +571,6 @@ def export(
     Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
     """
     from ..inference import exporter
-    from ..runtime import compute
     from . import console
 
     with console.progress("exporting") as on_progress:
@@ -580,8 +578,8 @@ def export(
             folder,
             format=file_format,
             out=out,
-            which=checkpoint,
-            threads=threads or compute.usable_threads(),
+            checkpoint=checkpoint,
+            threads=threads,
             on_progress=on_progress,
         )
     console.show_export(done)
@@ -620,27 +618,21 @@ def report(
     Example:  grigri-fast report runs/my-photos-resnet34 --part test
     """
     from ..reporting import run_report
-    from ..runtime import compute
-    from ..runtime.memory import Budget
     from . import console
 
-    place = compute.pick_device(device)
-    with (
-        Budget(place, _limit(memory_limit)) as budget,
-        console.progress("scoring") as on_progress,
-    ):
+    with console.progress("scoring") as on_progress:
         path = run_report.write_report(
             folder,
             out,
-            which=checkpoint,
+            checkpoint=checkpoint,
             part=part,
             threshold=threshold if threshold in ("auto", "per-class") else float(threshold),
-            device=place,
-            amp=compute.pick_amp(amp, place),
-            threads=threads or compute.usable_threads(),
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
             max_bad=max_bad,
             max_pixels=max_pixels,
-            budget=budget,
             on_progress=on_progress,
         )
     console.say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,18 +30,16 @@ from ..config import TrainConfig
 from ..data import split
 from ..data.dataset import Dataset
 from ..errors import GrigriError, Interrupted
-from ..evaluation import evaluator
-from ..inference import forward
+from ..inference.predictor import Classifier
 from ..pipeline import thumbnails
 from ..pipeline.check import without
 from ..reporting import html, run_report
 from ..reporting.charts import escape
 from ..reporting.html import Section
 from ..reporting.run_report import Photo
-from ..runs import checkpoint
 from ..runs import run_folder as run
-from ..runtime import compute, files
-from ..runtime.memory import Budget
+from ..runtime import files
+from ..runtime.compute import Compute
 from ..training import trainer
 from ..training.callbacks import Callback
 
@@ -290,11 +287,11 @@ def of_run(folder: Path, data: Dataset, how: How) -> tuple[Predictions, split.Sp
     Raises:
         GrigriError: if it is no run, or of other images or classes.
     """
-    path = evaluator.checkpoint_path(folder, "last")
-    parts = split.read(folder / run.SPLIT, data)
-    rows_N, probabilities_NC = _ask(path, data, parts.parts["val"], how)
+    path = run.checkpoint_path(folder, "last")
+    part = run.open_part(folder, "val", data)
+    rows_N, probabilities_NC = _ask(path, data, part.rows, how)
     source = f"{len(rows_N):,} images of the validation part of {folder}"
-    return Predictions(rows_N, probabilities_NC, source), parts
+    return Predictions(rows_N, probabilities_NC, source), part.split
 
 
 def of_folds(
@@ -380,25 +377,14 @@ def _ask(
     path: Path, data: Dataset, rows: NDArray[np.intp], how: How
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the rows that can be read, and a model's probabilities in the data set's order."""
-    torch.set_num_threads(how.threads)
-    device = compute.pick_device("auto")
-    model, info = checkpoint.load(path, device)
-    unknown = sorted(set(data.class_names) - set(info.class_names))
-    if unknown:
-        raise GrigriError(f"{data.layout}: the model does not know the class {unknown[0]!r}")
-    with Budget(device) as budget:
-        probabilities_NC, bad = forward.probabilities_of_files(
-            model,
-            info,
-            data.paths,
-            rows,
-            device=device,
-            amp=compute.pick_amp("auto", device),
-            threads=how.threads,
-            max_pixels=how.max_pixels,
-            budget=budget,
-        )
-    columns = [info.class_names.index(name) for name in data.class_names]
+    compute = Compute.resolve(threads=how.threads)
+    with compute.open() as budget:
+        classifier = Classifier.from_file(path, compute, how.max_pixels)
+        unknown = sorted(set(data.class_names) - set(classifier.class_names))
+        if unknown:
+            raise GrigriError(f"{data.layout}: the model does not know the class {unknown[0]!r}")
+        probabilities_NC, bad = classifier.probabilities(data.paths, rows, budget)
+    columns = [classifier.class_names.index(name) for name in data.class_names]
     return without(rows, bad), probabilities_NC[:, columns]
 
 

@@ -3,27 +3,30 @@
 Shapes: N images, C classes.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..config import TrainConfig, read_toml
-from ..data import dataset, split
+from ..config import MAX_PIXELS
+from ..data import dataset
 from ..errors import GrigriError
-from ..inference import forward
+from ..inference.predictor import Classifier
 from ..pipeline.check import require_few, without
-from ..runs import checkpoint, run_folder
+from ..runs import checkpoint as checkpoints
+from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
-from ..runtime import files
-from ..runtime.memory import Budget
+from ..runs.run_folder import CheckpointName, PartName
+from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
+from ..runtime.files import StrPath
 from . import metrics
 from .metrics import Scores
 
-_BATCH_SIZE = 32
+Threshold: TypeAlias = Literal["auto", "per-class"] | float
 
 AT_HALF = "at 0.5"
 TUNED = "tuned on the same images"
@@ -63,7 +66,7 @@ class Evaluation:
     per_class: list[ClassScores]
 
 
-def evaluate(
+def score(
     probabilities_NC: NDArray[np.float64],
     targets_NC: NDArray,
     class_names: list[str],
@@ -147,90 +150,96 @@ class RunEvaluation:
     test_looks: int = 0
 
 
-def evaluate_run(
-    folder: Path,
+def evaluate(
+    run: StrPath,
     *,
-    which: str = "last",
-    data: str | None = None,
-    images: str | None = None,
-    part: str = "val",
-    threshold: str | float = "auto",
-    device: torch.device,
-    amp: str,
-    threads: int,
-    max_bad: float,
-    max_pixels: int,
-    budget: Budget,
+    data: StrPath | None = None,
+    images: StrPath | None = None,
+    part: PartName | None = None,
+    threshold: Threshold = "auto",
+    checkpoint: CheckpointName = "last",
+    save: bool = False,
+    max_bad: float = 0.05,
+    max_pixels: int = MAX_PIXELS,
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    memory_limit: str | None = None,
+    threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RunEvaluation:
-    """Score a run's checkpoint on a part of its own data, or on the whole of other data.
+    """Score a trained model, with 95 % intervals, as ``grigri-fast eval`` does.
 
     Args:
-        folder: the run folder.
-        which: checkpoint ``last`` or ``best``.
-        data: other data, all of which is scored; the run's own by default.
-        images: folder of a CSV's images, with ``data``.
-        part: ``train``, ``val`` or ``test`` of the run's split; not used with ``data``.
-        threshold: as in :func:`evaluate`.
-        device, amp, threads: what to compute on and how.
+        run: a run folder of ``train``.
+        data: other photographs and labels, all of which are scored, instead of the run's own.
+        images: with ``data``, the folder that a CSV's image names are relative to.
+        part: of the run's own data; ``val`` by default.
+        threshold: ``auto``, one for the best micro-F1; ``per-class``, one for each class's best F1;
+            or a number from 0 to 1.
+        checkpoint: ``last``, the final epoch; ``best``, the epoch with the best validation
+            micro-F1, whose score there flatters.
+        save: store the threshold in the checkpoint, for ``predict``.
         max_bad: share of the images that may be unusable; they are left out.
-        max_pixels: larger images are refused.
-        budget: of memory, with or without a limit.
+        max_pixels: larger images are refused unread.
+        device, amp, threads: what to compute on, in which number format, with how many CPU threads.
+        memory_limit: the most that this process may take on the device, like ``4GiB``.
         on_progress: called with images done and images in all.
 
     Raises:
-        GrigriError: if run, data and labels do not fit together.
+        GrigriError: if run, data and labels do not fit each other, or an option is wrong.
     """
-    torch.set_num_threads(threads)
-    model, info = checkpoint.load(checkpoint_path(folder, which), device)
-    if data is None:
-        config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
-        if config.data is None:
-            raise GrigriError(f"{folder / run_folder.CONFIG} does not say which data; use --data")
-        labelled = dataset.load(files.shown(config.data), config.images)
-        parts = split.read(folder / run_folder.SPLIT, labelled).parts
-        if part not in parts:
-            raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts)}")
-        rows = parts[part]
-        described = f"{part} part of {labelled.layout}"
-    else:
-        labelled = dataset.load(data, images)
-        rows = np.arange(len(labelled))
-        described = labelled.layout
-    targets_NC = _targets_in_order(labelled, info.class_names)
-    probabilities_NC, bad = forward.probabilities_of_files(
-        model,
-        info,
-        labelled.paths,
-        rows,
-        device=device,
-        amp=amp,
-        threads=threads,
-        max_pixels=max_pixels,
-        budget=budget,
-        on_progress=lambda done: on_progress(done, len(rows)),
-    )
+    if data is not None and part is not None:
+        raise GrigriError("--part is of the run's own data; with --data all images are scored")
+    if images is not None and data is None:
+        raise GrigriError("--images goes with --data")
+    require_one_of("--checkpoint", checkpoint, CheckpointName)
+    require_one_of("--part", part or "val", PartName)
+    _require_threshold(threshold)
+    folder = Path(run)
+    path = run_folder.checkpoint_path(folder, checkpoint)
+    compute = Compute.resolve(device, amp, threads, memory_limit)
+    with compute.open() as budget:
+        classifier = Classifier.from_file(path, compute, max_pixels)
+        if data is None:
+            own = run_folder.open_part(folder, part or "val")
+            labelled, rows = own.data, own.rows
+            described = f"{part or 'val'} part of {labelled.layout}"
+        else:
+            labelled = dataset.load(os.fspath(data), None if images is None else os.fspath(images))
+            rows = np.arange(len(labelled))
+            described = labelled.layout
+        targets_NC = _targets_in_order(labelled, classifier.class_names)
+        probabilities_NC, bad = classifier.probabilities(labelled.paths, rows, budget, on_progress)
     by_path = {labelled.paths[row]: reason for row, reason in bad.items()}
     require_few(by_path, len(rows), max_bad)
     good = without(rows, bad)
     targets_NC = targets_NC[good].astype(bool)
-    is_test = data is None and part == "test"
-    return RunEvaluation(
-        evaluation=evaluate(probabilities_NC, targets_NC, info.class_names, threshold),
-        info=info,
+    evaluation = score(probabilities_NC, targets_NC, classifier.class_names, threshold)
+    scored = RunEvaluation(
+        evaluation=evaluation,
+        info=classifier.info,
         images=described,
         bad=by_path,
         paths=[labelled.paths[row] for row in good],
         probabilities_NC=probabilities_NC,
         targets_NC=targets_NC,
-        test_looks=run_folder.note_test_look(folder, which, str(threshold)) if is_test else 0,
+        test_looks=(
+            run_folder.note_test_look(folder, checkpoint, str(threshold)) if part == "test" else 0
+        ),
     )
+    if save:
+        source = f"{evaluation.threshold_source} on the {described}"
+        checkpoints.set_thresholds(path, evaluation.thresholds, source)
+    return scored
 
 
-def checkpoint_path(folder: Path, which: str) -> Path:
-    """Return the path of a run's ``last`` or ``best`` checkpoint."""
-    run_folder.require(folder)
-    return folder / {"last": run_folder.LAST, "best": run_folder.BEST}[which]
+def _require_threshold(threshold: Threshold) -> None:
+    if threshold in ("auto", "per-class"):
+        return
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise GrigriError(
+            f"--threshold {threshold!r} is not auto, per-class or a number from 0 to 1"
+        )
 
 
 def _targets_in_order(labelled: dataset.Dataset, class_names: list[str]) -> NDArray[np.float32]:

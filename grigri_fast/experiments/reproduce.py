@@ -21,16 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config import MAX_PIXELS, TrainConfig, read_toml, resolve, write_toml
+from ..config import TrainConfig, read_toml, resolve, write_toml
 from ..data import dataset, split
 from ..errors import GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
-from ..inference import forward
+from ..inference.predictor import Classifier
 from ..models import factory
 from ..runs import checkpoint, manifest, run_folder
-from ..runtime import compute, environment, files
-from ..runtime.memory import Budget
-from ..runtime.units import parse_bytes
+from ..runtime import environment, files
+from ..runtime.compute import Compute
 from ..training import trainer
 from ..training.callbacks import Callback
 
@@ -541,12 +540,12 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, callback: Ca
     files.write_atomic(
         folder / run_folder.CONFIG, write_toml(dataclasses.replace(config, **absolute))
     )
-    place = compute.pick_device(study.device)
+    compute = _compute(study)
     files.write_json(
-        folder / run_folder.ENVIRONMENT, environment.describe(place, _amp(study, place))
+        folder / run_folder.ENVIRONMENT, environment.describe(compute.device, compute.amp)
     )
     probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, callback)
-    evaluation = evaluator.evaluate(probabilities_NC, targets_NC, data.class_names, "auto")
+    evaluation = evaluator.score(probabilities_NC, targets_NC, data.class_names, "auto")
     files.write_json(folder / run_folder.SUMMARY, {"epochs": 0, **_validation(evaluation)})
 
 
@@ -556,7 +555,7 @@ def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, callback: Ca
     if not is_done(row_named(BASE), study):
         raise GrigriError(f"needs the finished row {BASE}, whose thresholds these are")
     probabilities_NC, targets_NC = _validation_probabilities(base, study, data, callback)
-    evaluation = evaluator.evaluate(probabilities_NC, targets_NC, data.class_names, row.threshold)
+    evaluation = evaluator.score(probabilities_NC, targets_NC, data.class_names, row.threshold)
     folder = study.folder(row)
     folder.mkdir(exist_ok=True)
     content = {
@@ -587,27 +586,13 @@ def _validation_probabilities(
     folder: Path, study: Study, data: dataset.Dataset, callback: Callback
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return probabilities and targets (N, C) of a run's last model on its validation part."""
-    place = compute.pick_device(study.device)
-    limit = study.memory_limit and parse_bytes(study.memory_limit, "--memory-limit")
-    threads = study.threads or compute.usable_threads()
-    torch.set_num_threads(threads)
-    rows = split.read(folder / run_folder.SPLIT, data).parts["val"]
-    callback.log(
-        f"scoring {len(rows):,} validation images with {files.shown(folder / run_folder.LAST)}"
-    )
-    with Budget(place, limit) as budget:
-        model, info = checkpoint.load(folder / run_folder.LAST, place)
-        probabilities_NC, bad = forward.probabilities_of_files(
-            model,
-            info,
-            data.paths,
-            rows,
-            device=place,
-            amp=_amp(study, place),
-            threads=threads,
-            max_pixels=MAX_PIXELS,
-            budget=budget,
-        )
+    compute = _compute(study)
+    rows = run_folder.open_part(folder, "val", data).rows
+    last = folder / run_folder.LAST
+    callback.log(f"scoring {len(rows):,} validation images with {files.shown(last)}")
+    with compute.open() as budget:
+        classifier = Classifier.from_file(last, compute)
+        probabilities_NC, bad = classifier.probabilities(data.paths, rows, budget)
     good = np.array([row for row in rows if row not in bad], dtype=np.intp)
     if not len(good):
         raise GrigriError(f"{folder}: no validation image can be used")
@@ -630,8 +615,8 @@ def _write_provenance(folder: Path, data: dataset.Dataset) -> None:
     files.write_atomic(folder / run_folder.DATA, manifest.to_json(data, unknown_N))
 
 
-def _amp(study: Study, place: torch.device) -> str:
-    return compute.pick_amp(study.amp, place)
+def _compute(study: Study) -> Compute:
+    return Compute.resolve(study.device, study.amp, study.threads, study.memory_limit)
 
 
 _RUN: dict[Kind, Callable[[Row, Study, dataset.Dataset, Callback], None]] = {

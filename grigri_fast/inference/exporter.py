@@ -27,18 +27,21 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..config import MAX_PIXELS, TrainConfig, read_toml
-from ..data import dataset, split
+from ..config import MAX_PIXELS
 from ..errors import GrigriError
-from ..evaluation import evaluator
 from ..models import normalize
 from ..pipeline import affine
 from ..pipeline.check import inspect, without
 from ..pipeline.loader import ImageLoader
-from ..runs import checkpoint, run_folder
+from ..runs import checkpoint as checkpoints
+from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
+from ..runs.run_folder import CheckpointName
 from ..runtime import files
-from .forward import Forward, logits_of, probabilities, random_images
+from ..runtime.compute import Compute, require_one_of
+from ..runtime.files import StrPath
+from . import forward
+from .forward import Forward
 
 FormatName = Literal["onnx", "pt2"]
 KEY = "grigri-fast"
@@ -77,43 +80,58 @@ class Exported:
 
 
 def export(
-    folder: Path,
+    run: StrPath,
     *,
     format: FormatName = "onnx",
-    out: Path | None = None,
-    which: str = "last",
-    threads: int,
+    out: StrPath | None = None,
+    checkpoint: CheckpointName = "last",
+    threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
     """Write a run's checkpoint as one file, if it computes what PyTorch computes.
 
     Args:
-        folder: the run folder.
+        run: the run folder.
         format: ``onnx``, or ``pt2`` (what ``torch.export.save`` writes).
         out: the file, by default ``model.onnx`` or ``model.pt2`` in the run folder.
-        which: checkpoint ``last`` or ``best``.
-        threads: CPU threads.
+        checkpoint: ``last`` or ``best``.
+        threads: CPU threads, by default all that this process may use.
         on_progress: called with the number of stages done and that of all.
 
     Raises:
-        GrigriError: if run and format do not go together, packages are missing, the file cannot be
-            written, or its probabilities differ by more than ``MOST_DIFFERENCE``.
+        GrigriError: if run and format do not fit each other, packages are missing, the file cannot
+            be written, or its probabilities differ by more than ``MOST_DIFFERENCE``.
     """
-    path = evaluator.checkpoint_path(folder, which)
-    out = folder / f"{_NAME}.{format}" if out is None else out
+    require_one_of("--format", format, FormatName)
+    require_one_of("--checkpoint", checkpoint, CheckpointName)
+    folder = Path(run)
+    path = run_folder.checkpoint_path(folder, checkpoint)
+    out = folder / f"{_NAME}.{format}" if out is None else Path(out)
     _check_out(out, format)
     if format == "onnx":
         _require(*_ONNX_PACKAGES)
-    torch.set_num_threads(threads)
-    model, info = checkpoint.load(path, torch.device("cpu"))
-    images_NHWC, images = _images_to_check(folder, info, threads)
+    compute = Compute.resolve("cpu", "fp32", threads)
+    with compute.open():
+        return _export(path, format, out, compute, on_progress)
+
+
+def _export(
+    path: Path,
+    format: FormatName,
+    out: Path,
+    compute: Compute,
+    on_progress: Callable[[int, int], None],
+) -> Exported:
+    model, info = checkpoints.load(path, compute.device)
+    images_NHWC, images = _images_to_check(path.parent, info, compute)
     on_progress(1, 3)
 
     content = _content(model, info, format)
     on_progress(2, 3)
-    forward, runtime = _read_back(content, format, threads)
+    exported, runtime = _read_back(content, format, compute.threads)
     batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
-    difference = _difference(forward, model, info, batches)
+    logits = forward.logits_of(model, compute, mean=info.mean, std=info.std, flip=info.flip_test)
+    difference = _difference(exported, logits, batches)
     if not difference <= MOST_DIFFERENCE:  # NaN is not, either
         raise GrigriError(
             f"{path}: {runtime} and PyTorch differ by {difference:.2g} in a probability, more than"
@@ -202,7 +220,7 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
             f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
         )
     whole = _WholeWay(model, info).eval().requires_grad_(False)
-    example = random_images(2, info.size_px, torch.device("cpu"))
+    example = forward.random_images(2, info.size_px, torch.device("cpu"))
     with _quiet():
         program = torch.export.export(
             whole, (example,), dynamic_shapes=({0: torch.export.Dim("N")},)
@@ -268,55 +286,42 @@ def _check_out(out: Path, format: FormatName) -> None:
 # -------------------------------------------------------------------------------- the check
 
 
-def _images_to_check(folder: Path, info: ModelInfo, threads: int) -> tuple[torch.Tensor, str]:
+def _images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[torch.Tensor, str]:
     """Return images of the run's validation part if they are there, else random ones; in words."""
     try:
-        images_NHWC, layout = _images_of_run(folder, info.size_px, threads)
+        images_NHWC, layout = _images_of_run(folder, info.size_px, compute)
         return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
     except GrigriError as e:
-        images_NHWC = random_images(_NUM_CHECKED, info.size_px, torch.device("cpu"))
+        images_NHWC = forward.random_images(_NUM_CHECKED, info.size_px, compute.device)
         return images_NHWC, f"{_NUM_CHECKED} random images (the run's own cannot be had: {e})"
 
 
-def _images_of_run(folder: Path, size_px: int, threads: int) -> tuple[torch.Tensor, str]:
+def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.Tensor, str]:
     """Return images from all over a run's validation part, at least two, and the data in words."""
-    config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
-    if config.data is None:
-        raise GrigriError(f"{folder / run_folder.CONFIG} does not say which data")
-    labelled = dataset.load(files.shown(config.data), config.images)
-    rows = split.read(folder / run_folder.SPLIT, labelled).parts["val"]
+    part = run_folder.open_part(folder, "val")
+    paths, rows = part.data.paths, part.rows
     rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
-    found = inspect(labelled.paths, rows, threads=threads, max_pixels=MAX_PIXELS)
-    good = without(rows, found.bad)
+    checked = inspect(paths, rows, threads=compute.threads, max_pixels=MAX_PIXELS)
+    good = without(rows, checked.bad)
     if not len(good):
         raise GrigriError("none of the validation images can be used")
     loader = ImageLoader(
-        labelled.paths,
-        found,
+        paths,
+        checked,
         size_px=size_px,
         batch_size=_CHECKED_AT_ONCE,
-        device=torch.device("cpu"),
-        threads=threads,
+        device=compute.device,
+        threads=compute.threads,
     )
     images_NHWC = torch.cat([batch.images_NHWC for batch in loader.eval_epoch(good)])
     loader.close()
-    return images_NHWC, labelled.layout
+    return images_NHWC, part.data.layout
 
 
-def _difference(
-    forward: Forward, model: nn.Module, info: ModelInfo, batches: list[torch.Tensor]
-) -> float:
+def _difference(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:
     """Return the largest difference of probabilities from those that ``predict`` would give."""
-    logits = logits_of(
-        model,
-        device=torch.device("cpu"),
-        amp="fp32",
-        mean=info.mean,
-        std=info.std,
-        flip=info.flip_test,
-    )
     differences = [
-        np.abs(probabilities(logits(batch).numpy()) - forward(batch).numpy()).max()
+        np.abs(forward.probabilities(logits(batch).numpy()) - exported(batch).numpy()).max()
         for batch in batches
     ]
     return float(np.max(differences))  # unlike max(), NaN if one is

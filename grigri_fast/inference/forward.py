@@ -3,8 +3,7 @@
 Shapes: N images, C classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -15,22 +14,18 @@ from torch import nn
 
 from ..errors import GrigriError
 from ..models import normalize
-from ..pipeline.check import inspect, without
 from ..pipeline.loader import Batch, ImageLoader
-from ..runs.checkpoint import ModelInfo
-from ..runtime import compute, memory, units
+from ..runtime import units
+from ..runtime.compute import Compute, autocast
 from ..runtime.memory import Budget, peak_of
-
-_BATCH_SIZE = 32
 
 Forward = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, size, size, 3) -> float32 (N, C)
 
 
 def logits_of(
     model: nn.Module,
+    compute: Compute,
     *,
-    device: torch.device,
-    amp: str,
     mean: tuple[float, ...] = normalize.IMAGENET_MEAN,
     std: tuple[float, ...] = normalize.IMAGENET_STD,
     flip: bool = False,
@@ -44,7 +39,7 @@ def logits_of(
     @torch.inference_mode()
     def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
         inputs_NCHW = normalize.normalize(images_NHWC, mean, std)
-        with compute.autocast(device, amp):
+        with autocast(compute.device, compute.amp):
             logits_NC = model(inputs_NCHW).float()
             if flip:
                 logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
@@ -58,34 +53,6 @@ class Loader(Protocol):
 
     def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
         """Yield every row exactly once, in order, as whole images of ``size_px``."""
-
-
-def predict_logits(
-    model: nn.Module,
-    loader: Loader,
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    amp: str,
-    mean: tuple[float, ...] = normalize.IMAGENET_MEAN,
-    std: tuple[float, ...] = normalize.IMAGENET_STD,
-    micro_batch_size: int | None = None,
-    size_px: int | None = None,
-    flip: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return logits in the order of ``rows``, float32 on the host, and the rows without any.
-
-    As :func:`logits_of` and :func:`outputs`.
-    """
-    return outputs(
-        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
-        loader,
-        rows,
-        micro_batch_size=micro_batch_size,
-        size_px=size_px,
-        on_progress=on_progress,
-    )
 
 
 @torch.inference_mode()
@@ -118,93 +85,6 @@ def outputs(
     return torch.cat(collected).cpu().numpy() if collected else np.empty((0, 0)), dropped
 
 
-def probabilities_of_files(
-    model: nn.Module,
-    info: ModelInfo,
-    paths: Sequence[Path],
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    amp: str,
-    threads: int,
-    max_pixels: int,
-    budget: Budget,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float64], dict[int, str]]:
-    """Return the probabilities of image files, read as ``info`` says, and the bad files.
-
-    Args:
-        model, info: what :func:`checkpoint.load` returns.
-        paths, rows: files, and which of them.
-        device, amp, threads: what to compute on and how.
-        max_pixels: larger images are refused.
-        budget: of memory, with or without a limit.
-        on_progress: called with the number of images done.
-
-    Returns:
-        Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
-        reason why a file cannot be used.
-    """
-    mean, std, flip = info.mean, info.std, info.flip_test
-    logits_NC, bad = outputs_of_files(
-        logits_of(model, device=device, amp=amp, mean=mean, std=std, flip=flip),
-        info,
-        paths,
-        rows,
-        device=device,
-        threads=threads,
-        max_pixels=max_pixels,
-        budget=budget,
-        on_progress=on_progress,
-    )
-    return probabilities(logits_NC), bad
-
-
-def outputs_of_files(
-    forward: Forward,
-    info: ModelInfo,
-    paths: Sequence[Path],
-    rows: NDArray[np.intp],
-    *,
-    device: torch.device,
-    threads: int,
-    max_pixels: int,
-    budget: Budget,
-    on_progress: Callable[[int], None] = lambda done: None,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return what ``forward`` makes of image files (C columns), and the bad files.
-
-    As :func:`probabilities_of_files`.
-    """
-    found = inspect(paths, rows, threads=threads, max_pixels=max_pixels)
-    good = without(rows, found.bad)
-    none = np.empty((0, len(info.class_names)), dtype=np.float32)
-    if not len(good):
-        return none, found.bad
-    loader = ImageLoader(
-        paths,
-        found,
-        size_px=info.size_px,
-        batch_size=_BATCH_SIZE,
-        device=device,
-        threads=threads,
-    )
-    with memory.out_of_memory_explained("close other programs, or use --device cpu"):
-        if budget.limit is not None:
-            decode_the_largest(loader, found.sizes_HW, good)
-        outputs_NC, dropped = outputs(
-            forward,
-            loader,
-            good,
-            micro_batch_size=micro_batch_of_evaluation(forward, _BATCH_SIZE, info.size_px, budget),
-            on_progress=on_progress,
-        )
-    loader.close()
-    budget.require_held()
-    bad = dict(sorted((found.bad | dropped).items()))
-    return none if len(dropped) == len(good) else outputs_NC, bad
-
-
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
     """Return the sigmoid in float64, in which different logits stay different probabilities."""
     return expit(logits_NC.astype(np.float64))
@@ -230,7 +110,8 @@ def micro_batch_of_evaluation(
         micro_batch //= 2
     least = "" if peak is None else f"; that takes {units.format_bytes(peak)} and some to spare"
     raise GrigriError(
-        f"--memory-limit {units.format_bytes(budget.limit)}: not even one image at a time fits{least}"
+        f"--memory-limit {units.format_bytes(budget.limit)}: not even one image at a time"
+        f" fits{least}"
     )
 
 

@@ -3,7 +3,6 @@
 Shapes: N images, C classes, HW pixels.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,22 +19,20 @@ from ..config import MAX_PIXELS
 from ..data.dataset import find_images
 from ..errors import GrigriError
 from ..pipeline import affine, warp
-from ..pipeline.loader import Batch
-from ..runs import checkpoint
+from ..pipeline.check import inspect, without
+from ..pipeline.loader import Batch, ImageLoader
+from ..runs import checkpoint as checkpoints
+from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
+from ..runs.run_folder import CheckpointName
 from ..runtime import files, memory
+from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
+from ..runtime.files import StrPath
 from ..runtime.memory import Budget
-from . import exporter
-from .forward import (
-    Forward,
-    logits_of,
-    micro_batch_of_evaluation,
-    outputs,
-    outputs_of_files,
-    probabilities,
-)
+from . import exporter, forward
+from .forward import Forward
 
-OneImage: TypeAlias = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
+OneImage: TypeAlias = StrPath | NDArray[np.uint8] | Image.Image
 Images: TypeAlias = OneImage | Sequence[OneImage]
 
 _ONE_IMAGE = (str, os.PathLike, np.ndarray, Image.Image)
@@ -60,33 +57,45 @@ class Prediction:
 
 
 class Classifier:
-    """A trained model, ready to label images; made by :func:`load` or :func:`load_exported`.
+    """A trained model, ready to label images.
 
     Attributes:
         info: class names, thresholds, preprocessing, and how good it was.
-        device, amp: what it computes on, and in which number format.
+        compute: what it computes on, and how.
+        max_pixels: larger files are refused.
     """
 
     def __init__(
         self,
         forward: Forward,
-        module: nn.Module | None,
         info: ModelInfo,
-        *,
-        device: torch.device,
-        amp: str,
-        threads: int,
+        compute: Compute,
         max_pixels: int = MAX_PIXELS,
+        module: nn.Module | None = None,
     ) -> None:
         # Returns logits, or probabilities where there is no module.
-        self._forward = forward
-        self._module, self.info = module, info
-        self.device, self.amp = device, amp
-        self._threads, self._max_pixels = threads, max_pixels
+        self._forward, self._module = forward, module
+        self.info, self.compute, self.max_pixels = info, compute, max_pixels
+
+    @classmethod
+    def from_file(cls, path: Path, compute: Compute, max_pixels: int = MAX_PIXELS) -> "Classifier":
+        """Return the model of a run's checkpoint or of an exported ONNX file.
+
+        Raises:
+            GrigriError: if the file is missing, damaged or not one of ours.
+        """
+        if path.suffix.lower() == ".onnx":
+            run_onnx, info = exporter.load_onnx(path, compute.threads)
+            return cls(run_onnx, info, compute, max_pixels)
+        module, info = checkpoints.load(path, compute.device)
+        logits = forward.logits_of(
+            module, compute, mean=info.mean, std=info.std, flip=info.flip_test
+        )
+        return cls(logits, info, compute, max_pixels, module)
 
     @property
     def module(self) -> nn.Module:
-        """The network: normalised images NCHW -> logits (N, C); in eval mode, on ``device``.
+        """The network: normalised images NCHW -> logits (N, C); in eval mode, on its device.
 
         Raises:
             GrigriError: for a file that was exported.
@@ -102,22 +111,22 @@ class Classifier:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """From which probability on a label is given, by class name."""
+        """The probability from which on a label is given, by class name."""
         return dict(zip(self.class_names, self.info.thresholds_C.tolist(), strict=True))
 
     def predict(
         self,
         images: Images,
-        watch: Callable[[int, int], None] | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
         budget: Budget | None = None,
     ) -> list[Prediction]:
         """Return a prediction per image, in order.
 
         Args:
-            images: one or several: files, folders (searched to the bottom) and globs; or pictures
-                in memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
-            watch: called with images done and images in all.
-            budget: of memory; no limit by default.
+            images: one or several: files, folders (with all below them) and globs; or pictures in
+                memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
+            on_progress: called with images done and images in all.
+            budget: of memory; by default one with the limit of ``compute``.
 
         A file that cannot be used gets a prediction with its reason; the others are unharmed. A
         picture gets what a file gets: the whole of it is resized to the square that the model
@@ -131,65 +140,102 @@ class Classifier:
         names = [os.fspath(one) for one in several if isinstance(one, str | os.PathLike)]
         if names and len(names) < len(several):
             raise GrigriError("either files or pictures in memory, not both at once")
-        with contextlib.nullcontext(budget) if budget else Budget(self.device) as held:
-            if names or not several:
-                return self._label_files(find_images(names), watch or _nobody, held)
-            return self._label_pixels([_pixels(one) for one in several], watch or _nobody, held)
-
-    def _label_files(
-        self, paths: Sequence[Path], watch: Callable[[int, int], None], budget: Budget
-    ) -> list[Prediction]:
-        outputs_NC, bad = outputs_of_files(
-            self._forward,
-            self.info,
-            paths,
-            np.arange(len(paths)),
-            device=self.device,
-            threads=self._threads,
-            max_pixels=self._max_pixels,
-            budget=budget,
-            on_progress=lambda done: watch(done, len(paths)),
+        if budget is None:
+            with self.compute.open() as budget:
+                return self.predict(images, on_progress, budget)
+        if several and not names:
+            return self._label_pixels([_pixels(one) for one in several], budget, on_progress)
+        paths = find_images(names)
+        probabilities_NC, bad = self.probabilities(
+            paths, np.arange(len(paths)), budget, on_progress
         )
-        rows_C = iter(self._probabilities(outputs_NC))
+        rows_C = iter(probabilities_NC)
         return [
             Prediction(path, [], {}, bad[i]) if i in bad else self._prediction(path, next(rows_C))
             for i, path in enumerate(paths)
         ]
 
+    def probabilities(
+        self,
+        paths: Sequence[Path],
+        rows: NDArray[np.intp],
+        budget: Budget,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """Return the probabilities of image files, and the files that cannot be used.
+
+        Args:
+            paths, rows: files, and which of them.
+            budget: of memory, with or without a limit.
+            on_progress: called with images done and images in all.
+
+        Returns:
+            Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
+            reason why a file cannot be used.
+
+        Raises:
+            GrigriError: if memory runs out, or not even one image fits within the limit.
+        """
+        checked = inspect(paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels)
+        good = without(rows, checked.bad)
+        none = np.empty((0, len(self.class_names)))
+        if not len(good):
+            return none, checked.bad
+        loader = ImageLoader(
+            paths,
+            checked,
+            size_px=self.info.size_px,
+            batch_size=_BATCH_SIZE,
+            device=self.compute.device,
+            threads=self.compute.threads,
+        )
+        with memory.out_of_memory_explained("close other programs, or use --device cpu"):
+            if budget.limit is not None:
+                forward.decode_the_largest(loader, checked.sizes_HW, good)
+            outputs_NC, dropped = forward.outputs(
+                self._forward,
+                loader,
+                good,
+                micro_batch_size=self._micro_batch_size(budget),
+                on_progress=lambda done: on_progress(done, len(rows)),
+            )
+        loader.close()
+        budget.require_held()
+        bad = dict(sorted((checked.bad | dropped).items()))
+        return none if len(dropped) == len(good) else self._as_probabilities(outputs_NC), bad
+
     def _label_pixels(
         self,
         images: Sequence[NDArray[np.uint8]],
-        watch: Callable[[int, int], None],
         budget: Budget,
+        on_progress: Callable[[int, int], None],
     ) -> list[Prediction]:
-        size_px = self.info.size_px
         with memory.out_of_memory_explained("close other programs, or use the CPU"):
-            outputs_NC, _ = outputs(
+            outputs_NC, _ = forward.outputs(
                 self._forward,
-                _InMemory(images, size_px, self.device),
+                _InMemory(images, self.info.size_px, self.compute.device),
                 np.arange(len(images)),
-                micro_batch_size=micro_batch_of_evaluation(
-                    self._forward, _BATCH_SIZE, size_px, budget
-                ),
-                on_progress=lambda done: watch(done, len(images)),
+                micro_batch_size=self._micro_batch_size(budget),
+                on_progress=lambda done: on_progress(done, len(images)),
             )
         budget.require_held()
-        return [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
+        return [self._prediction(None, row_C) for row_C in self._as_probabilities(outputs_NC)]
 
-    def _probabilities(self, outputs_NC: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _micro_batch_size(self, budget: Budget) -> int:
+        return forward.micro_batch_of_evaluation(
+            self._forward, _BATCH_SIZE, self.info.size_px, budget
+        )
+
+    def _as_probabilities(self, outputs_NC: NDArray[np.float32]) -> NDArray[np.float64]:
         if self._module is None:
             return outputs_NC.astype(np.float64)
-        return probabilities(outputs_NC)
+        return forward.probabilities(outputs_NC)
 
     def _prediction(self, path: Path | None, probabilities_C: NDArray[np.float64]) -> Prediction:
         given = probabilities_C >= self.info.thresholds_C
         labels = [name for name, yes in zip(self.class_names, given, strict=True) if yes]
         by_name = dict(zip(self.class_names, probabilities_C.tolist(), strict=True))
         return Prediction(path, labels, by_name)
-
-
-def _nobody(done: int, total: int) -> None:
-    """Be told of progress, and do nothing."""
 
 
 def _pixels(image: OneImage) -> NDArray[np.uint8]:
@@ -209,7 +255,7 @@ def _pixels(image: OneImage) -> NDArray[np.uint8]:
 
 
 class _InMemory:
-    """Yields images that are in memory as :class:`pipeline.ImageLoader` yields files."""
+    """Yields images that are in memory as :class:`ImageLoader` yields files."""
 
     def __init__(
         self, images: Sequence[NDArray[np.uint8]], size_px: int, device: torch.device
@@ -228,46 +274,126 @@ class _InMemory:
             yield Batch(torch.from_numpy(images_NHWC).to(self._device), torch.from_numpy(batch))
 
 
+# ------------------------------------------------------------------------------ the command
+
+
 def load(
-    checkpoint_path: Path,
+    run: StrPath,
     *,
-    device: torch.device,
-    amp: str,
-    threads: int,
+    checkpoint: CheckpointName = "last",
     max_pixels: int = MAX_PIXELS,
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    threads: int | None = None,
 ) -> Classifier:
-    """Return the model of a checkpoint, ready to label images.
+    """Return a run's model, ready to label images (``.predict``); its network is ``.module``.
 
     Args:
-        checkpoint_path: a ``last`` or ``best`` of a run.
-        device, amp, threads: what to compute on and how.
-        max_pixels: larger files are refused.
+        run: a run folder of ``train``; or an ONNX file of ``export``, which is computed on the CPU
+            in fp32 and has no ``.module``.
+        checkpoint: ``last``, the final epoch; or ``best``, the epoch with the best validation
+            micro-F1.
+        max_pixels: larger images are refused unread.
+        device, amp, threads: what to compute on, in which number format, with how many CPU threads.
 
     Raises:
-        GrigriError: if the file is missing, damaged or not one of ours.
+        GrigriError: if there is no such run or file, or it is damaged.
     """
-    torch.set_num_threads(threads)
-    module, info = checkpoint.load(checkpoint_path, device)
-    forward = logits_of(
-        module, device=device, amp=amp, mean=info.mean, std=info.std, flip=info.flip_test
-    )
-    return Classifier(
-        forward, module, info, device=device, amp=amp, threads=threads, max_pixels=max_pixels
-    )
+    path, compute = _resolve(run, checkpoint, device, amp, threads)
+    with compute.open():
+        return Classifier.from_file(path, compute, max_pixels)
 
 
-def load_exported(path: Path, *, threads: int, max_pixels: int = MAX_PIXELS) -> Classifier:
-    """Return the model of an ONNX file of ``export``; ONNX Runtime computes it on the CPU, in fp32.
+def predict(
+    run: StrPath | Classifier,
+    images: Images,
+    *,
+    checkpoint: CheckpointName | None = None,
+    max_pixels: int | None = None,
+    device: DeviceName | None = None,
+    amp: AmpName | None = None,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Prediction]:
+    """Label images with the stored threshold, as ``grigri-fast predict`` does.
+
+    Args:
+        run: a run folder of ``train`` or an ONNX file of ``export``; or what :func:`load` returned.
+        images: one or several: files, folders (with all below them) and globs; or pictures in
+            memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
+        checkpoint, max_pixels, device, amp, threads: as in :func:`load`, which has them already
+            where ``run`` is a loaded model.
+        memory_limit: the most that this process may take on the device, like ``4GiB``.
+        on_progress: called with images done and images in all.
+
+    Returns:
+        A prediction per image, in order; a file that cannot be used has its reason in ``error``.
 
     Raises:
-        GrigriError: if the file is missing, damaged or not one of ours.
+        GrigriError: if there is no such run, or a path names nothing.
     """
-    torch.set_num_threads(threads)
-    forward, info = exporter.load_onnx(path, threads)
-    cpu = torch.device("cpu")
-    return Classifier(
-        forward, None, info, device=cpu, amp="fp32", threads=threads, max_pixels=max_pixels
-    )
+    if not isinstance(run, Classifier):
+        return predict_with_info(
+            run,
+            images,
+            checkpoint=checkpoint or "last",
+            max_pixels=max_pixels or MAX_PIXELS,
+            device=device or "auto",
+            amp=amp or "auto",
+            memory_limit=memory_limit,
+            threads=threads,
+            on_progress=on_progress,
+        )[0]
+    options = (checkpoint, max_pixels, device, amp, memory_limit, threads)
+    if any(option is not None for option in options):
+        raise GrigriError(
+            "a loaded model has the options that it was loaded with: give them to load"
+        )
+    return run.predict(images, on_progress)
+
+
+def predict_with_info(
+    run: StrPath,
+    images: Images,
+    *,
+    checkpoint: CheckpointName = "last",
+    max_pixels: int = MAX_PIXELS,
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Prediction], ModelInfo]:
+    """Return what :func:`predict` returns, and what the model is."""
+    path, compute = _resolve(run, checkpoint, device, amp, threads, memory_limit)
+    with compute.open() as budget:  # before the model is loaded, whose memory counts
+        model = Classifier.from_file(path, compute, max_pixels)
+        return model.predict(images, on_progress, budget), model.info
+
+
+def _resolve(
+    run: StrPath,
+    checkpoint: CheckpointName,
+    device: DeviceName,
+    amp: AmpName,
+    threads: int | None,
+    memory_limit: str | None = None,
+) -> tuple[Path, Compute]:
+    """Return the file that holds the model, and what to compute it on."""
+    require_one_of("--checkpoint", checkpoint, CheckpointName)
+    path = Path(run)
+    if not is_exported(path):
+        path = run_folder.checkpoint_path(path, checkpoint)
+        return path, Compute.resolve(device, amp, threads, memory_limit)
+    for flag, value, allowed in (
+        ("--checkpoint", checkpoint, ("last",)),
+        ("--device", device, ("auto", "cpu")),
+        ("--amp", amp, ("auto", "fp32")),
+    ):
+        if value not in allowed:
+            raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
+    return path, Compute.resolve("cpu", "fp32", threads, memory_limit)
 
 
 def is_exported(path: Path) -> bool:

@@ -26,6 +26,7 @@ from ..pipeline import affine, decode, warp
 from ..pipeline import loader as pipeline
 from ..pipeline.check import Inspection, inspect
 from ..runtime import compute
+from ..runtime.compute import Compute
 from ..runtime.memory import Budget
 from ..training import autobatch
 from ..training.plan import Plan
@@ -438,14 +439,11 @@ def evaluation_way(s: Setting, num_images: int) -> Way:
 
     def run() -> float:
         start_s = time.perf_counter()
-        micro_batch_size = s.plan and s.plan.micro_batch_size
-        forward.predict_logits(
-            model,
+        forward.outputs(
+            forward.logits_of(model, Compute(s.device, s.amp, s.threads)),
             loader,
             rows,
-            device=s.device,
-            amp=s.amp,
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=s.plan and s.plan.micro_batch_size,
         )
         return len(rows) / (time.perf_counter() - start_s)
 

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..config import TrainConfig, read_toml
+from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..errors import GrigriError
 from ..evaluation import evaluator, metrics
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
 from ..pipeline import thumbnails
 from ..runs import run_folder
+from ..runs.run_folder import CheckpointName
 from ..runtime import files
+from ..runtime.compute import usable_threads
 from . import charts, html
 from .charts import Line, Mark, escape
 from .html import Section
@@ -49,29 +51,30 @@ def write_report(
     folder: Path,
     out: Path | None = None,
     *,
-    which: str = "last",
-    threads: int,
-    max_pixels: int,
-    **how: Any,
+    checkpoint: CheckpointName = "last",
+    max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
+    **options: Any,
 ) -> Path:
     """Evaluate a run and write its page, whole or not at all; return where it is.
 
     Args:
         folder: the run folder.
         out: the page; ``report.html`` in the run folder by default.
-        which, threads, max_pixels, how: what :func:`evaluating.evaluate_run` takes.
+        checkpoint, max_pixels, threads, options: what :func:`evaluator.evaluate` takes.
 
     Raises:
         GrigriError: if there is nothing to evaluate, or the page cannot be written there.
     """
-    path = evaluator.checkpoint_path(folder, which)
+    path = run_folder.checkpoint_path(folder, checkpoint)
     out = out or folder / "report.html"
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
         raise GrigriError(f"--out {out}: {what}")
-    scored = evaluator.evaluate_run(
-        folder, which=which, threads=threads, max_pixels=max_pixels, **how
+    scored = evaluator.evaluate(
+        folder, checkpoint=checkpoint, threads=threads, max_pixels=max_pixels, **options
     )
+    threads = threads or usable_threads()
     picks = pick_all(scored)
     rows = sorted({row for picked in picks.values() for row in picked.rows})
     photos = photographs(scored.paths, rows, threads=threads, max_pixels=max_pixels)

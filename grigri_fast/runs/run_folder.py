@@ -3,22 +3,24 @@
 import contextlib
 import csv
 import fcntl
-import importlib.metadata
 import io
 import json
-import math
 import os
-import platform
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from ..runtime import files
+from ..config import TrainConfig, read_toml
+from ..data import dataset, split
+from ..data.dataset import Dataset
+from ..data.split import Split
 from ..errors import GrigriError
+from ..runtime import files
 
 CONFIG, SPLIT, RESULTS = "config.toml", "split.json", "results.csv"
 SUMMARY, ENVIRONMENT, CURVES = "summary.json", "environment.json", "curves.png"
@@ -33,6 +35,10 @@ PANELS = (
     ("Subset accuracy at 0.5", "subset_accuracy"),
 )
 _WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
+
+CheckpointName: TypeAlias = Literal["last", "best"]
+PartName: TypeAlias = Literal["train", "val", "test"]
+
 
 def create_folder(parent: str | Path, name: str) -> Path:
     """Make and return ``parent/name``, or ``name-2``, ``name-3``, ... if that is taken.
@@ -114,6 +120,53 @@ def require(folder: Path) -> None:
         raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")
 
 
+def checkpoint_path(folder: Path, checkpoint: str) -> Path:
+    """Return the path of a run's ``last`` or ``best`` checkpoint.
+
+    Raises:
+        GrigriError: if ``folder`` is not a run folder.
+    """
+    require(folder)
+    return folder / {"last": LAST, "best": BEST}[checkpoint]
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """A part of the data that a run was trained on.
+
+    Attributes:
+        data: the whole data set.
+        split: all parts of it.
+        rows: the images of this part.
+    """
+
+    data: Dataset
+    split: Split
+    rows: NDArray[np.intp]
+
+
+def open_part(folder: Path, part: str = "val", data: Dataset | None = None) -> RunPart:
+    """Return the ``train``, ``val`` or ``test`` part of the data that a run was trained on.
+
+    Args:
+        folder: the run folder.
+        part: which part of the run's split.
+        data: the run's data set where it is loaded already; else the run's config says where it is.
+
+    Raises:
+        GrigriError: if config, data or split cannot be read, or there is no such part.
+    """
+    if data is None:
+        config = TrainConfig(**read_toml(folder / CONFIG))
+        if config.data is None:
+            raise GrigriError(f"{folder / CONFIG} does not say which data")
+        data = dataset.load(files.shown(config.data), config.images)
+    parts = split.read(folder / SPLIT, data)
+    if part not in parts.parts:
+        raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts.parts)}")
+    return RunPart(data, parts, parts.parts[part])
+
+
 def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
     """Return a run's environment record with ``now`` added to its list ``resumed``."""
     try:
@@ -136,7 +189,5 @@ def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
         before = list(csv.DictReader(io.StringIO(files.read_text(folder / TEST_LOOKS))))
     looks = [*({k: row.get(k, "") for k in look} for row in before), look]
     with contextlib.suppress(GrigriError):
-        files.write_atomic(folder / TEST_LOOKS, files.to_csv(looks))
+        files.write_atomic(folder / TEST_LOOKS, files.files.to_csv(looks))
     return len(looks)
-
-

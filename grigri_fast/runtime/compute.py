@@ -64,9 +64,9 @@ class Compute:
             GrigriError: if a value is none of those, or this machine cannot do it.
         """
         limit = None if memory_limit is None else parse_bytes(memory_limit, "--memory-limit")
-        _require_one_of("--device", device, DeviceName)
+        require_one_of("--device", device, DeviceName)
         picked = pick_device(device)
-        _require_one_of("--amp", amp, AmpName)
+        require_one_of("--amp", amp, AmpName)
         if threads is not None and threads < 1:
             raise GrigriError(f"--threads must be at least 1, not {threads}")
         return cls(picked, pick_amp(amp, picked), threads or usable_threads(), limit)
@@ -79,7 +79,8 @@ class Compute:
             yield budget
 
 
-def _require_one_of(flag: str, value: str, literal: Any) -> None:
+def require_one_of(flag: str, value: str, literal: Any) -> None:
+    """Raise GrigriError, naming ``flag``, unless ``value`` is one of a ``Literal``'s."""
     if value not in get_args(literal):
         raise GrigriError(f"{flag} must be one of {', '.join(get_args(literal))}, not {value!r}")
 

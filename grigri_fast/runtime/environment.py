@@ -57,7 +57,7 @@ def cpu_name() -> str:
 def info(compiled: list[dict[str, Any]]) -> dict[str, Any]:
     """Return versions, hardware, what would be chosen, caches and extras; nothing is measured.
 
-    ``compiled``: what ``--compile auto`` has measured here (``training.compilation.measured_here``).
+    ``compiled``: what ``--compile auto`` has measured here (``compilation.measured_here``).
 
     Plain values that JSON can hold; sizes in bytes. Folders below the home start with ``~``.
     """

@@ -10,11 +10,13 @@ import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import GrigriError
 
 _MAX_TEXT_BYTES = 2**30
+
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def stamp(path: str | Path) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from ..pipeline import loader as pipeline
 from ..runs import manifest, run_folder
 from ..runs.checkpoint import Progress
 from ..runtime import compute, distributed, environment, files, memory, signals
+from ..runtime.compute import Compute
 from ..runtime.distributed import World
 from ..runtime.memory import Budget
 from ..runtime.units import parse_bytes
@@ -306,15 +307,13 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
 
         def predicted(size_px: int) -> tuple[np.ndarray, dict[int, str]]:
             """Return the logits of the validation part, and its bad files."""
+            evaluated_on = Compute(device, amp, threads, limit)
             predict_logits = functools.partial(
-                forward.predict_logits,
-                shown_model,
+                forward.outputs,
+                forward.logits_of(shown_model, evaluated_on, flip=config.flip_test),
                 loader,
-                device=device,
-                amp=amp,
                 micro_batch_size=config.micro_batch_size,
                 size_px=size_px,
-                flip=config.flip_test,
             )
             return collectives.predicted_by_all(predict_logits, val_rows, world)
 
@@ -463,7 +462,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             leave_out(dropped, progress.epoch)
             val_rows = quarantine.good(val_rows)
         evaluation = world.from_first(
-            lambda: evaluator.evaluate(
+            lambda: evaluator.score(
                 forward.probabilities(logits_NC),
                 data.targets_NC[val_rows],
                 data.class_names,

@@ -788,14 +788,14 @@ def test_eval_says_what_training_said_whatever_the_seed(cli, photos_once, tmp_pa
 def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
     cli, photos_once: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    sizes, real = [], forward.predict_logits
+    sizes, real = [], forward.outputs
 
     def seen(*args, size_px: int, **options):
         infos = tmp_path.glob("runs/*/last.safetensors")
         sizes.append((size_px, *(checkpoint.info_of(path).size_px for path in infos)))
         return real(*args, size_px=size_px, **options)
 
-    monkeypatch.setattr(forward, "predict_logits", seen)
+    monkeypatch.setattr(forward, "outputs", seen)
     sides = ["--size=48", "--start-size=32", "--test-size=64"]
     options = [*TINY, "--arch=grigri", "--epochs=3", "--threads=1", *sides]
     folder = fit(cli, photos_once, tmp_path / "runs", *options)
