@@ -109,7 +109,7 @@ def test_a_resumed_run_has_everything_once(
         if where == "in an epoch":  # two steps after the state was stored
             patch.setattr(
                 console.TrainScreen,
-                "step",
+                "on_step",
                 lambda self, epoch, step_, *rest: killed() if step_ == 10 else None,
             )
         elif where == "before the row is written":
