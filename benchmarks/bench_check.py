@@ -5,7 +5,7 @@
 Three ways to go through a folder's images, interleaved (A B C A B C ...), each in full:
 
 - decode: read each file and decode it with DALI, 64 at a time, and nothing else;
-- check: ``inspection.inspect`` as ``train`` calls it the first time (guard, header, sum, decode);
+- check: ``check.check_images`` as ``train`` calls it the first time (guard, header, sum, decode);
 - known: the same with the verdicts of the run before, as ``train`` calls it from then on.
 
 What counts is the ratio check / decode within a repeat (issue 3 asks for at most 2).
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from grigri_fast.config import MAX_PIXELS
 from grigri_fast.data.dataset import find_images
 from grigri_fast.pipeline import check, decode
 from grigri_fast.runtime import compute, files
@@ -64,10 +65,11 @@ def main() -> None:
     paths, threads = find_images([options.folder]), options.threads
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
+        how = {"threads": threads, "max_pixels": MAX_PIXELS}
         ways = {
             "decode": lambda: decode_all(paths, threads),
-            "check": lambda: check.inspect(paths, threads=threads, remembered=False),
-            "known": lambda: check.inspect(paths, threads=threads),
+            "check": lambda: check.check_images(paths, **how, use_cache=False),
+            "known": lambda: check.check_images(paths, **how),
         }
         for work in ways.values():  # warm: files in the page cache, verdicts remembered
             work()

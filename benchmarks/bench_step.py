@@ -26,7 +26,7 @@ import record
 import torch
 from torch import nn
 
-from grigri_fast.pipeline.check import Inspection
+from grigri_fast.pipeline.check import ImageCheck
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
 
@@ -157,7 +157,7 @@ def main() -> None:
     if not on_gpu:
         compute.keep_freed_memory()
     amp = compute.pick_amp(options.amp, device)
-    nothing = Inspection(np.ones((4096, 2), dtype=np.int64), np.zeros(4096, dtype=np.int64), {}, 1)
+    nothing = ImageCheck(np.ones((4096, 2), dtype=np.int64), np.zeros(4096, dtype=np.int64), {}, 1)
     found = []
     for model in options.models:
         arch, _, size_px = model.partition(":")

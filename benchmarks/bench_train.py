@@ -25,7 +25,7 @@ import torch
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset
 from grigri_fast.inference import forward
-from grigri_fast.pipeline import loader
+from grigri_fast.pipeline import batching, loader
 from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
 from grigri_fast.training import checkpointer, step
@@ -74,7 +74,7 @@ def clocks(seconds: Counter) -> Iterator[None]:
     around(checkpointer.Keeper, "keep_epoch", "checkpoints and figures")
     plain = loader.ImageLoader.train_epoch
 
-    def waiting(self: loader.ImageLoader, *args: Any, **options: Any) -> Iterator[loader.Batch]:
+    def waiting(self: loader.ImageLoader, *args: Any, **options: Any) -> Iterator[batching.Batch]:
         batches = plain(self, *args, **options)
         if not is_begun:  # what was before the first epoch does not count
             is_begun.append(True)

@@ -4,7 +4,7 @@
 
 Seed files of every kind that is read (and some that are not) are damaged: bits, bytes, numbers,
 blocks, cuts, splices; input i depends on seed and i alone. Images go through
-``inspection.inspect``, 64 at a time; label files, configs, splits, checkpoints and weights through
+``check.check_images``, 64 at a time; label files, configs, splits, checkpoints and weights through
 their readers. All this happens in child processes. What counts as a finding: a child that ends by a
 signal, hangs, raises anything but ``GrigriError``, or takes more than 600 MiB for a batch of small
 files; also an image whose decoder crashed, where it was the image's fault. A finding is narrowed
@@ -221,25 +221,25 @@ def text_input(number: int, seed: int) -> tuple[str, bytes]:
 # ---------------------------------------------------------------------------- in the child
 
 
-def check_images(numbers: range, seed: int, folder: Path) -> Counter:
-    """Put images through the check; return how often what was said."""
-    from grigri_fast.pipeline import check as inspection
+def fuzz_images(numbers: range, seed: int, folder: Path) -> Counter:
+    """Put images through the check; return how often it gave each answer."""
+    from grigri_fast.pipeline import check
 
     said: Counter = Counter()
-    ended_by = inspection._Child.ended_by
+    ended_by = check._Child.ended_by
 
-    def counted(child: inspection._Child) -> str:
+    def counted(child: check._Child) -> str:
         said["image: (crashes of the decoder's process, absorbed)"] += 1
         return ended_by(child)
 
-    inspection._Child.ended_by = counted
+    check._Child.ended_by = counted
     for first in range(numbers.start, numbers.stop, _BATCH):
         batch = range(first, min(first + _BATCH, numbers.stop))
         paths = [folder / f"{number}.jpg" for number in batch]
         for number, path in zip(batch, paths, strict=True):
             path.write_bytes(image_input(number, seed))
         before = _peak_kib()
-        found = inspection.inspect(paths, threads=1, max_pixels=_MAX_PIXELS, remembered=False)
+        found = check.check_images(paths, threads=1, max_pixels=_MAX_PIXELS, use_cache=False)
         grown = _peak_kib() - before
         if grown > _MORE_MEMORY_KIB:
             raise MemoryError(f"inputs {batch} took {grown // 1024} MiB")
@@ -258,7 +258,7 @@ def _peak_kib() -> int:
     return max(resource.getrusage(w).ru_maxrss for w in who)
 
 
-def check_texts(numbers: range, seed: int, folder: Path) -> Counter:
+def fuzz_texts(numbers: range, seed: int, folder: Path) -> Counter:
     """Put other files through their readers; return how often they were accepted."""
     from grigri_fast.errors import GrigriError
 
@@ -327,7 +327,7 @@ _READERS: dict[str, Callable[[Path], None]] = {
     "safetensors": _read_weights,
     "pth": _read_weights,
 }
-_CHECKS = {"images": check_images, "texts": check_texts}
+_CHECKS = {"images": fuzz_images, "texts": fuzz_texts}
 
 
 # --------------------------------------------------------------------------- in the parent

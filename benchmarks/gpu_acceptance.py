@@ -98,6 +98,7 @@ def decoding(place: Place) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from grigri_fast.config import MAX_PIXELS
     from grigri_fast.pipeline import check
     from grigri_fast.pipeline import loader as pipeline
     from grigri_fast.runtime import compute
@@ -105,7 +106,7 @@ def decoding(place: Place) -> dict[str, Any]:
     device = compute.pick_device("auto")
     data = load(place)
     paths = data.paths[: place.sized(3000, 40)]
-    found = check.inspect(paths, threads=compute.usable_threads())
+    found = check.check_images(paths, threads=compute.usable_threads(), max_pixels=MAX_PIXELS)
     rows = np.flatnonzero(found.crc32_N >= 0)
 
     def loader(where: torch.device) -> pipeline.ImageLoader:

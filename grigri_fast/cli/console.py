@@ -26,7 +26,7 @@ from rich.text import Text
 from ..curation.label_issues import GALLERY, ISSUES, NEAR, Cleaning
 from ..curation.summary import Survey
 from ..data.dataset import Dataset
-from ..data.download import in_words as bytes_in_words
+from ..data.download import format_size as bytes_in_words
 from ..data.mirflickr import Fetched
 from ..data.split import Split, frequencies
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation

@@ -122,7 +122,7 @@ def looks_of(
     import imagehash
 
     rows_N = np.arange(len(paths))
-    found, batches = thumbnails.small_looks(
+    found, batches = thumbnails.load_thumbnails(
         paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
     )
     rows, hashes, small = [], [], []

@@ -44,12 +44,12 @@ def survey(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Survey:
     """Decode every image once and return what was seen."""
-    found = check.inspect(
+    found = check.check_images(
         data.paths,
         threads=threads,
         max_pixels=max_pixels,
         digests=True,
-        on_progress=lambda done: on_progress(done, len(data)),
+        on_progress=on_progress,
     )
     same_pixels: dict[str, list[Path]] = defaultdict(list)
     for i, digest in sorted(found.digests.items()):

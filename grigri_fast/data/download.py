@@ -34,7 +34,7 @@ class _StartOverError(_TryAgainError):
     """What is here is of another version of the file."""
 
     def __init__(self, have: int) -> None:
-        super().__init__(f"changed on the server, so {in_words(have)} of it are of no use")
+        super().__init__(f"changed on the server, so {format_size(have)} of it are of no use")
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,12 @@ def require_room(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise GrigriError(
-            f"{folder}: {what} takes {in_words(num_bytes)}, and {in_words(free)} are free there"
+            f"{folder}: {what} takes {format_size(num_bytes)},"
+            f" and {format_size(free)} are free there"
         )
 
 
-def in_words(num_bytes: int) -> str:
+def format_size(num_bytes: int) -> str:
     """Return a size as servers and disks give it: 2.9 GB, 207 kB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= size:
@@ -253,7 +254,7 @@ def _origin_of(
     if have and before is not None:
         changed = origin.validator != before.validator or origin.num_bytes != before.num_bytes
         why = "the file has changed on the server" if changed else "the server does not resume"
-        say(f"{why}: starting over instead of going on after {in_words(have)}")
+        say(f"{why}: starting over instead of going on after {format_size(have)}")
     return origin, 0
 
 

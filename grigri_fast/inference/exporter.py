@@ -31,7 +31,7 @@ from ..config import MAX_PIXELS
 from ..errors import GrigriError
 from ..models import normalize
 from ..pipeline import affine
-from ..pipeline.check import inspect, without
+from ..pipeline.check import check_images, without
 from ..pipeline.loader import ImageLoader
 from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
@@ -206,7 +206,7 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
         "preprocessing": [
             "Decode to 8-bit RGB, upright (EXIF orientation applied). Grayscale and palettes are"
             " expanded, transparency is dropped, colour profiles are not applied.",
-            *affine.evaluation_in_words(n),
+            *affine.describe_evaluation(n),
             "Leave the values as they are, 0 to 255.",
         ],
     }
@@ -301,7 +301,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
     part = run_folder.open_part(folder, "val")
     paths, rows = part.data.paths, part.rows
     rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
-    checked = inspect(paths, rows, threads=compute.threads, max_pixels=MAX_PIXELS)
+    checked = check_images(paths, rows, threads=compute.threads, max_pixels=MAX_PIXELS)
     good = without(rows, checked.bad)
     if not len(good):
         raise GrigriError("none of the validation images can be used")

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..errors import GrigriError
 from ..models import normalize
-from ..pipeline.loader import Batch, ImageLoader
+from ..pipeline.batching import Batch
+from ..pipeline.loader import ImageLoader
 from ..runtime import units
 from ..runtime.compute import Compute, autocast
 from ..runtime.memory import Budget, peak_of

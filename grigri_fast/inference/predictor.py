@@ -19,8 +19,9 @@ from ..config import MAX_PIXELS
 from ..data.dataset import find_images
 from ..errors import GrigriError
 from ..pipeline import affine, warp
-from ..pipeline.check import inspect, without
-from ..pipeline.loader import Batch, ImageLoader
+from ..pipeline.batching import Batch
+from ..pipeline.check import check_images, without
+from ..pipeline.loader import ImageLoader
 from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
@@ -176,7 +177,9 @@ class Classifier:
         Raises:
             GrigriError: if memory runs out, or not even one image fits within the limit.
         """
-        checked = inspect(paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels)
+        checked = check_images(
+            paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels
+        )
         good = without(rows, checked.bad)
         none = np.empty((0, len(self.class_names)))
         if not len(good):
@@ -268,7 +271,7 @@ class _InMemory:
             batch = rows[first : first + _BATCH_SIZE]
             images = [self._images[row] for row in batch]
             side = size_px or self._size_px
-            maps = affine.whole_image_maps(np.array([x.shape[:2] for x in images]), side)
+            maps = affine.whole_image_matrices(np.array([x.shape[:2] for x in images]), side)
             images_NHWC = np.empty((len(batch), side, side, 3), dtype=np.uint8)
             warp.on_host(images, maps, images_NHWC)
             yield Batch(torch.from_numpy(images_NHWC).to(self._device), torch.from_numpy(batch))

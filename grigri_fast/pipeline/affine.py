@@ -6,8 +6,6 @@ corner of the image, the centre of the first pixel is (0.5, 0.5). Sizes are (hei
 Shapes: N images.
 """
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +27,7 @@ _MAX_STEP_PX = 1.5
 _MAX_TAPS = 16  # per axis; only a panorama of more than 12 : 1 would need more
 
 
-def whole_image_maps(sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
+def whole_image_matrices(sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
     """Return the maps (N, 2, 3) that resize whole images to a square: the evaluation transform.
 
     Nothing is cut off, since a label may be about what stands at the edge; an image that is not
@@ -41,7 +39,7 @@ def whole_image_maps(sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
     return _compose(boxes, plain.astype(bool), plain, size_px)
 
 
-def random_maps(
+def random_matrices(
     rng: np.random.Generator,
     sizes_HW: NDArray,
     size_px: int,
@@ -126,7 +124,7 @@ def taps(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.ceil(steps_N2 / _MAX_STEP_PX - 1e-6).clip(1, _MAX_TAPS).astype(np.int64)
 
 
-def evaluation_in_words(size_px: int) -> list[str]:
+def describe_evaluation(size_px: int) -> list[str]:
     """Return what evaluation does to a decoded image, for who writes another program."""
     most = _WORKING_SCALE * size_px
     return [
@@ -139,20 +137,3 @@ def evaluation_in_words(size_px: int) -> list[str]:
         f" (i + 0.5) side / ({size_px} k), where 0 is the image's edge and 0.5 the centre of its"
         " first pixel; beyond the centres of the outer pixels the image goes on as it ends.",
     ]
-
-
-_PURPOSES = ("order", "maps", "colors", "mixing", "sampling")
-
-
-def epoch_rng(
-    seed: int,
-    epoch: int,
-    purpose: Literal["order", "maps", "colors", "mixing", "sampling"],
-    position: int = 0,
-) -> np.random.Generator:
-    """Return the generator of one purpose in one epoch: what it draws depends on nothing else.
-
-    ``position`` is that of a batch, where each batch draws for itself.
-    """
-    key = [seed, epoch, _PURPOSES.index(purpose)]
-    return np.random.default_rng([*key, position])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import BetweenStepsError, GrigriError
 from . import image_file
-from .check_cache import Verdict, Verdicts
+from .check_cache import CheckCache, FileCheck
 from .decode import DECODER, Finding, groups_of
 
 Result = TypeVar("Result")
@@ -38,8 +38,8 @@ _MAX_CRASHES = 20  # in one group, without any file being checked
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What :func:`inspect` found.
+class ImageCheck:
+    """What :func:`check_images` found.
 
     Attributes:
         sizes_HW: decoded sizes (N, 2), after EXIF orientation; 1 x 1 for a bad file, and where
@@ -57,24 +57,24 @@ class Inspection:
     digests: dict[int, str] = field(default_factory=dict)
 
 
-def inspect(
+def check_images(
     paths: Sequence[Path],
     rows: NDArray[np.intp] | None = None,
     *,
     threads: int,
     max_pixels: int,
     max_bad: int | None = None,
-    remembered: bool = True,
+    use_cache: bool = True,
     digests: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_slow: Callable[[str], None] = lambda text: None,
-) -> Inspection:
+) -> ImageCheck:
     """Look at every file, then decode it, and say what is wrong with which.
 
     First what the file is, then what its header claims, and only then a real decode, in another
     process: nothing blocks, never are more than ``max_pixels`` decoded, and a file that makes the
-    decoder crash is a bad file and nothing more. Verdicts are remembered by path, size and time of
-    change, so a second look at 12,000 files takes a tenth of a second.
+    decoder crash is a bad file and nothing more. Results are remembered by path, size and time of
+    change, so a second check of 12,000 files takes a tenth of a second.
 
     Args:
         paths: image files.
@@ -82,9 +82,9 @@ def inspect(
         threads: CPU threads to read and decode with.
         max_pixels: larger images are refused before they are decoded.
         max_bad: stop looking when more files than this are bad.
-        remembered: use and store remembered verdicts.
+        use_cache: use and store what earlier checks have found.
         digests: return digests of the pixels; all files are decoded for it.
-        on_progress: called with the number of files done.
+        on_progress: called with the number of files done and of all.
         on_slow: told what is waited for, when no file could be checked for a while.
 
     Raises:
@@ -102,7 +102,7 @@ def inspect(
         except GrigriError as e:
             bad[row] = str(e)
 
-    def enter(row: int, verdict: Verdict) -> None:
+    def enter(row: int, verdict: FileCheck) -> None:
         if verdict.reason:
             bad[row] = verdict.reason
         else:
@@ -110,14 +110,14 @@ def inspect(
             crc32_N[row] = verdict.crc32
 
     with contextlib.ExitStack() as stack:
-        verdicts = stack.enter_context(Verdicts(DECODER)) if remembered else None
+        verdicts = stack.enter_context(CheckCache(DECODER)) if use_cache else None
         if verdicts is not None and not digests:
             known = verdicts.known({paths[row]: stamp for row, stamp in stamps.items()})
             for row in stamps:
                 verdict = known.get(paths[row])
                 if verdict and verdict.height_px * verdict.width_px <= max_pixels:
                     enter(row, verdict)
-        new: list[tuple[Path, image_file.Stamp, Verdict]] = []
+        new: list[tuple[Path, image_file.Stamp, FileCheck]] = []
 
         def remember() -> None:
             if verdicts is not None:
@@ -127,7 +127,7 @@ def inspect(
         stack.callback(remember)  # also what was found before Ctrl-C
         left = [row for row in stamps if crc32_N[row] < 0 and row not in bad]
         num_done = len(rows) - len(left)
-        on_progress(num_done)
+        on_progress(num_done, len(rows))
         groups = groups_of(left, [stamps[row][0] for row in left], _GROUP_BYTES)
         options = (threads, max_pixels, int(digests))
         findings = _checked_elsewhere(paths, groups, options, on_slow)
@@ -137,7 +137,7 @@ def inspect(
             if group is None:
                 break
             for found in group:
-                verdict = Verdict(found.crc32, found.height_px, found.width_px, found.reason)
+                verdict = FileCheck(found.crc32, found.height_px, found.width_px, found.reason)
                 enter(found.row, verdict)
                 if found.digest:
                     digest_of[found.row] = found.digest
@@ -146,8 +146,8 @@ def inspect(
             if len(new) >= _REMEMBER_EVERY:
                 remember()
             num_done += len(group)
-            on_progress(num_done)
-    return Inspection(sizes_HW, crc32_N, dict(sorted(bad.items())), max_pixels, digest_of)
+            on_progress(num_done, len(rows))
+    return ImageCheck(sizes_HW, crc32_N, dict(sorted(bad.items())), max_pixels, digest_of)
 
 
 def without(rows: NDArray[np.intp], bad: Iterable[int]) -> NDArray[np.intp]:
@@ -177,9 +177,9 @@ def require_few(bad: dict[Path, str], num_images: int, max_bad: float) -> None:
     )
 
 
-def together(parts: Sequence[Inspection]) -> Inspection:
+def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
     """Return as one what several processes have found of different rows of the same files."""
-    return Inspection(
+    return ImageCheck(
         np.maximum.reduce([part.sizes_HW for part in parts]),
         np.maximum.reduce([part.crc32_N for part in parts]),
         dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
@@ -187,7 +187,7 @@ def together(parts: Sequence[Inspection]) -> Inspection:
     )
 
 
-def patiently(
+def wait_for(
     poll: Callable[[], Result],
     waited_for: Callable[[], Iterable[Path]],
     on_slow: Callable[[str], None],
@@ -337,7 +337,7 @@ class _Child:
     ) -> list[Finding] | None:
         """Return the findings on a group, None if the process has ended before them."""
         while b"\n" not in self._buffer:
-            piece = patiently(self._read, lambda: [paths[row] for row in rows], on_slow)
+            piece = wait_for(self._read, lambda: [paths[row] for row in rows], on_slow)
             if not piece:
                 return None
             self._buffer += piece

@@ -22,7 +22,7 @@ _PATIENCE_S = 5  # how long to wait for another process that writes
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FileCheck:
     """What is known of a file's content.
 
     Attributes:
@@ -37,7 +37,7 @@ class Verdict:
     reason: str = ""
 
 
-class Verdicts:
+class CheckCache:
     """The remembered verdicts, by path and stamp: a SQLite file, which many processes may share.
 
     A cache that cannot be used is as good as an empty one: nothing here raises.
@@ -70,7 +70,7 @@ class Verdicts:
     def __exit__(self, *exception: object) -> None:
         self._forget()
 
-    def known(self, stamps: dict[Path, Stamp]) -> dict[Path, Verdict]:
+    def known(self, stamps: dict[Path, Stamp]) -> dict[Path, FileCheck]:
         """Return the verdicts on those files that are as they were."""
         found = {}
         by_key = {_key(path): path for path in stamps}
@@ -79,10 +79,10 @@ class Verdicts:
             for key, size, mtime, *verdict in self._rows(keys[first : first + _AT_A_TIME]):
                 path = by_key[key]
                 if stamps[path] == (size, mtime):
-                    found[path] = Verdict(*verdict)
+                    found[path] = FileCheck(*verdict)
         return found
 
-    def remember(self, found: Sequence[tuple[Path, Stamp, Verdict]]) -> None:
+    def remember(self, found: Sequence[tuple[Path, Stamp, FileCheck]]) -> None:
         """Store verdicts, in one transaction."""
         if self._database is None:
             return

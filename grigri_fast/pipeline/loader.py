@@ -16,14 +16,12 @@ Labels never come here: a batch carries the row numbers of its images.
 import contextlib
 import ctypes
 import queue
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -31,185 +29,35 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline
 
 from ..errors import GrigriError
-from ..runtime import compute, files
+from ..runtime import files
 from . import affine, image_file, warp
-from .check import POLL_S, Inspection, inspect, patiently
+from .batching import Batch, cut_batches, drop_rows, emptied, epoch_rng, joined, part_of_rank
+from .cache import CachePlan, PixelCache
+from .check import POLL_S, ImageCheck, check_images, wait_for
 from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph, release_unused_memory
-
-CacheName = Literal["off", "ram", "device"]
 
 _AHEAD = 2  # batches that wait ready while the device works on one
 _LEAVE_S = 5.0  # how long batches that are being made are waited for when an epoch is left
-
-# The automatic cache takes at most these shares of the memory that is free, one that was asked for
-# this much of it. (Assumed.)
-_SHARE_OF_RAM = 0.5
-_SHARE_OF_DEVICE = 0.25
-_MOST_OF_IT = 0.8
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images on the device.
-
-    Attributes:
-        images_NHWC: uint8 RGB (N, size_px, size_px, 3); permuted to NCHW it is channels_last.
-        rows_N: int64 row numbers of the data set (N).
-        position: how many of the epoch's batches are done when this one is.
-        dropped: reason by row, for files of this batch that have turned bad; N is smaller by them,
-            and may be 0.
-    """
-
-    images_NHWC: torch.Tensor
-    rows_N: torch.Tensor
-    position: int = 0
-    dropped: dict[int, str] = field(default_factory=dict)
-
-
-def cut(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp]]:
-    """Return ``rows`` in batches of ``batch_size``, the last one smaller if need be.
-
-    A single image left over joins the batch before it: BatchNorm cannot train on one image.
-    """
-    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [np.concatenate(batches[-2:])]
-    return batches
-
-
-def without(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArray[np.intp]]:
-    """Return the batches without the ``bad`` rows: as many of them, some smaller or empty.
-
-    A batch of which a single image is left gives it to the next one, the last to the one before.
-    """
-    bad = list(bad)
-    left = [rows[~np.isin(rows, bad)] for rows in batches]
-    for i in range(len(left)):
-        if len(left[i]) == 1:
-            before = [j for j in range(i) if len(left[j])]
-            other = i + 1 if i + 1 < len(left) else before[-1] if before else i
-            if other != i:
-                left[other], left[i] = np.concatenate([left[other], left[i]]), left[i][:0]
-    return left
-
-
-def part_of(rows: NDArray[np.intp], rank: int, size: int) -> NDArray[np.intp]:
-    """Return the part of a batch that process ``rank`` of ``size`` takes, in the batch's order.
-
-    None has a single image, of which BatchNorm has no variance; so some parts of a small batch are
-    empty, the last ones.
-    """
-    parts = np.array_split(rows, max(1, min(size, len(rows) // 2)))
-    return parts[rank] if rank < len(parts) else rows[:0]
-
-
-@dataclass(frozen=True)
-class CachePlan:
-    """Where decoded images are kept, how many bytes of them there are, and how many of those fit.
-
-    ``capacity`` may be less than ``needed``: the images beyond are decoded in every epoch.
-    """
-
-    place: CacheName
-    needed: int
-    capacity: int
-
-    def in_words(self) -> str:
-        """Return what to tell the user."""
-        if self.place == "off":
-            return "cache: off, images are decoded in every epoch"
-        share = "" if self.capacity == self.needed else f" of {self.needed / 2**20:,.0f}"
-        where = "the GPU's memory" if self.place == "device" else "memory"
-        return f"cache: {self.capacity / 2**20:,.0f}{share} MiB of decoded images in {where}"
-
-
-def plan_cache(
-    name: str,
-    found: Inspection,
-    size_px: int,
-    device: torch.device,
-    most: int | None = None,
-    num_processes: int = 1,
-) -> CachePlan:
-    """Return where to keep decoded images: what ``auto`` means here, or what was asked.
-
-    ``auto``: on a GPU if they take at most a quarter of its free memory, else in host memory, as
-    many as half of what is free there can hold. ``most`` bytes may be taken of the memory that
-    ``--memory-limit`` is about: a GPU's, or on a CPU that of the process. ``num_processes`` share
-    the host's memory.
-
-    Raises:
-        GrigriError: for ``device`` on a CPU.
-    """
-    on_gpu = device.type == "cuda"
-    if name == "device" and not on_gpu:
-        raise GrigriError("--cache device means a GPU's memory; on a CPU use --cache ram")
-    good = found.crc32_N >= 0
-    needed = int(affine.working_sizes(found.sizes_HW[good], size_px).prod(1).sum()) * 3
-    if name == "off":
-        return CachePlan("off", needed, 0)
-    if name == "auto":
-        name = "ram"
-        if on_gpu and needed <= min(
-            _SHARE_OF_DEVICE * compute.free_bytes(device), needed if most is None else most
-        ):
-            name = "device"
-        share = _SHARE_OF_RAM if name == "ram" else _SHARE_OF_DEVICE
-    else:
-        share = _MOST_OF_IT
-    free_bytes = compute.free_bytes(device if name == "device" else torch.device("cpu"))
-    if name == "ram":
-        share /= num_processes
-    capacity = min(needed, int(share * free_bytes))
-    if most is not None and (name == "device" or not on_gpu):
-        capacity = min(capacity, max(0, most))
-    return CachePlan(name, needed, capacity)
-
-
-class _Cache:
-    """Pixels of decoded images, one image behind the other in the order in which they come."""
-
-    def __init__(self, num_images: int, plan: CachePlan, device: torch.device) -> None:
-        place = device if plan.place == "device" else torch.device("cpu")
-        if place.type == "cpu":  # NumPy asks for huge pages, which are faster to fill
-            self.pixels = torch.from_numpy(np.empty(plan.capacity, dtype=np.uint8))
-        else:
-            self.pixels = torch.empty(plan.capacity, dtype=torch.uint8, device=place)
-        self.pixels = self.pixels[: plan.capacity // 3 * 3].view(-1, 3)
-        self.first_N = np.full(num_images, -1, dtype=np.int64)  # where an image begins, -1: nowhere
-        self._lock = threading.Lock()
-        self._num_used = 0
-
-    def reserve(self, num_pixels: int) -> int | None:
-        """Return where so many pixels may be put, None if there is no room left."""
-        with self._lock:
-            if self._num_used + num_pixels > len(self.pixels):
-                return None
-            self._num_used += num_pixels
-            return self._num_used - num_pixels
-
-
-# -------------------------------------------------------------------------------- the loader
 
 
 class ImageLoader:
     """Reads, decodes and warps images in background threads, ahead of who consumes them.
 
-    Every byte that is decoded is one that :func:`inspect` has checked: a file that is gone, or
+    Every byte that is decoded is one that :func:`check_images` has checked: a file that is gone, or
     whose content is another one by now, is dropped from its batch and named there; the others
     are unharmed.
 
     Args:
         paths: image files; row i is ``paths[i]``.
-        found: what :func:`inspect` said of them.
+        found: what :func:`check_images` said of them.
         size_px: side of the square output, the largest where an epoch has another one.
-        batch_size: images in a batch (a batch may hold a few more, see :func:`cut`), over all
+        batch_size: images in a batch (a few more in some, see :func:`cut_batches`), over all
             processes.
         device: where batches end up.
         threads: CPU threads for reading, decoding and warping.
         cache: what :func:`plan_cache` returns; without it nothing is kept.
         rank, num_ranks: of several processes that share each batch of a training epoch, which one
-            this is; see :func:`part_of`.
+            this is; see :func:`part_of_rank`.
         host_warp: warp with OpenCV instead of on the device; by default on a CPU.
         give_up: asked before each batch and while waiting for it; if it returns True, the epoch
             ends early.
@@ -219,7 +67,7 @@ class ImageLoader:
     def __init__(
         self,
         paths: Sequence[Path],
-        found: Inspection,
+        found: ImageCheck,
         *,
         size_px: int,
         batch_size: int,
@@ -266,7 +114,7 @@ class ImageLoader:
         self._cache = None
         if cache is not None and cache.place != "off":
             with self._on_stream():
-                self._cache = _Cache(len(paths), cache, device)
+                self._cache = PixelCache(len(paths), cache, device)
 
     @property
     def num_at_once(self) -> int:
@@ -305,15 +153,15 @@ class ImageLoader:
             least_area, max_angle_deg: of the random maps.
         """
         size_px = size_px or self._size_px
-        order = affine.epoch_rng(seed, epoch, "order").permutation(rows)
+        order = epoch_rng(seed, epoch, "order").permutation(rows)
         if augment:
-            rng = affine.epoch_rng(seed, epoch, "maps")
-            maps = affine.random_maps(rng, self._sizes_HW, size_px, least_area, max_angle_deg)
+            rng = epoch_rng(seed, epoch, "maps")
+            maps = affine.random_matrices(rng, self._sizes_HW, size_px, least_area, max_angle_deg)
         else:
-            maps = affine.whole_image_maps(self._sizes_HW, size_px)
-        batches = without(cut(order, self._batch_size)[first:], bad)
+            maps = affine.whole_image_matrices(self._sizes_HW, size_px)
+        batches = drop_rows(cut_batches(order, self._batch_size)[first:], bad)
         todo = [
-            (first + i, part_of(rows, self._rank, self._num_ranks))
+            (first + i, part_of_rank(rows, self._rank, self._num_ranks))
             for i, rows in enumerate(batches, 1)
             if len(rows)
         ]
@@ -325,8 +173,8 @@ class ImageLoader:
         ``size_px``: side of the output, by default the loader's.
         """
         size_px = size_px or self._size_px
-        maps = affine.whole_image_maps(self._sizes_HW, size_px)
-        todo = list(enumerate(cut(rows, self._own_batch_size), 1))
+        maps = affine.whole_image_matrices(self._sizes_HW, size_px)
+        todo = list(enumerate(cut_batches(rows, self._own_batch_size), 1))
         return self._run_ahead(todo, maps, size_px, len(todo), min_images=1)
 
     def close(self) -> None:
@@ -369,7 +217,7 @@ class ImageLoader:
                 if not coming or self._give_up():
                     return
                 first_one = coming[0]
-                batch = patiently(
+                batch = wait_for(
                     lambda done=first_one: done.result(timeout=POLL_S),
                     lambda: self._reading,
                     **waiting,
@@ -381,7 +229,7 @@ class ImageLoader:
                     batch.images_NHWC.record_stream(torch.cuda.current_stream(self._device))
                     batch.rows_N.record_stream(torch.cuda.current_stream(self._device))
                 if left is not None:
-                    batch, left = _joined(left, batch), None
+                    batch, left = joined(left, batch), None
                 if not coming:  # what no batch has been made of is done with the last one
                     batch = replace(batch, position=last)
                 elif self._num_ranks > 1 and min_images > 1:  # all of them yield as many
@@ -403,7 +251,7 @@ class ImageLoader:
         views, dropped = self._pixels(rows)
         good = np.array([row in views for row in rows.tolist()], dtype=bool)
         rows, maps = rows[good], maps[good]
-        look = self._look_on_host if self._host_warp else self._look_on_device
+        look = self._warp_on_host if self._host_warp else self._warp_on_device
         images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps, size_px)
         return Batch(images_NHWC, self._to_device(rows), position, dropped)
 
@@ -507,8 +355,8 @@ class ImageLoader:
         that can do less than the one on the CPU.
         """
         numbers = np.array(rows, dtype=np.intp)
-        options = {"threads": 1, "max_pixels": self._max_pixels, "remembered": False}
-        bad = dict(inspect(self._paths, numbers, **options).bad)
+        options = {"threads": 1, "max_pixels": self._max_pixels, "use_cache": False}
+        bad = dict(check_images(self._paths, numbers, **options).bad)
         if bad:
             return bad
         for row in rows:
@@ -520,7 +368,7 @@ class ImageLoader:
 
     # -------------------------------------------------------------------------------- warping
 
-    def _look_on_host(
+    def _warp_on_host(
         self,
         rows: NDArray[np.intp],
         views: list[torch.Tensor],
@@ -534,7 +382,7 @@ class ImageLoader:
         warp.on_host(images, maps, images_NHWC)
         return torch.from_numpy(images_NHWC)
 
-    def _look_on_device(
+    def _warp_on_device(
         self,
         rows: NDArray[np.intp],
         views: list[torch.Tensor],
@@ -562,18 +410,3 @@ class ImageLoader:
     def _on_stream(self) -> contextlib.AbstractContextManager:
         """Return the context in which the loader's work is given to the GPU, if there is one."""
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-
-
-def emptied(batch: Batch) -> Batch:
-    """Return a batch without its images."""
-    return replace(batch, images_NHWC=batch.images_NHWC[:0], rows_N=batch.rows_N[:0])
-
-
-def _joined(a: Batch, b: Batch) -> Batch:
-    """Return two batches as one."""
-    return Batch(
-        torch.cat([a.images_NHWC, b.images_NHWC]),
-        torch.cat([a.rows_N, b.rows_N]),
-        b.position,
-        a.dropped | b.dropped,
-    )

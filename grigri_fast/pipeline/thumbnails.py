@@ -8,24 +8,25 @@ import torch
 from numpy.typing import NDArray
 
 from . import check
+from .batching import Batch
 from .check import without
-from .loader import Batch, ImageLoader
+from .loader import ImageLoader
 
 
-def small_looks(
+def load_thumbnails(
     paths: Sequence[Path],
     rows_N: NDArray[np.intp],
     *,
     size_px: int,
     threads: int,
     max_pixels: int,
-) -> tuple[check.Inspection, Iterator[Batch]]:
+) -> tuple[check.ImageCheck, Iterator[Batch]]:
     """Check some files; return what was found, and the good ones whole, squeezed to ``size_px``.
 
     They are read by the loader, on the CPU, so a file that has gone or changed its content since
     the check is not decoded but in a batch's ``dropped``.
     """
-    found = check.inspect(paths, rows_N, threads=threads, max_pixels=max_pixels)
+    found = check.check_images(paths, rows_N, threads=threads, max_pixels=max_pixels)
 
     def batches() -> Iterator[Batch]:
         good_N = without(rows_N, found.bad)

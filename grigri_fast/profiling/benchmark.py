@@ -22,9 +22,10 @@ from ..config import MAX_PIXELS, TrainConfig, resolve
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory
-from ..pipeline import affine, decode, warp
+from ..pipeline import affine, batching, decode, warp
 from ..pipeline import loader as pipeline
-from ..pipeline.check import Inspection, inspect
+from ..pipeline.cache import plan_cache
+from ..pipeline.check import ImageCheck, check_images
 from ..runtime import compute
 from ..runtime.compute import Compute
 from ..runtime.memory import Budget
@@ -128,7 +129,7 @@ class Setting:
     """What is measured: the images, the model, and the machine.
 
     Attributes:
-        paths, found: image files, and what :func:`inspect` said of them.
+        paths, found: image files, and what :func:`check_images` said of them.
         arch, size_px, batch_size: of the training step.
         device, amp, threads, fast: as ``train`` would have them.
         compile: whether the step is compiled.
@@ -138,7 +139,7 @@ class Setting:
     """
 
     paths: Sequence[Path]
-    found: Inspection
+    found: ImageCheck
     arch: str
     size_px: int
     batch_size: int = 32
@@ -165,7 +166,7 @@ def setting_of(
     Raises:
         GrigriError: if hardly any of them can be used.
     """
-    found = inspect(paths, threads=threads, max_pixels=MAX_PIXELS)
+    found = check_images(paths, threads=threads, max_pixels=MAX_PIXELS)
     setting = Setting(paths=paths, found=found, threads=threads, **options)
     if setting.fast and setting.device.type == "cpu" and not has_limit:
         compute.keep_freed_memory()  # helps every way that is measured in this process
@@ -191,18 +192,18 @@ def make_loader(s: Setting, cache: str) -> pipeline.ImageLoader:
         batch_size=s.batch_size,
         device=s.device,
         threads=s.threads,
-        cache=pipeline.plan_cache(cache, s.found, s.size_px, s.device, s.cache_bytes),
+        cache=plan_cache(cache, s.found, s.size_px, s.device, s.cache_bytes),
     )
 
 
-def _epochs(loader: pipeline.ImageLoader, s: Setting) -> Iterator[Iterator[pipeline.Batch]]:
+def _epochs(loader: pipeline.ImageLoader, s: Setting) -> Iterator[Iterator[batching.Batch]]:
     epoch = 0
     while True:
         epoch += 1
         yield loader.train_epoch(s.rows, seed=0, epoch=epoch, augment=True)
 
 
-def _count(batches: Iterable[pipeline.Batch], device: torch.device) -> float:
+def _count(batches: Iterable[batching.Batch], device: torch.device) -> float:
     """Return images per second of going through batches."""
     start_s, num_images = time.perf_counter(), 0
     for batch in batches:
@@ -249,7 +250,7 @@ def limit_ways(s: Setting) -> list[Way]:
         out_NHWC = np.empty((len(rows), s.size_px, s.size_px, 3), dtype=np.uint8)
         some = [images[row % len(images)] for row in rows]
         some_HW = sizes_HW[[row % len(images) for row in rows]]
-        maps = affine.random_maps(np.random.default_rng(first), some_HW, s.size_px)
+        maps = affine.random_matrices(np.random.default_rng(first), some_HW, s.size_px)
         warp.on_host(some, maps, out_NHWC)
 
     def warp_all() -> float:
@@ -391,7 +392,7 @@ def train_way(s: Setting, num_steps: int | None = None) -> Way:
     num_steps = num_steps or _TRAIN_STEPS[s.device.type]
     waited: list[float] = []
 
-    def make(batch: pipeline.Batch) -> int:
+    def make(batch: batching.Batch) -> int:
         step(batch.images_NHWC, targets_NC[batch.rows_N])
         return len(batch.rows_N)
 

@@ -204,7 +204,7 @@ def photographs(
     rows_N = np.array(rows, dtype=np.intp)
     if not len(rows_N):
         return {}
-    found, batches = thumbnails.small_looks(
+    found, batches = thumbnails.load_thumbnails(
         paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
     )
     missing = dict(found.bad)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # One that hangs is waited for so long; one that ends is noticed at once, by torchrun and by gloo.
-# More than inspection.HANG_S, after which a process gives a disk up by itself.
+# More than pipeline.check.HANG_S, after which a process gives a disk up by itself.
 _PATIENCE = timedelta(minutes=30)
 # How long to wait for torchrun, which ends the others when one has failed (it looks every 0.1 s):
 # before all have joined, when they may be as far apart as their starts; after that; after a

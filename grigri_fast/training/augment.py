@@ -14,7 +14,7 @@ import torch
 
 from ..config import TrainConfig
 from ..models import normalize
-from ..pipeline import affine
+from ..pipeline import batching
 
 _LUMA = (0.299, 0.587, 0.114)  # of RGB, as in ITU-R BT.601 and torchvision
 # Random erasing (Zhong et al. 2017, arXiv 1708.04896): area and aspect of the rectangle.
@@ -53,7 +53,7 @@ class Augmentation:
     def start_epoch(self, epoch: int) -> None:
         """Draw what belongs to each image in this epoch."""
         c, self._epoch = self._config, epoch
-        rng = affine.epoch_rng(c.seed, epoch, "colors")
+        rng = batching.epoch_rng(c.seed, epoch, "colors")
         n = self._num_images
         if c.color:
             factors_N3 = rng.uniform(1 - c.color, 1 + c.color, (n, 3))
@@ -85,7 +85,7 @@ class Augmentation:
             if c.erasing:
                 images = erased(images, self._boxes_N4[rows_N])
             if c.mixup or c.cutmix:
-                rng = affine.epoch_rng(c.seed, self._epoch, "mixing", position)
+                rng = batching.epoch_rng(c.seed, self._epoch, "mixing", position)
                 blend = drawn_blend(rng, c.mixup, c.cutmix)
                 images, targets_NC = blended(images, targets_NC, blend)
             images_NHWC = images.round_().clamp_(0, 255).to(torch.uint8)

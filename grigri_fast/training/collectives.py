@@ -17,8 +17,8 @@ from ..config import AUTO, TrainConfig
 from ..data import split
 from ..data.dataset import Dataset
 from ..errors import BetweenStepsError, GrigriError
-from ..pipeline import loader
-from ..pipeline.loader import Batch
+from ..pipeline import batching
+from ..pipeline.batching import Batch
 from ..runs import manifest
 from ..runs.checkpoint import Progress
 from ..runtime.distributed import World
@@ -127,7 +127,7 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
             num_own = -1 if batch is None else len(batch.rows_N)
             if num_own == 1:
                 alone = batch.rows_N.tolist()
-                batch, num_own = loader.emptied(batch), 0
+                batch, num_own = batching.emptied(batch), 0
             news = ({} if batch is None else batch.dropped, alone, error)
             told = world.agree(num_own, stop.signum, any(news))
             nums, signums, have_news = zip(*told, strict=True)

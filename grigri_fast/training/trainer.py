@@ -22,8 +22,9 @@ from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
 from ..inference import forward
 from ..models import activation_checkpoint, factory
-from ..pipeline import affine, check
+from ..pipeline import batching, check
 from ..pipeline import loader as pipeline
+from ..pipeline.cache import plan_cache
 from ..runs import manifest, run_folder
 from ..runs.checkpoint import Progress
 from ..runtime import compute, distributed, environment, files, memory, signals
@@ -124,17 +125,17 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
         rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
         quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
         own_rows = np.array_split(quarantine.good(rows), world.size)[world.rank]
-        found = check.inspect(
+        found = check.check_images(
             data.paths,
             own_rows,
             threads=threads,
             max_pixels=config.max_pixels,
             max_bad=quarantine.num_allowed,
-            on_progress=lambda done: callback.on_check(done, len(own_rows)),
+            on_progress=callback.on_check,
             on_slow=say_from_here,
         )
         if world.is_shared:
-            found = check.together(world.gather(found))
+            found = check.merge(world.gather(found))
         if resume is not None:
             manifest.require_same(resume / run_folder.DATA, data, found.crc32_N)
         quarantine.add(found.bad, progress.epoch if state else BEFORE)
@@ -173,7 +174,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             )
             loader.close()
             config = fitted.plan.applied_to(config)
-        steps_per_epoch = len(pipeline.cut(train_rows, config.batch_size))
+        steps_per_epoch = len(batching.cut_batches(train_rows, config.batch_size))
         num_steps = config.epochs * steps_per_epoch
         if len(train_rows) < 2 or not len(val_rows):
             raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
@@ -228,7 +229,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
         most = None if fitted is None else fitted.to_spare
-        cache = pipeline.plan_cache(
+        cache = plan_cache(
             config.cache, found, largest, device, most, num_processes=world.local_size
         )
 
@@ -369,7 +370,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             augmentation.start_epoch(epoch)
             rows = train_rows
             if factors_N is not None:
-                rng = affine.epoch_rng(config.seed, epoch, "sampling")
+                rng = batching.epoch_rng(config.seed, epoch, "sampling")
                 rows = sampler.drawn(rng, train_rows, factors_N)
             batches = loader.train_epoch(
                 rows,

@@ -14,8 +14,9 @@ from PIL import Image
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.models import factory, normalize
-from grigri_fast.pipeline.check import inspect
-from grigri_fast.pipeline.loader import CachePlan, ImageLoader
+from grigri_fast.pipeline.cache import CachePlan
+from grigri_fast.pipeline.check import check_images
+from grigri_fast.pipeline.loader import ImageLoader
 from grigri_fast.runtime import compute
 from grigri_fast.runtime.units import parse_bytes
 from grigri_fast.training import checkpointer, optim
@@ -25,7 +26,7 @@ from grigri_fast.training.step import TrainStep
 
 
 def loader_on(device: torch.device, paths: list[Path], size_px: int, **options) -> ImageLoader:
-    found = inspect(paths, threads=2)
+    found = check_images(paths, threads=2, max_pixels=10**8)
     settings = {"size_px": size_px, "batch_size": 16, "device": device, "threads": 2}
     return ImageLoader(paths, found, **settings, **options)
 

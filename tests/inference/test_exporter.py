@@ -23,7 +23,7 @@ from grigri_fast.data import dataset, split
 from grigri_fast.inference import exporter
 from grigri_fast.models import factory, normalize
 from grigri_fast.pipeline import loader as pipeline
-from grigri_fast.pipeline.check import inspect
+from grigri_fast.pipeline.check import check_images
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runs.checkpoint import ModelInfo
 from grigri_fast.runtime import files
@@ -76,7 +76,7 @@ def logits_of(model: torch.nn.Module, info: ModelInfo, images_NHWC: torch.Tensor
 def pixels(paths: list[Path], size_px: int) -> torch.Tensor:
     """Return what evaluation sees of image files."""
     rows = np.arange(len(paths))
-    found = inspect(paths, rows, threads=1, max_pixels=10**7)
+    found = check_images(paths, rows, threads=1, max_pixels=10**7)
     options = {"size_px": size_px, "batch_size": 16, "device": CPU, "threads": 1}
     loader = pipeline.ImageLoader(paths, found, **options)
     images_NHWC = torch.cat([batch.images_NHWC for batch in loader.eval_epoch(rows)])

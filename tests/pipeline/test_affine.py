@@ -6,7 +6,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
-from grigri_fast.pipeline import affine
+from grigri_fast.pipeline import affine, batching
 from grigri_fast.pipeline.warp import on_host
 
 
@@ -77,7 +77,7 @@ def test_the_fallback_box_is_torchvisions_for_extreme_shapes() -> None:
 
 
 def test_flips_and_angles() -> None:
-    maps = affine.random_maps(np.random.default_rng(0), np.full((20_000, 2), 64), 64)
+    maps = affine.random_matrices(np.random.default_rng(0), np.full((20_000, 2), 64), 64)
     A = maps[:, :, :2].astype(np.float64)
     flipped = np.linalg.det(A) < 0
     assert abs(flipped.mean() - 0.5) < 0.015
@@ -88,7 +88,7 @@ def test_flips_and_angles() -> None:
 
 
 def test_whole_image_map_takes_corners_to_corners() -> None:
-    (map_23,) = affine.whole_image_maps(np.array([[60, 90]]), 30)
+    (map_23,) = affine.whole_image_matrices(np.array([[60, 90]]), 30)
     corners = np.array([[0, 0, 1], [30, 0, 1], [0, 30, 1], [30, 30, 1]]).T
     expected = [[0, 0], [90, 0], [0, 60], [90, 60]]
     np.testing.assert_allclose((map_23 @ corners).T, expected, atol=1e-4)
@@ -98,7 +98,7 @@ def test_whole_image_map_takes_corners_to_corners() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_warp_equals_a_reference_warp(make, seed: int) -> None:
     image = make(128, 96)
-    (map_23,) = affine.random_maps(np.random.default_rng(seed), np.array([[128, 96]]), 112)
+    (map_23,) = affine.random_matrices(np.random.default_rng(seed), np.array([[128, 96]]), 112)
     ours = warp(image, map_23, 112).astype(np.float64)
     assert np.abs(ours - reference_warp(image, map_23, 112)).max() <= 1
 
@@ -139,16 +139,16 @@ def test_working_sizes_have_a_short_side_of_at_most_twice_the_output() -> None:
 
 def test_taps_leave_no_way_of_more_than_one_and_a_half_source_pixels() -> None:
     sizes_HW = np.array([[128, 128], [192, 192], [193, 192], [448, 800], [100, 100_000]])
-    maps = affine.whole_image_maps(sizes_HW, 128)
+    maps = affine.whole_image_matrices(sizes_HW, 128)
     assert affine.taps(maps).tolist() == [[1, 1], [1, 1], [1, 2], [5, 3], [16, 1]]
-    random = affine.random_maps(np.random.default_rng(0), np.full((500, 2), 448), 128)
+    random = affine.random_matrices(np.random.default_rng(0), np.full((500, 2), 448), 128)
     steps = np.linalg.norm(random[:, :, :2], axis=1)  # along the output's x and y
     assert (steps / affine.taps(random) <= 1.5 + 1e-5).all()
     assert (affine.taps(random)[steps < 1.5] == 1).all()
 
 
 def test_generators_of_epochs_and_purposes_differ_and_repeat() -> None:
-    draw = lambda *a: affine.epoch_rng(*a).random()  # noqa: E731
+    draw = lambda *a: batching.epoch_rng(*a).random()  # noqa: E731
     assert draw(0, 1, "maps") == draw(0, 1, "maps")
     values = {draw(s, e, p) for s in (0, 1) for e in (1, 2) for p in ("order", "maps")}
     assert len(values) == 8

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 from small_set import CLASSES, decoded, labels_of, write_image
 
 from grigri_fast.pipeline import loader as pipeline
-from grigri_fast.pipeline.check import inspect
+from grigri_fast.pipeline.check import check_images
 
 SMALL = [
     "--arch=shufflenet_v2_x0_5",
@@ -202,14 +202,15 @@ def test_a_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, content: by
     write_image(tmp_path / "good.jpg", 1)
     program = (
         "import resource, sys, time; from pathlib import Path\n"
-        "from grigri_fast.pipeline.check import inspect\n"
+        "from grigri_fast.pipeline.check import check_images\n"
         "def peak_mib():\n"
         "    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
         "    return max(resource.getrusage(w).ru_maxrss for w in who) // 1024\n"
         "paths = [Path(p) for p in sys.argv[1:]]\n"
-        "inspect(paths[:1], threads=1, max_pixels=10**8)\n"  # libraries are loaded, pools are made
+        # The first call loads the libraries and makes the pools.
+        "check_images(paths[:1], threads=1, max_pixels=10**8)\n"
         "start_s, start_mib = time.monotonic(), peak_mib()\n"
-        "found = inspect(paths, threads=1, max_pixels=10**8)\n"
+        "found = check_images(paths, threads=1, max_pixels=10**8)\n"
         "assert list(found.bad) == [1], found.bad\n"
         "print(peak_mib() - start_mib, time.monotonic() - start_s)"
     )
@@ -307,7 +308,7 @@ def test_odd_images_are_the_same_in_training_evaluation_and_prediction(
     paths = [path, plain] * 2
     loader = pipeline.ImageLoader(
         paths,
-        inspect(paths, threads=1, max_pixels=10**8),
+        check_images(paths, threads=1, max_pixels=10**8),
         size_px=40,
         batch_size=4,
         device=torch.device("cpu"),

@@ -7,19 +7,19 @@ import pytest
 from small_set import write_image
 
 from grigri_fast.pipeline import check
-from grigri_fast.pipeline.check_cache import Verdict, Verdicts
+from grigri_fast.pipeline.check_cache import CheckCache, FileCheck
 from grigri_fast.runtime import files
 
-GOOD, BAD = Verdict(7, 20, 30), Verdict(8, reason="cannot be decoded")
+GOOD, BAD = FileCheck(7, 20, 30), FileCheck(8, reason="cannot be decoded")
 
 
 def stored(*found: tuple) -> None:
-    with Verdicts("test") as verdicts:
+    with CheckCache("test") as verdicts:
         verdicts.remember(found)
 
 
 def known(stamps: dict) -> dict:
-    with Verdicts("test") as verdicts:
+    with CheckCache("test") as verdicts:
         return verdicts.known(stamps)
 
 
@@ -35,14 +35,14 @@ def test_a_verdict_holds_while_the_file_is_as_it_was() -> None:
 
 def test_many_at_once() -> None:
     paths = [Path(f"/photos/{i}.jpg") for i in range(1234)]
-    stored(*((path, (i, i), Verdict(i, 1, 1)) for i, path in enumerate(paths)))
+    stored(*((path, (i, i), FileCheck(i, 1, 1)) for i, path in enumerate(paths)))
     found = known({path: (i, i) for i, path in enumerate(paths)})
     assert [found[path].crc32 for path in paths] == list(range(1234))
 
 
 def test_another_decoder_has_its_own_verdicts() -> None:
     stored((Path("/a"), (1, 1), GOOD))
-    with Verdicts("another") as verdicts:
+    with CheckCache("another") as verdicts:
         assert verdicts.known({Path("/a"): (1, 1)}) == {}
 
 
@@ -113,11 +113,11 @@ def test_a_second_look_decodes_only_what_has_changed(tmp_path: Path, decoded: li
     for i, path in enumerate(paths):
         write_image(path, i)
     paths[4].write_bytes(paths[4].read_bytes()[:300])
-    first = check.inspect(paths, threads=1, max_pixels=10**8)
+    first = check.check_images(paths, threads=1, max_pixels=10**8)
     assert sum(decoded) == 9 and list(first.bad) == [4]
     write_image(paths[7], 70)
     decoded.clear()
-    second = check.inspect(paths, threads=1, max_pixels=10**8)
+    second = check.check_images(paths, threads=1, max_pixels=10**8)
     assert sum(decoded) == 1 and second.bad == first.bad
     same = np.arange(9) != 7
     assert (second.crc32_N[same] == first.crc32_N[same]).all()
@@ -129,16 +129,16 @@ def test_what_depends_on_an_option_is_not_remembered(tmp_path: Path, decoded: li
     write_image(tmp_path / "a.jpg", 0)  # 40 x 32
     paths = [tmp_path / "a.jpg"]
     for _ in range(2):
-        found = check.inspect(paths, threads=1, max_pixels=1000)
+        found = check.check_images(paths, threads=1, max_pixels=1000)
         assert found.bad == {0: "40 x 32 pixels, more than the 1,000 of --max-pixels"}
-    assert not check.inspect(paths, threads=1, max_pixels=10**8).bad
-    assert check.inspect(paths, threads=1, max_pixels=1000).bad
-    assert not check.inspect(paths, threads=1, max_pixels=1280).bad
+    assert not check.check_images(paths, threads=1, max_pixels=10**8).bad
+    assert check.check_images(paths, threads=1, max_pixels=1000).bad
+    assert not check.check_images(paths, threads=1, max_pixels=1280).bad
 
 
 def test_a_look_that_stops_early(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.jpg" for i in range(200)]
     for path in paths:
         path.write_text("no image")
-    found = check.inspect(paths, threads=1, max_pixels=10**8, max_bad=3)
+    found = check.check_images(paths, threads=1, max_pixels=10**8, max_bad=3)
     assert 4 <= len(found.bad) <= 64

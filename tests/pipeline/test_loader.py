@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 from small_set import decoded, write_image
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.pipeline import affine, check, decode
+from grigri_fast.pipeline import affine, batching, cache, check, decode
 from grigri_fast.pipeline import loader as pipeline
-from grigri_fast.pipeline.check import inspect
+from grigri_fast.pipeline.check import check_images
 from grigri_fast.pipeline.loader import ImageLoader
 
 CPU = torch.device("cpu")
@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 def make_loader(paths: list[Path], size_px: int = 24, **options) -> ImageLoader:
     settings = {"batch_size": 8, "device": CPU, "threads": 2} | options
-    return ImageLoader(paths, inspect(paths, threads=2), size_px=size_px, **settings)
+    return ImageLoader(
+        paths, check_images(paths, threads=2, max_pixels=10**8), size_px=size_px, **settings
+    )
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def red(batch: pipeline.Batch) -> np.ndarray:
+def red(batch: batching.Batch) -> np.ndarray:
     """Return the median red value of each image: its row, up to JPEG's rounding."""
     return np.median(batch.images_NHWC[..., 0].numpy().reshape(len(batch.rows_N), -1), axis=1)
 
@@ -104,7 +106,7 @@ def test_without_augmentation_training_images_are_the_evaluation_images(files) -
     [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 8, [3])],
 )
 def test_no_batch_of_one_is_left_over(num_rows: int, batch_size: int, sizes: list[int]) -> None:
-    batches = pipeline.cut(np.arange(num_rows), batch_size)
+    batches = batching.cut_batches(np.arange(num_rows), batch_size)
     assert [len(b) for b in batches] == sizes
     assert np.concatenate(batches).tolist() == list(range(num_rows))
 
@@ -112,10 +114,10 @@ def test_no_batch_of_one_is_left_over(num_rows: int, batch_size: int, sizes: lis
 # -------------------------------------------------------------------------------- the cache
 
 
-def kept(capacity: int | None = None) -> pipeline.CachePlan:
+def kept(capacity: int | None = None) -> cache.CachePlan:
     """Return a plan for the 37 images, or for so many bytes of them."""
     needed = sum((32 + row % 5) * 30 * 3 for row in range(37))
-    return pipeline.CachePlan("ram", needed, needed if capacity is None else capacity)
+    return cache.CachePlan("ram", needed, needed if capacity is None else capacity)
 
 
 @pytest.mark.parametrize("capacity", [None, 20_000, 0])
@@ -165,14 +167,14 @@ def test_a_cache_survives_an_epoch_that_was_left(files) -> None:
 
 
 def test_where_the_cache_goes(files, monkeypatch) -> None:
-    found = inspect(files, threads=1, max_pixels=10**8)
+    found = check_images(files, threads=1, max_pixels=10**8)
     needed = kept().needed
     free = {"cpu": 3 * needed, "cuda": 5 * needed}
-    monkeypatch.setattr(pipeline.devices, "free_bytes", lambda device: free[device.type])
+    monkeypatch.setattr(cache.compute, "free_bytes", lambda device: free[device.type])
     cuda = torch.device("cuda")
 
     def plan(name: str, device: torch.device) -> tuple[str, int]:
-        p = pipeline.plan_cache(name, found, 24, device)
+        p = cache.plan_cache(name, found, 24, device)
         assert p.needed == needed and str(round(p.capacity / 2**20)) in p.in_words()
         return p.place, p.capacity
 
@@ -184,7 +186,7 @@ def test_where_the_cache_goes(files, monkeypatch) -> None:
     free["cpu"] = needed
     assert plan("auto", CPU) == ("ram", needed // 2)
     assert plan("ram", CPU) == ("ram", int(0.8 * needed))
-    assert pipeline.plan_cache("off", found, 24, CPU).place == "off"
+    assert cache.plan_cache("off", found, 24, CPU).place == "off"
     with pytest.raises(GrigriError, match="--cache device means a GPU's memory"):
         plan("device", CPU)
 
@@ -192,8 +194,8 @@ def test_where_the_cache_goes(files, monkeypatch) -> None:
 def test_large_originals_are_kept_shrunk(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     write_noise(path, 300, 400, seed=0)
-    found = inspect([path], threads=1)
-    assert pipeline.plan_cache("ram", found, 32, CPU).needed == 64 * 85 * 3
+    found = check_images([path], threads=1, max_pixels=10**8)
+    assert cache.plan_cache("ram", found, 32, CPU).needed == 64 * 85 * 3
 
 
 # ---------------------------------------------------------------- the two back-ends
@@ -228,10 +230,10 @@ def test_both_back_ends_are_equal_where_images_are_shrunk(tmp_path: Path) -> Non
     paths = [tmp_path / f"{i}.png" for i in range(6)]
     for i, path in enumerate(paths):
         write_noise(path, 200 + 50 * i, 420 - 60 * i, seed=i)
-    sizes_HW = inspect(paths, threads=1, max_pixels=10**8).sizes_HW
+    sizes_HW = check_images(paths, threads=1, max_pixels=10**8).sizes_HW
     working_HW = affine.working_sizes(sizes_HW, 48)
     assert (working_HW < sizes_HW).all()
-    assert affine.taps(affine.whole_image_maps(working_HW, 48)).min() > 1
+    assert affine.taps(affine.whole_image_matrices(working_HW, 48)).min() > 1
     ours, graph = both_back_ends(paths, size_px=48, epoch=1)
     assert np.abs(ours - graph).max() <= 1
 
@@ -284,7 +286,7 @@ def test_every_kind_of_file_is_seen_as_pillow_sees_it(tmp_path: Path, name: str)
     KINDS[name](path, Image.fromarray(pixels))
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    found = inspect([path], threads=1)
+    found = check_images([path], threads=1, max_pixels=10**8)
     assert not found.bad
     assert tuple(found.sizes_HW[0]) == expected.shape[:2]
     assert np.abs(decoded(path).astype(int) - expected.astype(int)).max() <= 1
@@ -321,7 +323,13 @@ def test_inspect_names_each_bad_file_and_decodes_each_good_one_once(files, capfd
     for row, how in bad.items():
         damage(files[row], how)
     progress: list[int] = []
-    found = inspect(files, threads=2, digests=True, on_progress=progress.append)
+    found = check_images(
+        files,
+        threads=2,
+        max_pixels=10**8,
+        digests=True,
+        on_progress=lambda done, total: progress.append(done),
+    )
     assert list(found.bad) == list(bad)
     assert all(found.bad.values())
     assert "Premature end" in found.bad[0]  # the decoder's own words
@@ -427,7 +435,7 @@ def test_a_device_that_decodes_nothing_is_no_files_fault(files, monkeypatch) -> 
     ],
 )
 def test_without(batches: list, bad: list, expected: list) -> None:
-    found = pipeline.without([np.array(b, dtype=np.intp) for b in batches], bad)
+    found = batching.drop_rows([np.array(b, dtype=np.intp) for b in batches], bad)
     assert [b.tolist() for b in found] == expected
 
 
@@ -461,7 +469,7 @@ def test_each_good_image_is_seen_once_around_bad_ones(files, batch_size: int, wh
 def test_an_epoch_goes_on_where_it_was_left(files, batch_size: int) -> None:
     loader = make_loader(files, batch_size=batch_size)
 
-    def epoch(first: int = 0) -> list[pipeline.Batch]:
+    def epoch(first: int = 0) -> list[batching.Batch]:
         options = {"seed": 0, "epoch": 4, "augment": True, "bad": [5, 6, 7, 20]}
         return list(loader.train_epoch(np.arange(37), first=first, **options))
 

@@ -21,7 +21,7 @@ from small_set import write_photos
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.errors import BetweenStepsError, GrigriError
-from grigri_fast.pipeline import check, loader
+from grigri_fast.pipeline import batching, cache, check
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runtime import distributed, signals
 from grigri_fast.runtime.distributed import World
@@ -277,7 +277,7 @@ from grigri_fast.models import factory, normalize
 from grigri_fast.runtime import distributed
 from grigri_fast.runtime.distributed import World
 from grigri_fast.training.losses import LOSSES
-from grigri_fast.pipeline.loader import part_of
+from grigri_fast.pipeline.batching import part_of_rank
 from grigri_fast.training.step import TrainStep
 import numpy as np
 
@@ -307,7 +307,7 @@ with distributed.joined(world, cpu):
         targets = (torch.rand(n, 3) < 0.4).float()
         if alone.number == 4:
             targets[-1] = torch.inf  # in one part only; all leave the step out
-        parts = [torch.from_numpy(part_of(np.arange(n), r, world.size)) for r in range(2)]
+        parts = [torch.from_numpy(part_of_rank(np.arange(n), r, world.size)) for r in range(2)]
         own, expected = parts[world.rank], torch.zeros(2, 4)
         for part in parts:
             if len(part):  # running statistics: the mean over all images
@@ -368,7 +368,7 @@ def test_without_torchrun_it_is_alone(monkeypatch) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_parts_are_the_batch_and_none_has_a_single_image(num_images: int, size: int) -> None:
     rows = np.random.default_rng(0).permutation(num_images)
-    found = [loader.part_of(rows, rank, size) for rank in range(size)]
+    found = [batching.part_of_rank(rows, rank, size) for rank in range(size)]
     assert np.array_equal(np.concatenate(found), rows)
     assert all(len(part) != 1 for part in found) and len(found[0])
     assert max(map(len, found)) - min(len(p) for p in found if len(p)) <= 1
@@ -376,8 +376,10 @@ def test_parts_are_the_batch_and_none_has_a_single_image(num_images: int, size: 
 
 def test_what_several_have_checked_is_put_together() -> None:
     paths = [Path(f"{i}.jpg") for i in range(4)]
-    own = [check.inspect(paths, np.arange(4)[i::2], threads=1, max_pixels=10**8) for i in range(2)]
-    found = check.together(own)
+    own = [
+        check.check_images(paths, np.arange(4)[i::2], threads=1, max_pixels=10**8) for i in range(2)
+    ]
+    found = check.merge(own)
     assert list(found.bad) == [0, 1, 2, 3] and (found.crc32_N == -1).all()
 
 
@@ -436,9 +438,9 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch) -> None:
 
 
 def test_two_share_the_memory_for_kept_images() -> None:
-    found = check.Inspection(np.full((1000, 2), 10_000), np.zeros(1000, dtype=np.int64), {}, 10**9)
+    found = check.ImageCheck(np.full((1000, 2), 10_000), np.zeros(1000, dtype=np.int64), {}, 10**9)
     cpu = torch.device("cpu")
-    one, two = (loader.plan_cache("ram", found, 10_000, cpu, None, n) for n in (1, 2))
+    one, two = (cache.plan_cache("ram", found, 10_000, cpu, None, n) for n in (1, 2))
     assert two.capacity == pytest.approx(one.capacity / 2, rel=0.1)
 
 
@@ -454,7 +456,7 @@ def test_a_disk_that_hangs_for_one_process_ends_all(monkeypatch) -> None:
     error = "no images for 600 s"
     monkeypatch.setattr(World, "agree", lambda self, *own: [list(own), [4, 0, 1]])
     monkeypatch.setattr(World, "gather", lambda self, own: [own, ({}, [], error)])
-    batch = loader.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
+    batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
     turns = collectives.in_turn((b for b in [batch]), World(0, 0, 2, 2), signals.Stop())
     with pytest.raises(BetweenStepsError, match=error):
         next(turns)
@@ -469,7 +471,7 @@ def test_all_stop_after_what_all_were_told(monkeypatch) -> None:
         return [list(own), [4, 0, 0]]
 
     monkeypatch.setattr(World, "agree", agree)
-    batch = loader.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
+    batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
     turns = collectives.in_turn((b for b in [batch] * 2), World(0, 0, 2, 2), stop)
     assert next(turns).num_images == 8
     assert list(turns) == []

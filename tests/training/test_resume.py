@@ -20,7 +20,7 @@ from small_set import write_image
 
 from grigri_fast.config import TrainConfig
 from grigri_fast.errors import GrigriError
-from grigri_fast.pipeline import loader
+from grigri_fast.pipeline import batching, loader
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runtime import signals
 from grigri_fast.training import checkpointer, trainer
@@ -178,7 +178,7 @@ def test_order_and_pixels_go_on_where_they_were(
     seen: list[tuple[list[int], bytes]] = []
     train_epoch = loader.ImageLoader.train_epoch
 
-    def recorded(self, *args: object, **options: object) -> Iterator[loader.Batch]:
+    def recorded(self, *args: object, **options: object) -> Iterator[batching.Batch]:
         for batch in train_epoch(self, *args, **options):
             seen.append((batch.rows_N.tolist(), batch.images_NHWC.numpy().tobytes()))
             yield batch
@@ -204,7 +204,7 @@ def test_files_that_turned_bad_stay_out_after_a_stop(
     bad = sorted(contents)[::11]
     train_epoch = loader.ImageLoader.train_epoch
 
-    def turning_bad(self, *args: object, **options: object) -> Iterator[loader.Batch]:
+    def turning_bad(self, *args: object, **options: object) -> Iterator[batching.Batch]:
         if options["epoch"] == 2 and options["first"] == 0:
             for path in bad:
                 path.write_bytes(b"gone")
