@@ -95,9 +95,10 @@ def whole_texts() -> dict[str, list[bytes]]:
     import safetensors.torch
     import torch
 
-    from grigri_fast.config import TrainConfig, write_toml
+    from grigri_fast.config import TrainConfig
     from grigri_fast.models import factory
     from grigri_fast.runs import checkpoint
+    from grigri_fast.runtime.option import write_toml
 
     rows = "".join(f"{i}.jpg,{i % 2},{i % 3 // 2},0\n" for i in range(9))
     labels = "".join(f"{i}.jpg,{'|'.join(['cat', 'é dog'][: i % 3])}\n" for i in range(9))

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from grigri_fast.config import (
+    OPTIONS,
     RECIPES,
     TrainConfig,
-    checkpoint_interval,
     read_toml,
     resolve,
-    write_toml,
 )
 from grigri_fast.errors import GrigriError
+from grigri_fast.runtime.option import write_toml
+from grigri_fast.runtime.units import parse_interval
 
 
 def error_of(**options: object) -> str:
@@ -92,10 +93,10 @@ def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> 
 
 
 def test_every_option_is_documented() -> None:
-    for field in dataclasses.fields(TrainConfig):
-        text = field.metadata["help"]
-        assert text.strip().endswith((".", "]")) and "\n" not in text, field.name
-        assert field.name == "data" or field.metadata["group"], field.name
+    assert list(OPTIONS) == [field.name for field in dataclasses.fields(TrainConfig)]
+    for name, about in OPTIONS.items():
+        assert about.help.strip().endswith((".", "]")) and "\n" not in about.help, name
+        assert about.group, name
 
 
 # ------------------------------------------------------------------------------------ resolve
@@ -346,9 +347,9 @@ def test_the_toml_names_and_documents_every_option() -> None:
     text = write_toml(TrainConfig(data="x", limit=3))
     assert tomllib.loads(text)["limit"] == 3
     assert "# threads is not set\n" in text
-    for field in dataclasses.fields(TrainConfig):
-        assert f"\n# {field.metadata['help']}\n" in text
-        assert f"\n{field.name} = " in text or f"\n# {field.name} is not set" in text
+    for name, about in OPTIONS.items():
+        assert f"\n# {about.help}\n" in text
+        assert f"\n{name} = " in text or f"\n# {name} is not set" in text
 
 
 def test_a_path_of_bytes_that_are_no_text_gives_no_broken_toml(tmp_path: Path) -> None:
@@ -428,7 +429,7 @@ def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_interval_between_checkpoints(text: str, interval: tuple) -> None:
-    assert checkpoint_interval(text) == interval
+    assert parse_interval(text) == interval
 
 
 @pytest.mark.parametrize("text", ["", "0", "0min", "-3", "1.5", "ten", "10s", "nan", "5 minutes"])

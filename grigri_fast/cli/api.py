@@ -4,15 +4,16 @@ Nothing heavy is imported before a function runs. What goes wrong and can be put
 :class:`GrigriError`, with the command line's one line; it names options as ``--option``.
 """
 
-import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config import TrainConfig, read_toml
 from ..errors import GrigriError
 from ..runtime.distributed import World
+from ..runtime.option import given_options, signature_of
 from ..training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -21,73 +22,23 @@ if TYPE_CHECKING:
 StrPath: TypeAlias = str | os.PathLike[str]
 
 
-class TrainOptions(TypedDict, total=False):
-    """The options of :class:`TrainConfig`, which documents them, for who checks types."""
+@dataclass(frozen=True, kw_only=True)
+class _Train(TrainConfig):
+    """What :func:`train` takes, for type checkers and editors."""
 
-    images: StrPath | None
-    val: float | None
-    test: float | None
-    split: StrPath | None
-    limit: int | None
-    max_bad: float | None
-    strict: bool
-    max_pixels: int
-    arch: str
-    weights: StrPath
-    freeze_backbone: bool
-    init: Literal["default", "he"] | None
-    train_norms: bool | None
-    size: int
-    start_size: int | None
-    test_size: int | None
-    flip_test: bool | None
-    recipe: Literal["report", "best"] | None
-    epochs: int
-    batch_size: int | Literal["auto"]
-    micro_batch_size: int | None
-    activation_checkpointing: bool
-    loss: Literal["bce", "mse", "focal", "asl"]
-    optimizer: Literal["sgd", "muon", "adam", "amsgrad", "rmsprop"] | None
-    schedule: Literal["onecycle", "constant"]
-    lr: float | None
-    head_lr_factor: float
-    warm_up: float | None
-    momentum: float | None
-    momentum_min: float | None
-    weight_decay: float | None
-    decay_all: bool | None
-    ema: float | None
-    sampler: Literal["shuffle", "balanced"]
-    most_repeats: float
-    augment: bool
-    least_area: float | None
-    rotation: float | None
-    color: float | None
-    erasing: float | None
-    mixup: float | None
-    cutmix: float | None
-    label_smoothing: float | None
-    seed: int
-    device: Literal["auto", "cuda", "cpu"]
-    amp: Literal["auto", "fp32", "fp16", "bf16"]
-    memory_limit: str | None
-    cache: Literal["auto", "off", "ram", "device"]
-    compile: Literal["auto", "on", "off"]
-    fast: bool
-    threads: int | None
-    out: StrPath
-    name: str | None
-    checkpoint_every: str
-    tensorboard: bool
+    config: StrPath | None = None
+    resume: StrPath | None = None
+    callback: "Callback | None" = None
 
 
+@signature_of(_Train)
 def train(
     data: StrPath | None = None,
     *,
     config: StrPath | None = None,
     resume: StrPath | None = None,
     callback: Callback | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Any,
 ) -> "Result":
     """Train a multi-label classifier and leave a run folder, as ``grigri-fast train`` does.
 
@@ -111,7 +62,7 @@ def train(
     if resume is not None and config is not None:
         raise GrigriError("--resume takes the options of the run; leave --config out")
     callback = callback or Callback()
-    given = _given(data, options)
+    given = given_options(TrainConfig, {"data": data, **options}, "train")
     settings = train_config(given, config, callback.log) if resume is None else None
 
     from ..training import trainer
@@ -143,20 +94,3 @@ def train_config(
         if World.from_environment().is_first:
             say("no DATA given: training on a generated demo set")
     return TrainConfig(**chosen)
-
-
-# ----------------------------------------------------------------------------------- helpers
-
-
-def _given(data: StrPath | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that are not None, paths as text."""
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    for name in options:
-        if name not in names:
-            raise TypeError(f"train() has no option {name!r}; it has {', '.join(sorted(names))}")
-    given = {"data": data, **options}
-    return {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in given.items()
-        if value is not None
-    }

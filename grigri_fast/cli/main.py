@@ -1,7 +1,6 @@
 """The command line: parse, call, show. Nothing heavy is imported before a command runs."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import inspect
 import os
@@ -12,14 +11,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from .. import __version__
-from ..config import AUTO, MAX_PIXELS, TrainConfig, read_toml
+from ..config import MAX_PIXELS, OPTIONS, TrainConfig, read_toml
 from ..errors import GrigriError, Interrupted
 from ..runtime import distributed, signals
+from ..runtime.option import Option
 from ..runtime.units import parse_bytes
 from . import api, verbosity
 
@@ -181,16 +181,22 @@ def _top(
 # ------------------------------------------------------------------------------------- train
 
 
-def _batch_size(text: str) -> int:
-    if text == "auto":
-        return AUTO
-    try:
-        number = int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number or auto") from None
-    if number == AUTO:
-        raise typer.BadParameter("0 is not at least 2")
-    return number
+def _number_or_word(about: Option) -> Callable[[str], int]:
+    """Return what reads a whole number, or a word that stands for one."""
+
+    def parse(text: str) -> int:
+        if text in about.words:
+            return about.words[text]
+        try:
+            number = int(text)
+        except ValueError:
+            words = " or ".join(about.words)
+            raise typer.BadParameter(f"{text!r} is not a whole number or {words}") from None
+        if number in about.words.values():
+            raise typer.BadParameter(f"{number} is not at least {about.range.low}")
+        return number
+
+    return parse
 
 
 def _architectures(incomplete: str) -> list[str]:
@@ -210,12 +216,6 @@ def _architectures(incomplete: str) -> list[str]:
 
 ArchOption = Annotated[str, typer.Option("--arch", autocompletion=_architectures)]
 
-# What the options of some fields need besides.
-_MORE: dict[str, dict[str, Any]] = {
-    "batch_size": {"parser": _batch_size, "metavar": "N|auto"},
-    "arch": {"autocompletion": _architectures},
-}
-
 
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for every field of TrainConfig, with the field's documentation.
@@ -224,29 +224,26 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """
     parameters = list(inspect.signature(command).parameters.values())
     kept = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-    for field in dataclasses.fields(TrainConfig):
-        if field.name == "data":
+    for name, about in OPTIONS.items():
+        if name == "data":
             continue
-        text = field.metadata["help"]
-        is_switch = field.type in (bool, bool | None)
-        if field.default is not None and not is_switch:
-            text += f" [default: {field.default}]"
-        flag = "--" + field.name.replace("_", "-")
-        if is_switch:
-            if field.default is not None:
-                text += f" [default: {'on' if field.default else 'off'}]"
-            flag = f"{flag}/--no-{flag[2:]}"
-        text = text.replace("[", "\\[")  # rich would take [default: 1] for a style
-        more = _MORE.get(field.name, {})
+        more: dict[str, Any] = {"autocompletion": _architectures} if name == "arch" else {}
+        if about.words and int in (about.kind, *get_args(about.kind)):
+            more = {"parser": _number_or_word(about), "metavar": "|".join(["N", *about.words])}
         info = typer.Option(
-            flag, help=text, rich_help_panel=field.metadata["group"], show_default=False, **more
+            f"{about.flag}/--no-{about.flag[2:]}" if about.is_switch else about.flag,
+            # Rich would take [default: 1] for a style.
+            help=about.help_with_default.replace("[", "\\["),
+            rich_help_panel=about.group,
+            show_default=False,
+            **more,
         )
         kept.append(
             inspect.Parameter(
-                field.name,
+                name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[field.type | None, info],
+                annotation=Annotated[about.kind | None, info],
             )
         )
     command.__signature__ = inspect.Signature(kept)

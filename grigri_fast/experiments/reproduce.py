@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config import TrainConfig, read_toml, resolve, write_toml
+from ..config import TrainConfig, read_toml, resolve
 from ..data import dataset, split
 from ..errors import GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
@@ -30,6 +30,7 @@ from ..models import factory
 from ..runs import checkpoint, manifest, run_folder
 from ..runtime import environment, files
 from ..runtime.compute import Compute
+from ..runtime.option import write_toml
 from ..training import trainer
 from ..training.callbacks import Callback
 

@@ -13,20 +13,21 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import TrainConfig, read_toml, resolve, write_toml
+from ..config import OPTIONS, TrainConfig, read_toml, resolve
 from ..data import dataset
 from ..errors import DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator
 from ..reporting import plots
 from ..runs import manifest, run_folder
 from ..runtime import files, memory
+from ..runtime.option import Option, write_toml
 from ..training import checkpointer, trainer
 from ..training.callbacks import Callback
 
@@ -57,58 +58,11 @@ _TRIALS_FOR_IMPORTANCE = 10
 # ------------------------------------------------------------------------- what is searched
 
 
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """An option that is searched, unless it is fixed.
-
-    Attributes:
-        name: a field of TrainConfig.
-        low, high: the range of a number; it is widened where the search starts outside.
-        times_start: ``low`` and ``high`` are factors of where the search starts.
-        log: equal factors are equally likely, instead of equal differences.
-        choices: what to choose from, instead of a range.
-        only_if_asked: searched only where ``--search`` names it.
-        not_below: an option that this one must not be below, where that is set.
-        applies: whether it does anything in such a run.
-    """
-
-    name: str
-    low: float = 0.0
-    high: float = 0.0
-    times_start: bool = False
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-    only_if_asked: bool = False
-    not_below: str | None = None
-    applies: Callable[[TrainConfig], bool] = lambda config: True
-
-
-def _augments(config: TrainConfig) -> bool:
-    return config.augment
-
-
-# A line per option. Options that change what an epoch costs (size, batch) are not in it: the
-# search would be one for time as well.
-SPACE = (
-    Search(name="lr", low=0.1, high=10, times_start=True, log=True),
-    Search(name="weight_decay", low=1e-5, high=1e-2, log=True),
-    Search(
-        name="momentum",
-        low=0.8,
-        high=0.99,
-        not_below="momentum_min",
-        applies=lambda config: config.optimizer in ("sgd", "muon"),
-    ),
-    Search(name="warm_up", high=0.5, only_if_asked=True),
-    Search(name="label_smoothing", high=0.2, only_if_asked=True),
-    Search(name="least_area", low=0.05, high=0.7, only_if_asked=True, applies=_augments),
-    Search(name="rotation", high=45, only_if_asked=True, applies=_augments),
-    Search(name="color", high=0.5, only_if_asked=True, applies=_augments),
-    Search(name="erasing", high=0.5, only_if_asked=True, applies=_augments),
-    Search(name="mixup", high=0.5, only_if_asked=True, applies=_augments),
-    Search(name="cutmix", high=0.7, only_if_asked=True, applies=_augments),
-    Search(name="augment", choices=(True, False), only_if_asked=True),
-    Search(name="loss", choices=("bce", "mse", "focal", "asl"), only_if_asked=True),
+# What can be searched, in the order in which a trial's values are drawn: options say so where they
+# are declared. Those that change what an epoch costs (size, batch) do not: the search would be one
+# for time as well.
+SEARCHABLE = sorted(
+    (about for about in OPTIONS.values() if about.search), key=lambda about: about.search.order
 )
 
 Space = dict[str, dict[str, Any]]
@@ -120,46 +74,58 @@ def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) ->
     Args:
         config: where the search starts.
         fixed: options that stay as they are.
-        asked: what to search; empty: all of ``SPACE`` that is not fixed and wants no asking.
+        asked: what to search; empty: all that is searched by default and is not fixed.
 
     Raises:
         GrigriError: if something that was asked for cannot be searched, or nothing is left.
     """
-    rows = {row.name: row for row in SPACE}
+    names = [about.name for about in SEARCHABLE]
     start = resolve(config)
     for name in asked:
-        flag = "--" + name.replace("_", "-")
-        if name not in rows:
-            raise GrigriError(f"--search {name}: can be any of {', '.join(rows)}")
+        if name not in names:
+            raise GrigriError(f"--search {name}: can be any of {', '.join(names)}")
+        flag = OPTIONS[name].flag
         if name in fixed:
             raise GrigriError(f"{flag} is given, so it is fixed; leave it or --search {name} out")
-        if not rows[name].applies(start):
-            other = f"--optimizer {start.optimizer}" if name == "momentum" else "--no-augment"
-            raise GrigriError(f"--search {name}: not with {other}")
+        if why_not := _has_no_effect(OPTIONS[name], start):
+            raise GrigriError(f"--search {name}: not with {why_not}")
     if not asked:
-        usual = [row for row in SPACE if not row.only_if_asked and row.name not in fixed]
-        asked = [row.name for row in usual if row.applies(start)]
+        asked = [
+            about.name
+            for about in SEARCHABLE
+            if about.search.by_default
+            and about.name not in fixed
+            and not _has_no_effect(about, start)
+        ]
     if not asked:
         raise GrigriError("all that could be searched is given on the command line, so is fixed")
-    return {row.name: _range(row, config) for row in SPACE if row.name in asked}
+    return {about.name: _range(about, config) for about in SEARCHABLE if about.name in asked}
 
 
-def _range(row: Search, config: TrainConfig) -> dict[str, Any]:
+def _has_no_effect(about: Option, start: TrainConfig) -> str:
+    """Return the option with which another one does nothing, or ""."""
+    if about.augments and not start.augment:
+        return "--no-augment"
+    if about.search.optimizers and start.optimizer not in about.search.optimizers:
+        return f"--optimizer {start.optimizer}"
+    return ""
+
+
+def _range(about: Option, config: TrainConfig) -> dict[str, Any]:
     """Return the range or choices of one option."""
-    start = getattr(resolve(config), row.name)
-    if row.choices:
-        return {"choices": [start, *(choice for choice in row.choices if choice != start)]}
-    if row.log and not start > 0:
-        flag = "--" + row.name.replace("_", "-")
+    search, start = about.search, getattr(resolve(config), about.name)
+    if about.choices:
+        return {"choices": [start, *(choice for choice in about.choices if choice != start)]}
+    if search.log and not start > 0:
         raise GrigriError(
-            f"{flag} {start:g} is no start for a search by factors; give it on the command line to"
-            f" keep it"
+            f"{about.flag} {start:g} is no start for a search by factors; give it on the command"
+            f" line to keep it"
         )
-    unit = start if row.times_start else 1
-    low, high = min(row.low * unit, start), max(row.high * unit, start)
-    if row.not_below and getattr(config, row.not_below) is not None:
-        low = max(low, getattr(config, row.not_below))
-    return {"low": low, "high": max(low, high), "log": row.log}
+    unit = start if search.times_start else 1
+    low, high = min(search.low * unit, start), max(search.high * unit, start)
+    if search.not_below and getattr(config, search.not_below) is not None:
+        low = max(low, getattr(config, search.not_below))
+    return {"low": low, "high": max(low, high), "log": search.log}
 
 
 # ------------------------------------------------------------------------------- the result

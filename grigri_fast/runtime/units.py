@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them and as the program counts them."""
+"""Amounts of memory and of time as people write them and as the program counts them."""
 
 import re
 
@@ -26,6 +26,22 @@ def parse_bytes(text: str, flag: str) -> int:
     if num_bytes < _LEAST_MEMORY:
         raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {found[1]}GiB?")
     return num_bytes
+
+
+def parse_interval(text: str) -> tuple[int | None, float | None]:
+    """Return the steps, or else the seconds, that ``--checkpoint-every`` means.
+
+    Raises:
+        GrigriError: if it is neither ``500`` nor ``10min``.
+    """
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?(min|steps?)?", text)
+    amount = float(parts[1]) if parts else 0
+    if not parts or amount <= 0 or (parts[2] != "min" and not amount.is_integer()):
+        raise GrigriError(
+            f"--checkpoint-every {text!r}: expected a number of steps, like 500, or of minutes,"
+            f" like 10min"
+        )
+    return (None, amount * 60) if parts[2] == "min" else (int(amount), None)
 
 
 def format_bytes(num_bytes: float) -> str:

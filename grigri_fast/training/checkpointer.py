@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..config import TrainConfig, checkpoint_interval
+from ..config import TrainConfig
 from ..errors import DivergedError, GrigriError
 from ..models import networks
 from ..reporting import plots
 from ..runs import checkpoint, run_folder
 from ..runs.checkpoint import ModelInfo, Progress, State
 from ..runtime import files
+from ..runtime.units import parse_interval
 
 
 class Keeper:
@@ -50,7 +51,7 @@ class Keeper:
         self._folder, self._config, self._class_names = folder, config, class_names
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
         self._progress = progress
-        self._every_steps, self._every_s = checkpoint_interval(config.checkpoint_every)
+        self._every_steps, self._every_s = parse_interval(config.checkpoint_every)
         self._steps = 0
         self._stored_s = time.perf_counter()
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import AUTO, TrainConfig
+from ..config import AUTO, OPTIONS, TrainConfig
 from ..data import split
 from ..data.dataset import Dataset
 from ..errors import BetweenStepsError, GrigriError
@@ -50,11 +50,9 @@ def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
             f"--batch-size {config.batch_size} is too small for {world.size} processes, which share"
             f" each batch, at least 2 images each: start at most {config.batch_size // 2}"
         )
-    if config.memory_limit is not None:
-        raise GrigriError(f"--memory-limit {one}; {advice}")
-    for name in ("mixup", "cutmix"):
-        if getattr(config, name):
-            raise GrigriError(f"--{name} {one}: it blends images across a batch; {advice}")
+    for name, about in OPTIONS.items():
+        if about.one_process and getattr(config, name):
+            raise GrigriError(f"{about.flag} {one}: {about.one_process}; {advice}")
     if config.compile == "on" and not resumed:
         raise GrigriError(f"--compile on {one}; {advice}")
     return dataclasses.replace(config, compile="off")

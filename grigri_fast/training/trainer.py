@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import AUTO, TrainConfig, read_toml, resolve, write_toml
+from ..config import AUTO, OPTIONS, TrainConfig, read_toml, resolve
 from ..data import dataset, split
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator, metrics
@@ -31,6 +31,7 @@ from ..runtime import compute, distributed, environment, files, memory, signals
 from ..runtime.compute import Compute
 from ..runtime.distributed import World
 from ..runtime.memory import Budget
+from ..runtime.option import absolute_inputs, write_toml
 from ..runtime.units import parse_bytes
 from . import autobatch, checkpointer, collectives, compilation, optim, sampler, tensorboard
 from .augment import Augmentation
@@ -545,23 +546,6 @@ def _where(progress: Progress, config: TrainConfig, steps_per_epoch: int) -> str
     return where
 
 
-# What makes a run what it is; the other options say where it runs and how careful it is.
-_STAYS = {f.name for f in dataclasses.fields(TrainConfig)} - {
-    "data",
-    "images",
-    "max_bad",
-    "strict",
-    "max_pixels",
-    "epochs",
-    "device",
-    "threads",
-    "cache",
-    "memory_limit",
-    "checkpoint_every",
-    "tensorboard",
-}
-
-
 def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
     """Return a run's config with the options that were given now.
 
@@ -583,11 +567,11 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
     config = resolve(TrainConfig(**stored | given))
     for name in given:
         was, now = getattr(before, name), getattr(config, name)
-        flag = "--" + name.replace("_", "-")
-        if name in _STAYS and was != now:
+        if not OPTIONS[name].may_change and was != now:
             raise GrigriError(
-                f"{flag} was {was} in {folder}, not {now}: a resumed run keeps its options (to go"
-                f" on from its weights in a new run: train --weights {folder / run_folder.LAST})"
+                f"{OPTIONS[name].flag} was {was} in {folder}, not {now}: a resumed run keeps its"
+                f" options (to go on from its weights in a new run: train --weights"
+                f" {folder / run_folder.LAST})"
             )
     if config.epochs != before.epochs and config.schedule != "constant":
         raise GrigriError(
@@ -603,19 +587,9 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
 
 def _fully_resolved(config: TrainConfig, device: torch.device, amp: str) -> TrainConfig:
     """Return the config with which this run can be repeated from any folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).absolute())
-
-    weights = config.weights
-    if weights not in ("imagenet", "none"):
-        weights = absolute(weights)
     return dataclasses.replace(
         config,
-        data=absolute(config.data),
-        images=absolute(config.images),
-        split=absolute(config.split),
-        weights=weights,
+        **absolute_inputs(config),
         device=device.type,
         amp=amp,
         name=config.name or f"{Path(config.data).resolve().stem}-{config.arch}",

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from grigri_fast.config import TrainConfig, read_toml, write_toml
+from grigri_fast.config import TrainConfig, read_toml
 from grigri_fast.errors import DivergedError, GrigriError, Interrupted
 from grigri_fast.evaluation.metrics import Interval
 from grigri_fast.experiments import tuner
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import files
+from grigri_fast.runtime.option import write_toml
 
 SMALL = [
     "--arch=resnet18",
@@ -302,12 +303,11 @@ def test_what_mattered_is_said_once_there_are_enough_trials(fake) -> None:
 # ------------------------------------------------------------------------- what is searched
 
 
-def test_every_line_of_the_space_is_an_option() -> None:
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    for row in tuner.SPACE:
-        assert row.name in fields and (row.choices or row.low < row.high)
-        for choice in row.choices:
-            TrainConfig(**{row.name: choice})
+def test_what_can_be_searched_has_a_range_or_choices() -> None:
+    for about in tuner.SEARCHABLE:
+        assert about.choices or about.search.low < about.search.high
+        for choice in about.choices or (about.search.low * 0.01, about.search.high * 0.01):
+            TrainConfig(**{about.name: choice or about.default})
 
 
 def test_the_space_goes_with_the_options() -> None:

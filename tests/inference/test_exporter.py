@@ -18,7 +18,7 @@ from readme import the_readmes_program
 from small_set import CLASSES
 
 from grigri_fast import __version__
-from grigri_fast.config import TrainConfig, write_toml
+from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
 from grigri_fast.inference import exporter
 from grigri_fast.models import factory, normalize
@@ -27,6 +27,7 @@ from grigri_fast.pipeline.check import check_images
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runs.checkpoint import ModelInfo
 from grigri_fast.runtime import files
+from grigri_fast.runtime.option import write_toml
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,338 @@
+"""An option, declared once: a dataclass field that carries all that there is to know about it.
+
+A field is made by :func:`option`; :func:`options_of` returns what a dataclass declares. The command
+line, the config file, the search for options and the manual are derived from it.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+
+from ..errors import GrigriError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers from ``low`` on, up to ``high`` if it is given.
+
+    Attributes:
+        low, high: the ends; ``high`` itself is outside.
+        open_low: ``low`` itself is outside, too.
+        closed_high: ``high`` itself is inside.
+        reason: why it has to be so, where that is worth saying.
+    """
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    closed_high: bool = False
+    reason: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        is_above = self.low < value if self.open_low else self.low <= value
+        return is_above and (value <= self.high if self.closed_high else value < self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"x{'>' if self.open_low else '>='}{self.low}"
+        low, high = "<" if self.open_low else "<=", "<=" if self.closed_high else "<"
+        return f"{self.low}{low}x{high}{self.high}"
+
+    def require(self, flag: str, value: float) -> None:
+        """Raise GrigriError, with a sentence about the option ``flag``, for a value outside."""
+        if value in self:
+            return
+        least = f"{'more than' if self.open_low else 'at least'} {self.low}"
+        words = f"{least} and {'at most' if self.closed_high else 'less than'} {self.high}"
+        if self.high == math.inf:
+            words = least
+        elif self.closed_high and isinstance(value, int):
+            words = f"from {self.low} to {self.high}"
+        reason = f": {self.reason}" if self.reason else ""
+        raise GrigriError(f"{flag} must be {words}, not {value}{reason}")
+
+
+@dataclass(frozen=True)
+class Search:
+    """How ``tune`` searches an option: within a range, or among its choices if there is no range.
+
+    Attributes:
+        low, high: the range of a number; it is widened where the search starts outside.
+        times_start: ``low`` and ``high`` are factors of where the search starts.
+        log: equal factors are equally likely, instead of equal differences.
+        by_default: searched even if ``--search`` does not name it.
+        not_below: an option that this one must not be below, where that is set.
+        optimizers: the optimizers that it does something with; empty: all.
+        order: when its value is drawn for a trial. What a seed draws depends on it.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    times_start: bool = False
+    log: bool = False
+    by_default: bool = False
+    not_below: str | None = None
+    optimizers: tuple[str, ...] = ()
+    order: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Everything about an option.
+
+    Attributes:
+        name, kind, default: of the field; ``kind`` is its annotation.
+        text: what it does, without its default.
+        group: the heading that it stands under in ``--help`` and in the manual.
+        unset: what ``None`` means, in words, if it is not ``fallback`` or simply "by --recipe".
+        range: the numbers that are allowed.
+        check: called with a value that is not ``None``; raises GrigriError for a wrong one.
+        words: what may be written instead of a number or a path, and the value it stands for.
+        report, best: what ``None`` becomes in the recipe of that name.
+        fallback: what ``None`` becomes in every recipe.
+        augments: it is part of the augmentation, so it does nothing with ``--no-augment``.
+        without_augment: what ``None`` becomes with ``--no-augment``.
+        without_fast: what ``auto`` becomes with ``--no-fast``.
+        search: how ``tune`` searches it, if it can.
+        may_change: a resume may change it, since it says where and how carefully a run is made,
+            not what it is.
+        one_process: why it cannot be used by several processes that train together.
+        is_input: a path that is stored as an absolute one, so that a run can be repeated from any
+            folder.
+    """
+
+    name: str = ""
+    kind: Any = None
+    default: Any = None
+    text: str
+    group: str
+    unset: str = ""
+    range: Range | None = None
+    check: Callable[[Any], object] | None = None
+    words: Mapping[str, Any] = field(default_factory=dict)
+    report: Any = None
+    best: Any = None
+    fallback: float | None = None
+    augments: bool = False
+    without_augment: float | None = 0.0
+    without_fast: str | None = None
+    search: Search | None = None
+    may_change: bool = False
+    one_process: str = ""
+    is_input: bool = False
+
+    @property
+    def flag(self) -> str:
+        """Return its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_switch(self) -> bool:
+        """Return whether it is on or off."""
+        return self.kind in (bool, bool | None)
+
+    @property
+    def recipes(self) -> dict[str, Any]:
+        """Return what ``None`` becomes, by recipe; empty if no recipe says."""
+        return {} if self.report is None else {"report": self.report, "best": self.best}
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """Return the values of an option that has only a few; else nothing."""
+        if self.is_switch:
+            return (True, False)
+        kinds = (self.kind,) if get_origin(self.kind) is Literal else get_args(self.kind)
+        return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+    @property
+    def default_in_words(self) -> str:
+        """Return its default as ``--help`` says it, or "" if there is nothing to say."""
+        if self.unset or self.default is None:
+            by_recipe = "by --recipe" if self.recipes else ""
+            fallback = "" if self.fallback is None else f"{self.fallback:g}"
+            return self.unset or by_recipe or fallback
+        return _shown(self.default)
+
+    @property
+    def help(self) -> str:
+        """Return what it does and, where nothing is stored for it, what happens then."""
+        default = self.default_in_words
+        return (
+            f"{self.text} [default: {default}]" if default and self.default is None else self.text
+        )
+
+    @property
+    def help_with_default(self) -> str:
+        """Return what it does, its range and its default, for ``--help``."""
+        default = f"default: {self.default_in_words}" if self.default_in_words else ""
+        notes = "; ".join(note for note in (str(self.range or ""), default) if note)
+        return f"{self.text} [{notes}]" if notes else self.text
+
+    def checked(self, value: Any) -> Any:
+        """Return a value as it is stored: a word as what it stands for, an int as a float.
+
+        Raises:
+            GrigriError: if it is of another type, out of range, or wrong in another way.
+        """
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, str) and value in self.words:
+            return self.words[value]
+        value = self._of_its_kind(value)
+        if value is None or value in self.words.values():
+            return value
+        if self.range is not None:
+            self.range.require(self.flag, value)
+        if self.check is not None:
+            self.check(value)
+        return value
+
+    def _of_its_kind(self, value: Any) -> Any:
+        kinds = get_args(self.kind) or (self.kind,)
+        if self.choices and not self.is_switch:
+            if value in self.choices or (value is None and type(None) in kinds):
+                return value
+            raise GrigriError(
+                f"{self.flag} must be one of {', '.join(self.choices)}, not {value!r}"
+            )
+        if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+            with contextlib.suppress(OverflowError):
+                return float(value)
+        if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+            # No path has a NUL; one that is not UTF-8 has surrogates, which TOML cannot hold.
+            raise GrigriError(f"{self.flag} {value!a} has a character that is not allowed")
+        if type(value) not in kinds:
+            wanted = next(k for k in kinds if k is not type(None)).__name__
+            raise GrigriError(f"{self.flag} takes a value of type {wanted}, not {value!r}")
+        return value
+
+
+def option(default: Any, text: str, range: Range | None = None, *, group: str, **more: Any) -> Any:
+    """Return a dataclass field that is an option; see :class:`Option` for what it may say."""
+    about = Option(default=default, text=text, group=group, range=range, **more)
+    return field(default=default, metadata={"option": about, "help": about.help})
+
+
+def options_of(config: type) -> dict[str, Option]:
+    """Return the options that a dataclass declares, by name."""
+    return {
+        f.name: dataclasses.replace(f.metadata["option"], name=f.name, kind=f.type)
+        for f in dataclasses.fields(config)
+        if "option" in f.metadata
+    }
+
+
+def given_options(config: type, options: Mapping[str, Any], caller: str) -> dict[str, Any]:
+    """Return the options that are not ``None``, of those that a function was called with.
+
+    Raises:
+        TypeError: for a name that is not an option; ``caller`` is the function's name.
+    """
+    names = options_of(config)
+    for name in options:
+        if name not in names:
+            raise TypeError(f"{caller}() has no option {name!r}; it has {', '.join(sorted(names))}")
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def absolute_inputs(config: Any) -> dict[str, str]:
+    """Return the options of a config that name an input file or folder, as absolute paths."""
+    values = {
+        n: getattr(config, n) for n, about in options_of(type(config)).items() if about.is_input
+    }
+    words = {n: about.words for n, about in options_of(type(config)).items()}
+    return {
+        name: str(Path(value).absolute())
+        for name, value in values.items()
+        if value is not None and value not in words[name]
+    }
+
+
+def write_toml(config: Any) -> str:
+    """Return the TOML text of a config: every option under its documentation.
+
+    An option that does not apply (``None``) stands as a comment, since TOML has no null.
+    """
+    lines = ["# Written by grigri-fast. `grigri-fast train --config` on this file repeats the run."]
+    for name, about in options_of(type(config)).items():
+        value = getattr(config, name)
+        lines.append(f"\n# {about.help}")
+        # A JSON string, number or boolean is a TOML one too (DEL alone has to be escaped).
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"# {name} is not set" if value is None else f"{name} = {text}")
+    return "\n".join(lines) + "\n"
+
+
+def signature_of(call: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Return a decorator that gives a function the parameters of ``call``, a dataclass.
+
+    Editors, type checkers and ``help`` see them; the function itself takes them as ``**options``.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        returns = inspect.signature(function).return_annotation
+        signature = inspect.signature(call).replace(return_annotation=returns)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def markdown_table(options: Mapping[str, Option]) -> str:
+    """Return a Markdown table of options under the headings of their groups, for the manual."""
+    head = "| Option | Value | Default | Changes on resume | `tune` | What it does |"
+    lines: list[str] = []
+    for group in dict.fromkeys(about.group for about in options.values()):
+        lines += [f"### {group}", "", head, "| --- | --- | --- | --- | --- | --- |"]
+        lines += [_row(about) for about in options.values() if about.group == group] + [""]
+    return "\n".join(lines)
+
+
+def _row(about: Option) -> str:
+    names = {str: "text", int: "whole number", float: "number"}
+    kinds = get_args(about.kind) or (about.kind,)
+    value = ", ".join(f"`{choice}`" for choice in about.choices)
+    if about.is_switch:
+        value = f"`{about.flag}`, `--no-{about.flag[2:]}`"
+    elif not value:
+        value = next(names[kind] for kind in kinds if kind in names)
+        value += f", {about.range}" if about.range else ""
+        value += "".join(f" or `{word}`" for word in about.words)
+    default = about.default_in_words
+    if about.recipes:
+        default += " (" + ", ".join(f"{k}: {_shown(v)}" for k, v in about.recipes.items()) + ")"
+    cells = [
+        f"`{about.flag}`" if about.name != "data" else "`DATA`",
+        value,
+        default or "none",
+        "yes" if about.may_change else "no",
+        _searched(about),
+        about.text,
+    ]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _shown(value: Any) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+
+
+def _searched(about: Option) -> str:
+    if about.search is None:
+        return "no"
+    if about.search.high <= about.search.low:
+        text = "all choices"
+    else:
+        unit = " times the start" if about.search.times_start else ""
+        text = f"{about.search.low:g} to {about.search.high:g}{unit}"
+        text += ", by factors" if about.search.log else ""
+    return text if about.search.by_default else f"{text}, with `--search {about.name}`"
