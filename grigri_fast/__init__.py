@@ -5,7 +5,7 @@ The commands as functions::
     from grigri_fast import evaluate, load, predict, train
 
     result = train("my-photos", arch="resnet18", size=128, epochs=10)
-    print(evaluate(result.folder, save=True).evaluation.scores["cross-fitted"].micro_f1)
+    print(evaluate(result.folder, save=True).evaluation.honest.micro_f1)
     for prediction in predict(result.folder, "holiday"):
         print(prediction.path, prediction.labels)
 

@@ -134,7 +134,7 @@ def test_train_leaves_what_the_command_leaves(cli, photos_once, run, tmp_path, c
     assert capfd.readouterr() == ("", "")  # quiet
     assert heard == [(1, 2), (2, 2)]
     assert result.folder == tmp_path / "again" and len(result.history) == 2
-    assert 0 <= result.evaluation.scores["cross-fitted"].micro_f1.value <= 1
+    assert 0 <= result.evaluation.cross_fitted.micro_f1.value <= 1
     assert cli("train", photos_once, *AS_OPTIONS, "--out", tmp_path, "--name=command")[0] == 0
     assert digest(tmp_path / "again") == digest(tmp_path / "command") == digest(run)
     with (tmp_path / "command" / "results.csv").open() as file:
@@ -161,7 +161,7 @@ def test_evaluate_says_what_eval_says(cli, photos_once, run) -> None:
     said = json.loads(printed)
     assert code == 0 and said["num_images"] == scored.evaluation.num_images == told[-1][1]
     assert said["thresholds"] == scored.evaluation.thresholds
-    found = scored.evaluation.scores["cross-fitted"].micro_f1.value
+    found = scored.evaluation.cross_fitted.micro_f1.value
     assert said["scores"]["cross-fitted"]["micro_f1"]["value"] == found
     everything = grigri_fast.evaluate(str(run), data=photos_once, threshold=0.25)
     assert everything.evaluation.num_images == 48 and everything.evaluation.thresholds == 0.25
@@ -297,7 +297,7 @@ USERS_PROGRAM = """
         predictions += model.predict([picture], on_progress=lambda done, total: None)
         names: list[str] = [label for p in predictions for label in p.labels]
         print(names, model.class_names, model.thresholds["cat"], next(model.module.parameters()))
-        return scored.evaluation.scores["cross-fitted"].micro_f1.value
+        return scored.evaluation.honest.micro_f1.value
 
     train("photos", epochs="many")  # wrong
     train("photos", epoch=3)  # wrong

@@ -1,7 +1,6 @@
 """What the command line shows: progress and tables, plain lines in a pipe. Uses rich."""
 
 import contextlib
-import dataclasses
 import math
 import statistics
 import sys
@@ -359,14 +358,14 @@ def show_result(result: Result) -> None:
     """Print the scores of a finished run, where it is, and what to do next."""
     evaluation = result.evaluation
     if verbosity.quiet:
-        found = evaluation.scores[CROSS_FITTED]
+        found = evaluation.honest
         say(
             f"{result.folder}: micro-F1 {found.micro_f1.value:.4f} (cross-fitted), mAP"
             f" {_number(found.mAP.value)}"
         )
         return
     say(f"\nlast epoch on {evaluation.num_images:,} validation images, with 95 % intervals\n")
-    _show_scores(evaluation.scores)
+    _show_scores(evaluation.by_name())
     minutes, seconds = divmod(round(result.train_s), 60)
     _out.print()
     say(f"trained in {minutes} min {seconds} s; everything is in {result.folder}")
@@ -374,9 +373,9 @@ def show_result(result: Result) -> None:
     say(f"      grigri-fast predict {result.folder} PHOTOS")
 
 
-def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
+def show_evaluation(scored: RunEvaluation, saved: bool) -> None:
     """Print the scores and the table per class."""
-    evaluation = scored.evaluation
+    evaluation, path = scored.evaluation, scored.checkpoint
     say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals")
     if scored.bad:
         say(f"{len(scored.bad):,} more cannot be used and are left out:")
@@ -385,8 +384,8 @@ def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
         if len(scored.bad) > _SHOWN_PATHS:
             say("  ... --json names them all")
     say("")
-    _show_scores(evaluation.scores)
-    how = "cross-fitted" if CROSS_FITTED in evaluation.scores else "at the threshold given"
+    _show_scores(evaluation.by_name())
+    how = "cross-fitted" if evaluation.cross_fitted else "at the threshold given"
     say(f"\nper class (precision, recall and F1 {how})\n")
     table = _table("class", "support", "precision", "recall", "F1", "AP", "threshold")
     for c in evaluation.per_class:
@@ -407,21 +406,6 @@ def show_evaluation(scored: RunEvaluation, path: Path, saved: bool) -> None:
         say(f"stored in {path}: predict uses it from now on")
     elif not verbosity.quiet:
         say("not stored; --save stores it for predict")
-
-
-def evaluation_json(scored: RunEvaluation, path: Path) -> str:
-    """Return everything that :func:`show_evaluation` prints as one JSON object."""
-    return files.to_json(
-        {
-            "checkpoint": str(path),
-            "images": scored.images,
-            "arch": scored.info.arch,
-            "epoch": scored.info.epoch,
-            **dataclasses.asdict(scored.evaluation),
-            "test_looks": scored.test_looks,
-            "bad": {str(path): reason for path, reason in scored.bad.items()},
-        }
-    )
 
 
 def show_predictions(predictions: list[Prediction], info: ModelInfo) -> None:

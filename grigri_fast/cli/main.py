@@ -446,7 +446,7 @@ def evaluate(
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
     from ..evaluation import evaluator
-    from ..runs.run_folder import checkpoint_path
+    from ..runtime import files
     from . import console
 
     with console.progress("scoring", quiet=as_json) as on_progress:
@@ -466,11 +466,10 @@ def evaluate(
             threads=threads,
             on_progress=on_progress,
         )
-    path = checkpoint_path(folder, checkpoint)
     if as_json:
-        sys.stdout.write(console.evaluation_json(scored, path))
+        sys.stdout.write(files.to_json(scored.to_json()))
     else:
-        console.show_evaluation(scored, path, saved=save)
+        console.show_evaluation(scored, saved=save)
 
 
 @app.command()

@@ -5,9 +5,9 @@ Shapes: N images, C classes.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,31 +48,68 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one set of images.
+    """Scores of one set of images, with thresholds chosen in one to three ways.
 
     Attributes:
         num_images: how many.
-        scores: by the way in which the threshold was found (``AT_HALF``, ``TUNED``, ...).
+        at_half: with a threshold of 0.5.
+        tuned: with thresholds tuned on these very images, which flatters; None where none was.
+        cross_fitted: with thresholds tuned on four fifths of the images and applied to the rest;
+            None where none was tuned.
+        at_threshold: with a threshold that was given; None where none was, or it was 0.5.
         thresholds: what ``eval --save`` stores: one for all classes, or one each.
-        threshold_source: where it comes from, in words.
-        per_class: a line per class, from the most honest predictions there are: cross-fitted where
-            a threshold was tuned.
+        threshold_source: where they come from, in words.
+        per_class: a line per class, for the predictions of ``honest``.
     """
 
     num_images: int
-    scores: dict[str, Scores]
+    at_half: Scores
+    tuned: Scores | None
+    cross_fitted: Scores | None
+    at_threshold: Scores | None
     thresholds: float | list[float]
     threshold_source: str
     per_class: list[ClassScores]
+
+    @property
+    def honest(self) -> Scores:
+        """The scores to expect on new images with thresholds chosen in the same way."""
+        return self.cross_fitted or self.at_threshold or self.at_half
+
+    def by_name(self) -> dict[str, Scores]:
+        """Return the scores that there are, each under the words that say how it came about."""
+        given = f"at {self.thresholds:g}" if self.at_threshold else ""
+        names = (AT_HALF, TUNED, CROSS_FITTED, given)
+        all_scores = (self.at_half, self.tuned, self.cross_fitted, self.at_threshold)
+        return {name: s for name, s in zip(names, all_scores, strict=True) if s is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``eval --json`` prints of it."""
+        return {
+            "num_images": self.num_images,
+            "scores": {name: asdict(scores) for name, scores in self.by_name().items()},
+            "thresholds": self.thresholds,
+            "threshold_source": self.threshold_source,
+            "per_class": [asdict(of_class) for of_class in self.per_class],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a run's ``summary.json`` holds of it, under ``validation``."""
+        whole = self.to_json()
+        return {
+            "num_images": self.num_images,
+            "threshold": self.thresholds,
+            "scores": whole["scores"],
+        }
 
 
 def score(
     probabilities_NC: NDArray[np.float64],
     targets_NC: NDArray,
     class_names: list[str],
-    threshold: str | float,
+    threshold: Threshold,
 ) -> Evaluation:
-    """Score probabilities with thresholds found in ``threshold``'s way.
+    """Return the scores of probabilities, with thresholds chosen as ``threshold`` says.
 
     Args:
         probabilities_NC: predicted probabilities.
@@ -84,42 +121,49 @@ def score(
     Folds and bootstrap are always the same, so that a model is never scored in two ways.
     """
     targets_NC = targets_NC.astype(bool)
-    if threshold == "auto":
-        tune, source = metrics.best_f1_threshold, "best micro-F1"
-    elif threshold == "per-class":
-        tune, source = metrics.best_f1_thresholds, "best F1 of each class"
-    else:
-        tune, source = None, "given"
-    chosen = tune(probabilities_NC, targets_NC) if tune else float(threshold)
-
-    predictions = {AT_HALF: probabilities_NC >= 0.5}
-    if tune:
-        predictions[TUNED] = probabilities_NC >= chosen
-        predictions[CROSS_FITTED] = metrics.cross_fit(tune, probabilities_NC, targets_NC)
-    elif chosen != 0.5:
-        predictions[f"at {chosen:g}"] = probabilities_NC >= chosen
-
     weights_RN = metrics.bootstrap_weights(len(targets_NC))
     mean_ap = metrics.bootstrap_map(probabilities_NC, targets_NC, weights_RN)
-    scores = {
-        name: metrics.bootstrap_scores(predicted_NC, targets_NC, mean_ap, weights_RN)
-        for name, predicted_NC in predictions.items()
-    }
-    honest = metrics.count(list(predictions.values())[-1], targets_NC)
+
+    def scores_of(predicted_NC: NDArray[np.bool_] | None) -> Scores | None:
+        if predicted_NC is None:
+            return None
+        return metrics.bootstrap_scores(predicted_NC, targets_NC, mean_ap, weights_RN)
+
+    tuned_NC = cross_fitted_NC = given_NC = None
+    half_NC = probabilities_NC >= 0.5
+    if isinstance(threshold, str):
+        per_class = threshold == "per-class"
+        tune = metrics.best_f1_thresholds if per_class else metrics.best_f1_threshold
+        source = "best F1 of each class" if per_class else "best micro-F1"
+        chosen = tune(probabilities_NC, targets_NC)
+        tuned_NC = probabilities_NC >= chosen
+        honest_NC = cross_fitted_NC = metrics.cross_fit(tune, probabilities_NC, targets_NC)
+    else:
+        chosen, source = float(threshold), "given"
+        honest_NC = probabilities_NC >= chosen
+        given_NC = None if chosen == 0.5 else honest_NC
+    counts = metrics.count(honest_NC, targets_NC)
     columns = (
         targets_NC.sum(0),
-        metrics.precision(honest),
-        metrics.recall(honest),
-        metrics.f1(honest),
+        metrics.precision(counts),
+        metrics.recall(counts),
+        metrics.f1(counts),
         metrics.average_precision(probabilities_NC, targets_NC),
         np.broadcast_to(chosen, (len(class_names),)),
     )
-    per_class = [
-        ClassScores(name, int(support), *map(float, rest))
-        for name, support, *rest in zip(class_names, *columns, strict=True)
-    ]
-    thresholds = chosen.tolist() if isinstance(chosen, np.ndarray) else chosen
-    return Evaluation(len(targets_NC), scores, thresholds, source, per_class)
+    return Evaluation(
+        num_images=len(targets_NC),
+        at_half=scores_of(half_NC),
+        tuned=scores_of(tuned_NC),
+        cross_fitted=scores_of(cross_fitted_NC),
+        at_threshold=scores_of(given_NC),
+        thresholds=chosen.tolist() if isinstance(chosen, np.ndarray) else chosen,
+        threshold_source=source,
+        per_class=[
+            ClassScores(name, int(support), *map(float, rest))
+            for name, support, *rest in zip(class_names, *columns, strict=True)
+        ],
+    )
 
 
 # ------------------------------------------------------------------------- evaluating a run
@@ -130,6 +174,7 @@ class RunEvaluation:
     """An evaluation of a run, and what it was made from.
 
     Attributes:
+        checkpoint: the model's file.
         evaluation: the scores.
         info: what the model is.
         images: what was evaluated, in words.
@@ -140,6 +185,7 @@ class RunEvaluation:
             was not the test part.
     """
 
+    checkpoint: Path
     evaluation: Evaluation
     info: ModelInfo
     images: str
@@ -148,6 +194,18 @@ class RunEvaluation:
     probabilities_NC: NDArray[np.float64]
     targets_NC: NDArray[np.bool_]
     test_looks: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``eval --json`` prints."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "images": self.images,
+            "arch": self.info.arch,
+            "epoch": self.info.epoch,
+            **self.evaluation.to_json(),
+            "test_looks": self.test_looks,
+            "bad": {str(path): reason for path, reason in self.bad.items()},
+        }
 
 
 def evaluate(
@@ -216,6 +274,7 @@ def evaluate(
     targets_NC = targets_NC[good].astype(bool)
     evaluation = score(probabilities_NC, targets_NC, classifier.class_names, threshold)
     scored = RunEvaluation(
+        checkpoint=path,
         evaluation=evaluation,
         info=classifier.info,
         images=described,

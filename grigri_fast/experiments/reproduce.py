@@ -547,7 +547,7 @@ def _score_untrained(row: Row, study: Study, data: dataset.Dataset, callback: Ca
     )
     probabilities_NC, targets_NC = _validation_probabilities(folder, study, data, callback)
     evaluation = evaluator.score(probabilities_NC, targets_NC, data.class_names, "auto")
-    files.write_json(folder / run_folder.SUMMARY, {"epochs": 0, **_validation(evaluation)})
+    files.write_json(folder / run_folder.SUMMARY, {"epochs": 0, "validation": evaluation.summary()})
 
 
 def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, callback: Callback) -> None:
@@ -563,7 +563,7 @@ def _tune_thresholds(row: Row, study: Study, data: dataset.Dataset, callback: Ca
         "format": _FORMAT,
         "of": BASE,
         "of_sha256": _sha256(base / run_folder.LAST),
-        **_validation(evaluation),
+        "validation": evaluation.summary(),
         "class_names": data.class_names,
         "curve": _scores_over_threshold(probabilities_NC, targets_NC),
     }
@@ -598,17 +598,6 @@ def _validation_probabilities(
     if not len(good):
         raise GrigriError(f"{folder}: no validation image can be used")
     return probabilities_NC, data.targets_NC[good].astype(bool)
-
-
-def _validation(evaluation: evaluator.Evaluation) -> dict[str, Any]:
-    """Return what a run's ``summary.json`` says of its validation part."""
-    return {
-        "validation": {
-            "num_images": evaluation.num_images,
-            "threshold": evaluation.thresholds,
-            "scores": {k: dataclasses.asdict(v) for k, v in evaluation.scores.items()},
-        }
-    }
 
 
 def _write_provenance(folder: Path, data: dataset.Dataset) -> None:

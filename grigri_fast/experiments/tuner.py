@@ -23,7 +23,6 @@ import numpy as np
 from ..config import OPTIONS, TrainConfig, read_toml, resolve
 from ..data import dataset
 from ..errors import DivergedError, GrigriError, Interrupted
-from ..evaluation import evaluator
 from ..reporting import plots
 from ..runs import manifest, run_folder
 from ..runtime import files, memory
@@ -320,7 +319,7 @@ def _run(study: "_Study", trial: Any, callback: TuneCallback) -> None:
             reason = "mAP is no number: no validation image has a label"
             study.enter(trial, FAILED, epochs=len(result.history), reason=reason)
             return
-        micro_f1 = result.evaluation.scores[evaluator.CROSS_FITTED].micro_f1
+        micro_f1 = result.evaluation.honest.micro_f1
         study.enter(
             trial,
             DONE,

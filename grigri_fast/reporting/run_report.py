@@ -314,7 +314,7 @@ def _duration(record: Record) -> str:
 
 
 def _scores(scored: RunEvaluation) -> Section:
-    ways = scored.evaluation.scores
+    ways = scored.evaluation.by_name()
     honest = list(ways.values())[-1]
     tiles = []
     for title, key in _SCORES:
@@ -391,7 +391,7 @@ def _classes(scored: RunEvaluation, picks: dict[int, Picks]) -> Section:
         cells += [charts.meter(c.average_precision, colour=3) + _number(c.average_precision)]
         rows.append([*cells, _number(c.threshold)])
     head = ("class", "support", "precision", "recall", "F1", "AP", "threshold")
-    how = "cross-fitted" if CROSS_FITTED in scored.evaluation.scores else "at the threshold given"
+    how = "cross-fitted" if scored.evaluation.cross_fitted else "at the threshold given"
     caption = f"Precision, recall and F1 {how}; support: images that have the label"
     body = f'<div class="card">{html.table(head, rows, caption)}</div>'
     return Section("classes", "Classes", body)

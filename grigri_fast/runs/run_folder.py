@@ -189,5 +189,5 @@ def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
         before = list(csv.DictReader(io.StringIO(files.read_text(folder / TEST_LOOKS))))
     looks = [*({k: row.get(k, "") for k in look} for row in before), look]
     with contextlib.suppress(GrigriError):
-        files.write_atomic(folder / TEST_LOOKS, files.files.to_csv(looks))
+        files.write_atomic(folder / TEST_LOOKS, files.to_csv(looks))
     return len(looks)

@@ -606,9 +606,5 @@ def _summary(result: Result, progress: Progress) -> dict[str, Any]:
         "peak_memory_bytes": progress.peak_memory_bytes,
         "last": result.history[-1],
         "best": checkpointer.best(result.history),
-        "validation": {
-            "num_images": result.evaluation.num_images,
-            "threshold": result.evaluation.thresholds,
-            "scores": {k: dataclasses.asdict(v) for k, v in result.evaluation.scores.items()},
-        },
+        "validation": result.evaluation.summary(),
     }

@@ -153,6 +153,7 @@ def scored_of(num_images: int, num_classes: int, threshold: str | float = "auto"
     probabilities_NC = np.clip(0.4 * targets_NC + 0.6 * rng.random(targets_NC.shape), 0, 1)
     names = [f"class {c}" for c in range(num_classes)]
     return RunEvaluation(
+        checkpoint=Path("last.safetensors"),
         evaluation=evaluator.score(probabilities_NC, targets_NC, names, threshold),
         info=ModelInfo("resnet18", 32, names, epoch=1),
         images="val part of nothing",
