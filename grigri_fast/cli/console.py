@@ -31,7 +31,8 @@ from ..data.split import Split, frequencies
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation
 from ..evaluation.metrics import Interval
 from ..experiments import reproduce_report
-from ..experiments.reproduce import Finding, Row, Study, StudyCallback
+from ..experiments.report_2020 import Row
+from ..experiments.reproduce import ReproduceCallback, Reproduced
 from ..experiments.tuner import DONE, PRUNED, Trial, TuneCallback, Tuned
 from ..inference.exporter import INPUT, OUTPUT, Exported
 from ..inference.predictor import Prediction
@@ -312,20 +313,15 @@ def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-class StudyScreen(StudyCallback):
+class ReproduceScreen(TrainScreen, ReproduceCallback):
     """Shows ``reproduce``: which row runs, and its training as ``train`` shows it."""
 
-    def log(self, text: str) -> None:
-        """Print a line."""
-        mention(text)
-
-    @contextlib.contextmanager
-    def row(self, number: int, total: int, row: Row) -> Iterator[TrainScreen]:
-        """Print a row's name, and show what happens in it."""
+    def on_row(self, number: int, total: int, row: Row) -> None:
+        """Print a row's name."""
+        self._bar.update(self._task, visible=False)
+        self._head_shown = False
         if not verbosity.quiet:
             _out.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
-        with TrainScreen() as screen:
-            yield screen
 
 
 # ---------------------------------------------------------------------------- the results
@@ -680,30 +676,29 @@ def show_profile(profile: Profile, device_memory: int | None) -> None:
 # ------------------------------------------------------------------------------ reproduce
 
 
-def show_study(found: list[Finding], of: Study) -> None:
+def show_reproduced(result: Reproduced) -> None:
     """Print the report's scores beside ours, and what has no result."""
     table = _table(
         "row", *(f"{score}\n{side}" for score in ("micro-F1", "accuracy") for side in _SIDES)
     )
-    for finding in found:
+    for row in result.rows:
         cells = [
             cell
             for key in ("micro_f1", "subset_accuracy")
-            for cell in reproduce_report.against_report(finding, key)
+            for cell in reproduce_report.against_report(row, key)
         ]
-        table.add_row(finding.row.name, *cells)
+        table.add_row(row.row.name, *cells)
     say("")
     _out.print(table)
     say("")
-    reductions = reproduce_report.reduced(of, {finding.row.name: finding for finding in found})
+    by_name = {row.row.name: row for row in result.rows}
+    reductions = reproduce_report.reduced(result.reproduction, by_name)
     if reductions:
         say(f"at reduced scale: {'; '.join(reductions).replace('`', '')}")
-    for why, names in reproduce_report.why_not(found).items():
+    for why, names in reproduce_report.why_not(result.rows).items():
         say(f"no result of {', '.join(names)}: {why}")
-    say(
-        f"everything is in {files.shown(of.out)}; read"
-        f" {files.shown(of.out / reproduce_report.HTML)}"
-    )
+    out = files.shown(result.reproduction.out)
+    say(f"everything is in {out}; read {files.shown(result.page)}")
 
 
 _SIDES = ("report", "ours (95 % interval)", "difference")

@@ -690,44 +690,37 @@ def reproduce(
 
     Example:  grigri-fast reproduce grigri --weights none --epochs 1 --limit 600 --size-scale 0.5
     """
-    if data is None:
-        from ..data import demo
-
-        data = str(demo.cached_folder())
-
-    from ..experiments import reproduce as reproducing
-    from ..experiments import reproduce_report
-    from . import console
+    from ..experiments import report_2020
 
     names = [name.strip() for text in only or [] for name in text.split(",")]
-    unknown = [name for name in names if name not in reproducing.NAMES]
+    unknown = [name for name in names if name not in report_2020.NAMES]
     if unknown:
         raise typer.BadParameter(
-            f"--only {unknown[0]}: the rows are {', '.join(reproducing.NAMES)}"
+            f"--only {unknown[0]}: the rows are {', '.join(report_2020.NAMES)}"
         )
-    names = names or reproducing.NAMES
-    study = reproducing.Study(
-        data=data,
-        out=out,
-        epochs=epochs,
-        limit=limit,
-        size_scale=size_scale,
-        weights=weights,
-        device=device,
-        amp=amp,
-        threads=threads,
-        memory_limit=memory_limit,
-    )
-    try:
-        failed = reproducing.reproduce(study, names, console.StudyScreen())
-    except Interrupted as e:
-        reproduce_report.write(study)
-        raise Interrupted(e.signum, f"{e.advice}; so far: {out / reproduce_report.HTML}") from e
-    console.show_study(reproduce_report.write(study), study)
-    if len(failed) == len(names):
-        raise GrigriError(
-            f"no row could be run; {next(iter(failed))}: {failed[next(iter(failed))]}"
+
+    from ..experiments import reproduce as reproducing
+    from . import console
+
+    with console.ReproduceScreen() as screen:
+        result = reproducing.reproduce(
+            data,
+            only=names,
+            epochs=epochs,
+            limit=limit,
+            size_scale=size_scale,
+            weights=weights,
+            out=out,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            callback=screen,
         )
+    console.show_reproduced(result)
+    if len(result.failed) == result.num_asked:
+        name, reason = next(iter(result.failed.items()))
+        raise GrigriError(f"no row could be run; {name}: {reason}")
 
 
 # ------------------------------------------------------------------------------------- bench

@@ -1,35 +1,40 @@
 """What ``reproduce`` shows: the report's figures beside ours, as ``report.md`` and ``report.html``.
 
-Every number comes from the rows' folders (see ``reproduce.findings``).
+Every number comes from the rows' folders (see ``Reproduction.results``).
 """
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
+
+import torch
 
 from ..errors import GrigriError
 from ..evaluation import evaluator
 from ..evaluation.metrics import Interval
+from ..models import factory
 from ..reporting import document, plots
 from ..reporting.document import Block, Code, Document, Figure, Heading, Notice, Table, Text
 from ..runtime import files
-from . import reproduce
-from .reproduce import ROWS, Finding, Study
+from . import report_2020
+from .report_2020 import CLASS_NAMES
+from .reproduction import Reproduction, RowResult
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 NONE = "-"
 _TITLE = "The report of 2020, reproduced"
 _FOOT = "Written by grigri-fast reproduce."
 
-Findings = dict[str, Finding]
+Findings = dict[str, RowResult]
 
 
-def write(study: Study) -> list[Finding]:
-    """Write both reports of what is in ``out``, and return what they are made of.
+def write(study: Reproduction) -> Path:
+    """Write both reports of what is in ``out``, and return the path of the HTML page.
 
     Raises:
         GrigriError: if they cannot be written.
     """
-    found = reproduce.findings(study)
+    found = study.results()
     page = make(study, found)
     folder = study.out / FIGURES
     try:
@@ -40,10 +45,10 @@ def write(study: Study) -> list[Finding]:
         files.write_atomic(folder / name, png)
     files.write_atomic(study.out / MARKDOWN, document.to_markdown(page, FIGURES))
     files.write_atomic(study.out / HTML, document.to_html(page, _FOOT))
-    return found
+    return study.out / HTML
 
 
-def make(study: Study, found: list[Finding]) -> Document:
+def make(study: Reproduction, found: list[RowResult]) -> Document:
     """Return the report as a document."""
     by_name = {finding.row.name: finding for finding in found}
     blocks: list[Block] = []
@@ -68,17 +73,17 @@ def make(study: Study, found: list[Finding]) -> Document:
     return Document(_TITLE, blocks)
 
 
-def reduced(study: Study, found: Findings) -> list[str]:
+def reduced(study: Reproduction, found: Findings) -> list[str]:
     """Return in words what makes the study's figures others than the report's could be."""
     words = []
-    if study.epochs != reproduce.EPOCHS:
-        words.append(f"{_some(study.epochs, 'epoch')} instead of {reproduce.EPOCHS}")
+    if study.epochs != report_2020.EPOCHS:
+        words.append(f"{_some(study.epochs, 'epoch')} instead of {report_2020.EPOCHS}")
     if study.limit is not None:
         words.append(f"{study.limit:,} images (`--limit`)")
     if study.size_scale != 1:
         sides = [
-            f"{reproduce.size_px(row, study)} px instead of {row.options['size']}"
-            for row in (reproduce.row_named("bce"), reproduce.row_named("resnet34"))
+            f"{study.size_px(row)} px instead of {row.options['size']}"
+            for row in (report_2020.row_named("bce"), report_2020.row_named("resnet34"))
         ]
         words.append(f"images of {' and '.join(sides)} (`--size-scale {study.size_scale:g}`)")
     if study.weights == "none":
@@ -87,7 +92,7 @@ def reduced(study: Study, found: Findings) -> list[str]:
             " SimpleConvNet was"
         )
     data = found["data"].summary
-    if data and data["sets"][0]["class_names"] != reproduce.CLASS_NAMES:
+    if data and data["sets"][0]["class_names"] != CLASS_NAMES:
         words.append("other data than the report's")
     return words
 
@@ -99,7 +104,7 @@ def _some(number: int, thing: str) -> str:
 # --------------------------------------------------------------------------------- all rows
 
 
-def overview(found: list[Finding]) -> Table:
+def overview(found: list[RowResult]) -> Table:
     """Return the table of all rows: the report's scores, ours, the difference."""
     columns = ["row", "what"]
     for score in ("micro-F1", "subset accuracy"):
@@ -113,7 +118,7 @@ def overview(found: list[Finding]) -> Table:
     return Table(columns, rows, num_text=2)
 
 
-def against_report(finding: Finding, key: str) -> list[str]:
+def against_report(finding: RowResult, key: str) -> list[str]:
     """Return the report's score, ours with its interval, and the difference, as texts."""
     theirs, ours = finding.row.reported.get(key), finding.score(key)
     return [
@@ -175,7 +180,7 @@ def _machines(found: Findings) -> list[str]:
     return list(dict.fromkeys(seen))
 
 
-def _forest(found: list[Finding]) -> Figure:
+def _forest(found: list[RowResult]) -> Figure:
     rows = []
     for finding in found:
         ours, theirs = finding.score("micro_f1"), finding.row.reported.get("micro_f1")
@@ -194,7 +199,7 @@ def _draw_forest(rows: list, file_format: str) -> bytes:
     return plots.against(rows, "micro-F1 on the validation images", file_format)
 
 
-def _without_result(found: list[Finding]) -> list[Block]:
+def _without_result(found: list[RowResult]) -> list[Block]:
     reasons = why_not(found)
     if not reasons:
         return []
@@ -202,7 +207,7 @@ def _without_result(found: list[Finding]) -> list[Block]:
     return [Heading("Rows without a result"), Table(["rows", "why"], rows, num_text=2)]
 
 
-def why_not(found: list[Finding]) -> dict[str, list[str]]:
+def why_not(found: list[RowResult]) -> dict[str, list[str]]:
     """Return by reason the names of the rows that have no result."""
     reasons: dict[str, list[str]] = {}
     for finding in found:
@@ -214,14 +219,14 @@ def why_not(found: list[Finding]) -> dict[str, list[str]]:
 # --------------------------------------------------------------------------------- the data
 
 
-def _data_section(finding: Finding) -> list[Block]:
+def _data_section(finding: RowResult) -> list[Block]:
     """Return frequencies beside the report's, and the baselines."""
     blocks: list[Block] = [Heading("The data")]
     if not finding.is_done:
         return [*blocks, Text(f"Not looked at: {finding.why}.")]
     sets = finding.summary["sets"]
     first = sets[0]
-    is_reports = first["class_names"] == reproduce.CLASS_NAMES
+    is_reports = first["class_names"] == CLASS_NAMES
     blocks.append(
         Text(
             "Training and validation part are made by iterative stratification of label pairs"
@@ -242,7 +247,7 @@ def _agreement(found: dict) -> str:
     """Return in words how many of the frequencies are those that the report prints."""
     pairs = [
         (ours, theirs)
-        for part, column in reproduce.FREQUENCIES.items()
+        for part, column in report_2020.FREQUENCIES.items()
         for ours, theirs in zip(found["frequencies"][part], column, strict=True)
     ]
     same = sum(ours == theirs for ours, theirs in pairs)
@@ -259,7 +264,7 @@ def _frequency_table(found: dict, is_reports: bool) -> Table:
     columns = ["class"]
     rows = [[name] for name in found["class_names"]]
     for part in ("train", "val"):
-        theirs = reproduce.FREQUENCIES[part] if is_reports else [None] * len(rows)
+        theirs = report_2020.FREQUENCIES[part] if is_reports else [None] * len(rows)
         ours = found["frequencies"][part]
         differ = is_reports and ours != theirs
         columns += [part, *(["report"] if is_reports else []), *(["difference"] if differ else [])]
@@ -364,7 +369,10 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 def _section(
-    section: tuple[str, tuple[str, ...], str], study: Study, found: Findings, comparable: bool
+    section: tuple[str, tuple[str, ...], str],
+    study: Reproduction,
+    found: Findings,
+    comparable: bool,
 ) -> list[Block]:
     title, names, text = section
     group = [found[name] for name in names]
@@ -386,7 +394,7 @@ def _section(
     return blocks
 
 
-def _verdict(finding: Finding) -> str:
+def _verdict(finding: RowResult) -> str:
     """Return in words whether the report's micro-F1 lies within our interval."""
     ours, theirs = finding.score("micro_f1"), finding.row.reported.get("micro_f1")
     if ours is None or theirs is None:
@@ -397,13 +405,22 @@ def _verdict(finding: Finding) -> str:
     return f"`{finding.row.name}`: ours is {side} the report's {theirs:.4f}, outside its interval."
 
 
+def num_simple_parameters() -> int:
+    """Return how many parameters SimpleConvNet has; none of them is made for this."""
+    with torch.device("meta"):
+        model = factory.build("simple", len(CLASS_NAMES), 128)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _parameters() -> Text:
-    num = reproduce.num_simple_parameters()
-    same = "as in the report" if num == reproduce.NUM_SIMPLE_PARAMETERS else "not as in the report"
+    num = num_simple_parameters()
+    same = (
+        "as in the report" if num == report_2020.NUM_SIMPLE_PARAMETERS else "not as in the report"
+    )
     return Text(f"At 128 px and with 14 classes it has {num:,} parameters, {same}.")
 
 
-def _details(done: list[Finding], study: Study) -> Table:
+def _details(done: list[RowResult], study: Reproduction) -> Table:
     """Return what is not in the table of all rows."""
     columns = [
         "row",
@@ -420,7 +437,7 @@ def _details(done: list[Finding], study: Study) -> Table:
         rows.append(
             [
                 f"`{f.row.name}`",
-                str(reproduce.size_px(f.row, study)),
+                str(study.size_px(f.row)),
                 f"{f.history[-1]['val_loss']:.4f}" if f.history else NONE,
                 interval(f.score("macro_f1")),
                 interval(f.score("mAP")),
@@ -441,7 +458,7 @@ def _duration(seconds: float) -> str:
 
 def _curves(title: str, histories: dict[str, list], comparable: bool) -> Figure:
     """Return the figure of runs in the same axes; the report's scores only where they compare."""
-    reported = {row.name: row.reported for row in ROWS} if comparable else {}
+    reported = {row.name: row.reported for row in report_2020.ROWS} if comparable else {}
     caption = f"{title}: loss, micro-F1 and subset accuracy (at 0.5) over the epochs;"
     caption += " validation in full, training dashed"
     caption += ", the report's last score dotted." if comparable else "."
@@ -453,12 +470,12 @@ def _file_name(title: str) -> str:
     return "-".join(title.lower().split())
 
 
-def _threshold_blocks(done: list[Finding], found: Findings) -> list[Block]:
+def _threshold_blocks(done: list[RowResult], found: Findings) -> list[Block]:
     """Return the table of thresholds as the report has them and cross-fitted, and the curve."""
     columns = ["row", "micro-F1: report", "tuned here (flatters)", "cross-fitted (honest)"]
     columns += ["flattery", "subset accuracy: report", "tuned here", "cross-fitted"]
     rows = []
-    base = found[reproduce.BASE]
+    base = found[report_2020.BASE]
     if base.is_done:
         scores = [interval(base.score(k)) for k in ("micro_f1", "subset_accuracy")]
         theirs = [f"{base.row.reported[k]:.4f}" for k in ("micro_f1", "subset_accuracy")]
@@ -493,9 +510,9 @@ def _threshold_blocks(done: list[Finding], found: Findings) -> list[Block]:
     return blocks
 
 
-def _threshold_figure(done: list[Finding]) -> Callable[[str], bytes]:
+def _threshold_figure(done: list[RowResult]) -> Callable[[str], bytes]:
     curve = done[0].summary["curve"]
-    marks = {"the report's best": reproduce.THRESHOLD}
+    marks = {"the report's best": report_2020.THRESHOLD}
     for f in done:
         if f.row.threshold == "auto":
             marks["ours"] = f.summary["validation"]["threshold"]
@@ -506,7 +523,7 @@ def _threshold_figure(done: list[Finding]) -> Callable[[str], bytes]:
 # ------------------------------------------------------------------------------ the closing
 
 
-def _closing(study: Study) -> list[Block]:
+def _closing(study: Reproduction) -> list[Block]:
     folder = "OUT"
     return [
         Heading("What is not as in the report"),

@@ -22,7 +22,8 @@ from grigri_fast.cli.main import main
 from grigri_fast.config import TrainConfig, read_toml, resolve
 from grigri_fast.data import dataset, split
 from grigri_fast.errors import GrigriError
-from grigri_fast.experiments import reproduce, reproduce_report
+from grigri_fast.experiments import report_2020, reproduce, reproduce_report, reproduction
+from grigri_fast.experiments.reproduction import Reproduction, RowResult
 from grigri_fast.models import factory
 from grigri_fast.reporting import document
 from grigri_fast.runs import run_folder
@@ -31,25 +32,23 @@ from grigri_fast.training import trainer
 
 OPTIONS = ["--weights=none", "--epochs=1", "--size-scale=0.25", "--threads=1", "--device=cpu"]
 NO_RUN = {"data", "untrained", "threshold", "thresholds_per_class"}
-TRAINED = [name for name in reproduce.NAMES if name not in NO_RUN]
+TRAINED = [name for name in report_2020.NAMES if name not in NO_RUN]
 
 
-def of_small_networks() -> tuple[reproduce.Row, ...]:
+def of_small_networks() -> tuple[report_2020.Row, ...]:
     """Return the rows with networks that train in a moment."""
     small = {"arch": "shufflenet_v2_x0_5"}
     return tuple(
         dataclasses.replace(row, options=row.options | small)
         if row.options and row.options["arch"] != "simple"
         else row
-        for row in reproduce.ROWS
+        for row in report_2020.ROWS
     )
 
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch) -> None:
-    rows = of_small_networks()
-    monkeypatch.setattr(reproduce, "ROWS", rows)
-    monkeypatch.setattr(reproduce_report, "ROWS", rows)
+    monkeypatch.setattr(report_2020, "ROWS", of_small_networks())
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,7 @@ def finished(tmp_path_factory, photos_once: Path) -> tuple[Path, Path]:
     """Return (data, out) of a study of all rows."""
     out = tmp_path_factory.mktemp("study") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce, "ROWS", of_small_networks())
-        patch.setattr(reproduce_report, "ROWS", of_small_networks())
+        patch.setattr(report_2020, "ROWS", of_small_networks())
         assert main(["reproduce", str(photos_once), *OPTIONS, "--out", str(out)]) == 0
     return photos_once, out
 
@@ -85,7 +83,7 @@ def summary(out: Path, name: str) -> dict:
 
 
 def test_the_reports_figures_are_complete() -> None:
-    reported = {row.name: row.reported for row in reproduce.ROWS if row.reported}
+    reported = {row.name: row.reported for row in report_2020.ROWS if row.reported}
     assert {name: tuple(scores.values()) for name, scores in reported.items()} == {
         "data": (0.0, 0.4912),
         "bce": (0.7170, 0.6402),
@@ -100,23 +98,25 @@ def test_the_reports_figures_are_complete() -> None:
         "simple": (0.0, 0.4926),
     }
     assert all(list(s) == ["micro_f1", "subset_accuracy"] for s in reported.values())
-    assert len(reproduce.FREQUENCIES["train"]) == len(reproduce.FREQUENCIES["val"]) == 14
-    assert reproduce.num_simple_parameters() == reproduce.NUM_SIMPLE_PARAMETERS == 11_098_110
+    assert len(report_2020.FREQUENCIES["train"]) == len(report_2020.FREQUENCIES["val"]) == 14
+    assert (
+        reproduce_report.num_simple_parameters() == report_2020.NUM_SIMPLE_PARAMETERS == 11_098_110
+    )
 
 
 def test_the_help_names_every_row(cli) -> None:
     code, out, _ = cli("reproduce", "--help")
     words = set(re.findall(r"\w+", out))
-    assert code == 0 and set(reproduce.NAMES) <= words
+    assert code == 0 and set(report_2020.NAMES) <= words
 
 
 @pytest.mark.parametrize("name", [*TRAINED, "untrained"])
 def test_every_option_that_makes_a_row_is_said(name: str, tmp_path: Path) -> None:
-    row = reproduce.row_named(name)
+    row = report_2020.row_named(name)
     said = {"arch", "size", "batch_size", "freeze_backbone", "loss", "optimizer", "schedule", "lr"}
     said |= {"momentum", "momentum_min", "weight_decay", "augment"}
     assert said <= set(row.options)
-    config = reproduce.train_config(row, reproduce.Study(data="x", out=tmp_path, weights="none"))
+    config = Reproduction(data="x", out=tmp_path, weights="none").config(row)
     resolved = resolve(config)
     for option in said:  # nothing is left for a rule to fill in
         assert getattr(config, option) == getattr(resolved, option)
@@ -128,12 +128,12 @@ def test_every_option_that_makes_a_row_is_said(name: str, tmp_path: Path) -> Non
 
 def test_all_rows_run_and_share_one_split(finished) -> None:
     _, out = finished
-    for name in reproduce.NAMES:
+    for name in report_2020.NAMES:
         assert (out / name / run_folder.SUMMARY).is_file(), name
     splits = {(out / name / run_folder.SPLIT).read_text() for name in [*TRAINED, "untrained"]}
     assert splits == {(out / run_folder.SPLIT).read_text()}
     assert not list(out.glob("*-2"))
-    assert json.loads((out / reproduce.REASONS).read_text()) == {}
+    assert json.loads((out / reproduction.REASONS).read_text()) == {}
 
 
 @pytest.mark.parametrize("name", ["bce", "frozen", "simple", "untrained"])
@@ -258,7 +258,7 @@ def test_the_markdown_shows_figures_that_are_there(finished) -> None:
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
-def finding(row: reproduce.Row, micro_f1: float) -> reproduce.Finding:
+def finding(row: report_2020.Row, micro_f1: float) -> RowResult:
     """Return what a full run of a row would leave behind."""
     score = {"value": micro_f1, "low": micro_f1 - 0.02, "high": micro_f1 + 0.02}
     keys = ("micro_f1", "macro_f1", "subset_accuracy", "mAP")
@@ -268,17 +268,17 @@ def finding(row: reproduce.Row, micro_f1: float) -> reproduce.Finding:
     content = {"epochs": 20, "train_s": 7200.0, "best": history[-1]}
     content["validation"] = {"num_images": 4000, "scores": scores}
     environment = {"gpu": "A GPU", "amp": "bf16", "packages": {"torch": "2.15.0"}}
-    return reproduce.Finding(row, "", content, history, environment)
+    return RowResult(row, "", content, history, environment)
 
 
 def test_a_full_study_is_compared_with_the_report(tmp_path: Path) -> None:
-    of = reproduce.Study(data="x", out=tmp_path)
+    of = Reproduction(data="x", out=tmp_path)
     ours = {"bce": 0.71, "mse": 0.75, "resnet34": 0.70}
     found = [
         finding(row, ours[row.name])
         if row.name in ours
-        else reproduce.Finding(row, "not run yet", {}, [], {})
-        for row in reproduce.ROWS
+        else RowResult(row, "not run yet", {}, [], {})
+        for row in report_2020.ROWS
     ]
     page = reproduce_report.make(of, found)
     text = document.to_markdown(page, "figures")
@@ -297,20 +297,20 @@ def test_a_full_study_is_compared_with_the_report(tmp_path: Path) -> None:
 def test_a_finished_study_only_writes_its_reports(cli, finished, monkeypatch) -> None:
     data, out = finished
     before = reports(out)
-    times = {p: p.stat().st_mtime_ns for name in reproduce.NAMES for p in (out / name).iterdir()}
+    times = {p: p.stat().st_mtime_ns for name in report_2020.NAMES for p in (out / name).iterdir()}
     (out / reproduce_report.HTML).unlink()
 
     def never(*_: object) -> None:
         raise AssertionError("a finished row was run again")
 
     monkeypatch.setattr(trainer, "train", never)
-    monkeypatch.setattr(reproduce, "_validation_probabilities", never)
+    monkeypatch.setattr(reproduce._Runner, "_predict", never)
     code, printed, err = cli("reproduce", data, *OPTIONS, "--out", out)
     assert (code, err) == (0, "")
-    assert printed.count("is there already") == len(reproduce.NAMES)
+    assert printed.count("is there already") == len(report_2020.NAMES)
     assert reports(out) == before
     assert times == {
-        p: p.stat().st_mtime_ns for name in reproduce.NAMES for p in (out / name).iterdir()
+        p: p.stat().st_mtime_ns for name in report_2020.NAMES for p in (out / name).iterdir()
     }
 
 
@@ -475,35 +475,35 @@ def test_weights_that_cannot_be_downloaded_are_explained(
 def test_the_reports_own_weights_are_preferred_to_newer_ones(tmp_path: Path) -> None:
     names = factory.weight_files("wide_resnet50_2")
     assert names == ["wide_resnet50_2-95faca4d.pth", "wide_resnet50_2-9ba9bcbe.pth"]
-    row = reproduce.Row("w", "w", options={"arch": "wide_resnet50_2"})
-    of = reproduce.Study(data="x", out=tmp_path, weights=str(tmp_path))
-    assert Path(reproduce.weights_of(row, of)).name == names[1]
+    row = report_2020.Row("w", "w", options={"arch": "wide_resnet50_2"})
+    of = Reproduction(data="x", out=tmp_path, weights=str(tmp_path))
+    assert Path(of.weights_of(row)).name == names[1]
     for name in names:
         (tmp_path / name).touch()
-    assert Path(reproduce.weights_of(row, of)).name == names[0]
+    assert Path(of.weights_of(row)).name == names[0]
 
 
 def test_simple_is_always_from_scratch(tmp_path: Path) -> None:
-    of = reproduce.Study(data="x", out=tmp_path, weights="imagenet")
-    assert reproduce.weights_of(reproduce.row_named("simple"), of) == "none"
+    of = Reproduction(data="x", out=tmp_path, weights="imagenet")
+    assert of.weights_of(report_2020.row_named("simple")) == "none"
 
 
 def test_thresholds_are_tuned_again_for_another_model(finished, tmp_path: Path) -> None:
     data, out = finished
-    for name in (reproduce.BASE, "threshold"):
+    for name in (report_2020.BASE, "threshold"):
         shutil.copytree(out / name, tmp_path / name)
-    of = reproduce.Study(
+    of = Reproduction(
         data=str(data), out=tmp_path, weights="none", epochs=1, size_scale=0.25, threads=1
     )
-    row = reproduce.row_named("threshold")
-    assert reproduce.is_done(row, of)
-    shutil.copy(out / "frozen" / run_folder.LAST, tmp_path / reproduce.BASE / run_folder.LAST)
-    assert not reproduce.is_done(row, of)
+    row = report_2020.row_named("threshold")
+    assert of.is_done(row)
+    shutil.copy(out / "frozen" / run_folder.LAST, tmp_path / report_2020.BASE / run_folder.LAST)
+    assert not of.is_done(row)
 
 
 def test_an_unknown_row_is_an_error() -> None:
     with pytest.raises(GrigriError, match="the rows are data, bce"):
-        reproduce.row_named("nothing")
+        report_2020.row_named("nothing")
 
 
 # --------------------------------------------------------------------------- the real data
@@ -513,8 +513,8 @@ def test_the_real_data_are_the_reports(cli, grigri: Path, tmp_path: Path) -> Non
     code, _, err = cli("reproduce", grigri, "--only=data", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     first = summary(tmp_path / "out", "data")["sets"][0]
-    assert first["class_names"] == reproduce.CLASS_NAMES
-    assert first["frequencies"] == reproduce.FREQUENCIES  # to the last digit
+    assert first["class_names"] == report_2020.CLASS_NAMES
+    assert first["frequencies"] == report_2020.FREQUENCIES  # to the last digit
     assert first["nothing"]["subset_accuracy"]["value"] == pytest.approx(0.4912, abs=5e-5)
     assert first["always_micro_f1"] == pytest.approx(0.318, abs=5e-4)
     assert first["most_frequent"] == "people"
