@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import safe_open
+from warm_process import WarmProcess
 
 from grigri_fast.runs import run_folder
 from grigri_fast.training import checkpointer
@@ -89,20 +88,12 @@ def same_end(a: Path, b: Path) -> bool:
     return weights and repr(rows[0]) == repr(rows[1])
 
 
-def command(*words: object, program: str | None = None) -> list[str]:
-    """Return the words of the command in a process of its own, perhaps with code before it."""
-    start = ["-m", "grigri_fast"]
-    if program is not None:
-        start = ["-c", f"{program}\nfrom grigri_fast.cli.main import entry\nentry()"]
-    return [sys.executable, *start, *map(str, words)]
+def start(*words: object, program: str = "", file_size_limit: int | None = None) -> WarmProcess:
+    """Start the command in a process of its own, perhaps after some Python code."""
+    return WarmProcess([str(word) for word in words], program, file_size_limit)
 
 
-def start(*words: object, program: str | None = None, **options: object) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(*words, program=program), **pipes, **options)
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: WarmProcess) -> None:
     """Wait until a file is there, or the process has ended."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)

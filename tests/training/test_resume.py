@@ -5,17 +5,15 @@ import dataclasses
 import os
 import pickle
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import SMALL, command, fit, results, same_end, start, stopping, wait_for
+from small_runs import SMALL, fit, results, same_end, start, stopping, wait_for
 from small_set import write_image
 
 from grigri_fast.config import TrainConfig
@@ -52,7 +50,9 @@ def whole(photos_once: Path, tmp_path_factory) -> Path:
     """Return a run of eight epochs that nobody stopped."""
     out = tmp_path_factory.mktemp("whole")
     words = ["train", photos_once, *LONG, "--out", out, "--name=run"]
-    subprocess.run(command(*words), check=True, capture_output=True)
+    process = start(*words)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
     return out / "run"
 
 
@@ -449,7 +449,7 @@ def test_a_full_disk_leaves_the_state_before(
         "--out",
         tmp_path,
         "--name=run",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        file_size_limit=limit,
     )
     _, err = process.communicate()
     assert process.returncode == 1 and err.count("\n") == 1
