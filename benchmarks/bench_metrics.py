@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grigri_fast.evaluation import metrics
+from grigri_fast.evaluation import metrics, thresholds
 from grigri_fast.runtime import files
 
 LABELS = {"sparse": 0.0025, "dense": 0.3}
@@ -50,11 +50,11 @@ def make(num_images: int, num_classes: int, frequency: float) -> tuple[np.ndarra
 
 
 def search(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    metrics.best_f1_threshold(scores_NC, targets_NC)
+    thresholds.best_f1_threshold(scores_NC, targets_NC)
 
 
 def search_per_class(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    metrics.best_f1_thresholds(scores_NC, targets_NC)
+    thresholds.best_f1_thresholds(scores_NC, targets_NC)
 
 
 def score(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
@@ -73,11 +73,11 @@ def search_and_score(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
 
 
 def cross_fit(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    metrics.cross_fit(metrics.best_f1_threshold, scores_NC, targets_NC)
+    thresholds.cross_fit(thresholds.best_f1_threshold, scores_NC, targets_NC)
 
 
 def cross_fit_per_class(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:
-    metrics.cross_fit(metrics.best_f1_thresholds, scores_NC, targets_NC)
+    thresholds.cross_fit(thresholds.best_f1_thresholds, scores_NC, targets_NC)
 
 
 def everything(scores_NC: np.ndarray, targets_NC: np.ndarray) -> None:

@@ -21,7 +21,7 @@ import torch
 from grigri_fast import Callback
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
-from grigri_fast.evaluation import metrics
+from grigri_fast.evaluation import bootstrap, metrics, thresholds
 from grigri_fast.inference.predictor import Classifier
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import compute, files
@@ -82,7 +82,7 @@ def compared(
     """Return scores of a way and its differences to the base, (seed by seed: N, C)."""
     counts, maps = [], []
     for probs_NC in (*ours, *base):
-        predicted_NC = metrics.cross_fit(metrics.best_f1_threshold, probs_NC, targets_NC)
+        predicted_NC = thresholds.cross_fit(thresholds.best_f1_threshold, probs_NC, targets_NC)
         tp_N = (predicted_NC & targets_NC).sum(1)
         wrong_N = (predicted_NC ^ targets_NC).sum(1)
         counts.append(np.stack([2 * tp_N, 2 * tp_N + wrong_N]))
@@ -99,7 +99,7 @@ def compared(
     rng = np.random.default_rng(0)
     means = [
         differences(weights_N)[rng.integers(num, size=num)].mean()
-        for weights_N in metrics.bootstrap_weights(len(targets_NC), _NUM_REPLICATES)
+        for weights_N in bootstrap.draw_weights(len(targets_NC), _NUM_REPLICATES)
     ]
     ones_N = np.ones(len(targets_NC))
     f1_S = counts_S2N.sum(2)[:, 0] / counts_S2N.sum(2)[:, 1]

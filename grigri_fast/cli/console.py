@@ -28,8 +28,8 @@ from ..data.dataset import Dataset
 from ..data.download import format_size as bytes_in_words
 from ..data.mirflickr import Fetched
 from ..data.split import Split, frequencies
+from ..evaluation.bootstrap import Interval
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation
-from ..evaluation.metrics import Interval
 from ..experiments import reproduce_report
 from ..experiments.report_2020 import Row
 from ..experiments.reproduce import ReproduceCallback, Reproduced

@@ -23,8 +23,8 @@ from ..runs.checkpoint import ModelInfo
 from ..runs.run_folder import CheckpointName, PartName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
-from . import metrics
-from .metrics import Scores
+from . import bootstrap, metrics, thresholds
+from .bootstrap import Scores
 
 Threshold: TypeAlias = Literal["auto", "per-class"] | float
 
@@ -121,23 +121,23 @@ def score(
     Folds and bootstrap are always the same, so that a model is never scored in two ways.
     """
     targets_NC = targets_NC.astype(bool)
-    weights_RN = metrics.bootstrap_weights(len(targets_NC))
-    mean_ap = metrics.bootstrap_map(probabilities_NC, targets_NC, weights_RN)
+    weights_RN = bootstrap.draw_weights(len(targets_NC))
+    mean_ap = bootstrap.map_interval(probabilities_NC, targets_NC, weights_RN)
 
     def scores_of(predicted_NC: NDArray[np.bool_] | None) -> Scores | None:
         if predicted_NC is None:
             return None
-        return metrics.bootstrap_scores(predicted_NC, targets_NC, mean_ap, weights_RN)
+        return bootstrap.scores_with_intervals(predicted_NC, targets_NC, mean_ap, weights_RN)
 
     tuned_NC = cross_fitted_NC = given_NC = None
     half_NC = probabilities_NC >= 0.5
     if isinstance(threshold, str):
         per_class = threshold == "per-class"
-        tune = metrics.best_f1_thresholds if per_class else metrics.best_f1_threshold
+        tune = thresholds.best_f1_thresholds if per_class else thresholds.best_f1_threshold
         source = "best F1 of each class" if per_class else "best micro-F1"
         chosen = tune(probabilities_NC, targets_NC)
         tuned_NC = probabilities_NC >= chosen
-        honest_NC = cross_fitted_NC = metrics.cross_fit(tune, probabilities_NC, targets_NC)
+        honest_NC = cross_fitted_NC = thresholds.cross_fit(tune, probabilities_NC, targets_NC)
     else:
         chosen, source = float(threshold), "given"
         honest_NC = probabilities_NC >= chosen

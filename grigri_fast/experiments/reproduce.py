@@ -20,7 +20,7 @@ from ..config import TrainConfig, read_toml, resolve
 from ..data import dataset, split
 from ..data.dataset import Dataset
 from ..errors import GrigriError, Interrupted
-from ..evaluation import evaluator, metrics
+from ..evaluation import bootstrap, evaluator, metrics
 from ..inference.predictor import Classifier
 from ..models import factory
 from ..runs import checkpoint, manifest, run_folder
@@ -373,11 +373,11 @@ def _description(data: Dataset, parts: split.Split, name: str) -> dict[str, Any]
     most = int(targets_NC.sum(0).argmax())
     always_NC = np.zeros_like(targets_NC)
     always_NC[:, most] = True
-    nothing = metrics.bootstrap_scores(
+    nothing = bootstrap.scores_with_intervals(
         np.zeros_like(targets_NC),
         targets_NC,
-        metrics.Interval(np.nan, np.nan, np.nan),
-        metrics.bootstrap_weights(len(data), seed=SEED),
+        bootstrap.Interval(np.nan, np.nan, np.nan),
+        bootstrap.draw_weights(len(data), seed=SEED),
     )
     frequencies = split.frequencies(parts, data)
     return {

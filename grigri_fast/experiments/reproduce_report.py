@@ -11,7 +11,7 @@ import torch
 
 from ..errors import GrigriError
 from ..evaluation import evaluator
-from ..evaluation.metrics import Interval
+from ..evaluation.bootstrap import Interval
 from ..models import factory
 from ..reporting import document, plots
 from ..reporting.document import Block, Code, Document, Figure, Heading, Notice, Table, Text

@@ -11,7 +11,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..evaluation import evaluator
-from ..evaluation.metrics import Interval
+from ..evaluation.bootstrap import Interval
 from ..models import factory
 from ..runs import run_folder
 from ..runtime import files

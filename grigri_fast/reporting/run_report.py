@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..errors import GrigriError
-from ..evaluation import evaluator, metrics
+from ..evaluation import bootstrap, evaluator, metrics, thresholds
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation
 from ..pipeline import thumbnails
 from ..runs import run_folder
@@ -347,7 +347,7 @@ def _scores(scored: RunEvaluation) -> Section:
     return Section("scores", "Scores", body)
 
 
-def _with_interval(score: metrics.Interval) -> str:
+def _with_interval(score: bootstrap.Interval) -> str:
     if math.isnan(score.value):
         return "-"
     span = f"{score.low:.3f}-{score.high:.3f}"
@@ -424,7 +424,7 @@ def _curve(scored: RunEvaluation, c: ClassScores, number: int) -> str:
     if not targets_N.any():
         return html.card(c.name, '<p class="note">No image here has this label.</p>')
     scores_N = scored.probabilities_NC[:, number]
-    recall, precision = metrics.precision_recall_curve(scores_N, targets_N)
+    recall, precision = thresholds.precision_recall_curve(scores_N, targets_N)
     predicted_N = scores_N >= c.threshold
     counts = metrics.count(predicted_N[:, None], targets_N[:, None])
     at = float(metrics.recall(counts)[0]), float(metrics.precision(counts)[0])
@@ -463,7 +463,7 @@ def _curve(scored: RunEvaluation, c: ClassScores, number: int) -> str:
 
 def _thresholds(scored: RunEvaluation) -> Section:
     evaluation = scored.evaluation
-    over = metrics.over_thresholds(scored.probabilities_NC, scored.targets_NC)
+    over = thresholds.over_thresholds(scored.probabilities_NC, scored.targets_NC)
     at, f1, precision, recall = (
         values.tolist() for values in (over.thresholds, over.f1, over.precision, over.recall)
     )

@@ -13,7 +13,7 @@ import pytest
 
 from grigri_fast.config import TrainConfig, read_toml
 from grigri_fast.errors import DivergedError, GrigriError, Interrupted
-from grigri_fast.evaluation.metrics import Interval
+from grigri_fast.evaluation.bootstrap import Interval
 from grigri_fast.experiments import tuner
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import files
