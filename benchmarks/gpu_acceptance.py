@@ -142,7 +142,7 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
     def part(place: Place) -> dict[str, Any]:
         from grigri_fast import config as configs
         from grigri_fast.profiling import profiler
-        from grigri_fast.training.plan import Plan
+        from grigri_fast.training.autobatch import Plan
 
         limit = place.sized(2000, 24)
         options = place.options(arch=arch, memory_limit=LIMIT, limit=limit, name=f"memory-{arch}")
@@ -176,7 +176,7 @@ def profile(place: Place) -> dict[str, Any]:
     from grigri_fast.reporting import plots
     from grigri_fast.runtime import compute
     from grigri_fast.runtime.memory import Budget
-    from grigri_fast.training.plan import Plan
+    from grigri_fast.training.autobatch import Plan
 
     device = compute.pick_device("auto")
     options = place.options(arch="resnet34")

@@ -920,7 +920,7 @@ def profile(
     from ..runs import run_folder as run
     from ..runtime import compute, environment, files
     from ..runtime.memory import Budget
-    from ..training.plan import Plan
+    from ..training.autobatch import Plan
     from . import console
 
     factory.build(arch, 1, size)  # says at once if the two do not go together

@@ -29,8 +29,8 @@ from ..pipeline.check import ImageCheck, check_images
 from ..runtime import compute
 from ..runtime.compute import Compute
 from ..runtime.memory import Budget
-from ..training import autobatch
-from ..training.plan import Plan
+from ..training import autobatch, setup
+from ..training.autobatch import Plan
 from ..training.step import TrainStep
 from . import baseline
 
@@ -293,7 +293,9 @@ def make_step(s: Setting) -> tuple[nn.Module, TrainStep]:
     torch.manual_seed(0)
     config = resolve(TrainConfig(data="-", arch=s.arch, size=s.size_px, fast=s.fast))
     how = s.plan or Plan(s.batch_size, s.batch_size)
-    made = autobatch.prepare(how, config, s.num_classes, s.device, s.amp, compile=s.compile)
+    config = replace(how.applied_to(config), compile="on" if s.compile else "off", ema=0.0)
+    model = setup.untrained(config, s.num_classes, s.device)
+    made = setup.prepare(model, config, Compute(s.device, s.amp, s.threads))
     return made.model, made.step
 
 
@@ -569,13 +571,12 @@ def fitted(s: Setting, budget: Budget, say: Callable[[str], None]) -> Setting:
     )
     found = autobatch.plan_training(
         resolve(config),
+        Compute(s.device, s.amp, s.threads),
         budget,
         num_images=len(s.rows),
         num_classes=s.num_classes,
-        device=s.device,
-        amp=s.amp,
         resumed=False,
-        say=say,
+        log=say,
     )
     loader.close()
     # The step is there twice, alone and in training; what it takes beside is not known apart.

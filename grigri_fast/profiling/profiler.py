@@ -4,6 +4,7 @@ Shapes: N images of a batch, C classes.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import statistics
 import time
@@ -24,10 +25,11 @@ from ..inference import forward
 from ..models import normalize
 from ..pipeline import loader as pipeline
 from ..runtime import memory
+from ..runtime.compute import Compute
 from ..runtime.memory import Budget
-from ..training import autobatch
-from ..training.autobatch import Prepared
-from ..training.plan import Plan
+from ..training import setup
+from ..training.autobatch import Plan
+from ..training.setup import Prepared
 from . import benchmark, tensors
 from .benchmark import Setting
 from .tensors import Account, Ledger
@@ -131,14 +133,13 @@ def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Pro
     """
     amp = "bf16" if amp == "fp16" else amp
     phases = _Phases()
-    model, fake = autobatch.build(config, num_classes), FakeTensorMode()
+    here, fake = Compute(torch.device("cpu"), amp, threads=1), FakeTensorMode()
+    model = setup.untrained(config, num_classes, here.device)
     _make_fake(model, fake)
     normalize.forget_constants()
     try:
         with fake:
-            made = autobatch.prepare(
-                plan, config, num_classes, torch.device("cpu"), amp, phase=phases, model=model
-            )
+            made = setup.prepare(model, _of_step(config, plan), here, phase=phases)
             images_NHWC = torch.empty(
                 (plan.batch_size, config.size, config.size, 3), dtype=torch.uint8
             )
@@ -152,7 +153,7 @@ def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Pro
             step()  # makes the gradients and the optimizer's state
             training = _followed(step, made, phases, [images_NHWC, targets_NC])
             evaluation = _followed(
-                lambda: _evaluate(made, images_NHWC, plan, amp, phases),
+                lambda: _evaluate(made, images_NHWC, plan, here, phases),
                 made,
                 phases,
                 [images_NHWC, targets_NC],
@@ -160,6 +161,11 @@ def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Pro
     finally:
         normalize.forget_constants()
     return Profile(True, _assumed(training), _assumed(evaluation), {}, [], "estimated from shapes")
+
+
+def _of_step(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """Return the config of a step with a plan: nothing is compiled, and there is no average."""
+    return dataclasses.replace(plan.applied_to(config), compile="off", ema=0.0)
 
 
 def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
@@ -204,11 +210,11 @@ def _followed(
 
 
 def _evaluate(
-    made: Prepared, images_NHWC: torch.Tensor, plan: Plan, amp: str, phases: _Phases
+    made: Prepared, images_NHWC: torch.Tensor, plan: Plan, here: Compute, phases: _Phases
 ) -> None:
     was_training = made.model.training
     with phases("evaluation"):
-        autobatch.forward(made.model, images_NHWC[: plan.micro_batch_size], amp)
+        forward.logits_of(made.model, here)(images_NHWC[: plan.micro_batch_size])
     made.model.train(was_training)
 
 
@@ -237,9 +243,9 @@ def measure(
         CONTEXT if device.type == "cuda" else PROGRAM: started_with,
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
     }
-    made = autobatch.prepare(
-        plan, config, s.num_classes, device, s.amp, use_graph=False, phase=phases
-    )
+    here, tried = Compute(device, s.amp, s.threads), _of_step(config, plan)
+    model = setup.untrained(tried, s.num_classes, device)
+    made = setup.prepare(model, tried, here, use_graph=False, phase=phases)
     images_NHWC = forward.random_images(plan.batch_size, config.size, device)
     targets_NC = benchmark.targets(s)[: plan.batch_size]
 
@@ -247,7 +253,7 @@ def measure(
         made.step(images_NHWC, targets_NC)
 
     def evaluate() -> None:
-        _evaluate(made, images_NHWC, plan, s.amp, phases)
+        _evaluate(made, images_NHWC, plan, here, phases)
 
     for _ in range(3):
         step()  # warm

@@ -1,58 +1,93 @@
-"""Does it fit the memory? The largest things that a run will do are done once, and measured.
+"""Does it fit the memory? Choices of how to train, made from trials of the largest step of a run.
 
 Shapes: N images of a batch, C classes, HW pixels.
 """
 
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
-from torch.profiler import record_function
 
 from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
-from ..inference.forward import random_images
-from ..models import activation_checkpoint, factory, normalize
+from ..inference.forward import logits_of, random_images
+from ..models import factory
 from ..runs import checkpoint
 from ..runtime import compute as devices
-from ..runtime import units
-from ..runtime.memory import Budget, peak_of
-from . import compilation, optim, plan
-from .losses import LOSSES
-from .plan import Choice, Plan
-from .step import TrainStep
+from ..runtime import memory
+from ..runtime.compute import Compute
+from ..runtime.memory import Budget
+from ..runtime.units import format_bytes
+from . import setup
 
+# BatchNorm's statistics of fewer images are too noisy (Wu and He 2018, arXiv 1803.08494, figure 1).
+_LEAST_MICRO_BATCH = 8
+MAX_BATCH = 512  # of --batch-size auto: no learning rate here is meant for more
 # With the warm-up and the capture of a CUDA graph; on a CPU until the heap grows no more.
 _NUM_STEPS = {"cuda": 6, "cpu": 4}
 _SHARE_OF_FREE = 0.8  # that --batch-size auto may take where there is no limit
 
 
-class Prepared(NamedTuple):
-    """A network with all that its training step needs."""
+@dataclass(frozen=True)
+class Plan:
+    """How a training step is made.
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    step: TrainStep
+    Attributes:
+        batch_size: images per step.
+        micro_batch_size: images that go through the network at once; gradients of several are
+            summed, so that the step is that of the whole batch.
+        checkpointing: whether activations are computed a second time in the backward pass instead
+            of being kept (Chen et al. 2016, arXiv 1604.06174).
+    """
+
+    batch_size: int
+    micro_batch_size: int
+    checkpointing: bool = False
+
+    def applied_to(self, config: TrainConfig) -> TrainConfig:
+        """Return the config with this plan."""
+        is_split = self.micro_batch_size < self.batch_size
+        return replace(
+            config,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size if is_split else None,
+            activation_checkpointing=self.checkpointing,
+        )
+
+    def in_words(self) -> str:
+        """Return the plan for the user, with what it costs."""
+        text = f"batch {self.batch_size}"
+        if self.micro_batch_size < self.batch_size:
+            text += f" in micro-batches of {self.micro_batch_size} (BatchNorm sees those alone)"
+        if self.checkpointing:
+            text += ", activation checkpointing (about a third slower)"
+        return text
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a trial has found.
+class Choice:
+    """A plan that fits.
 
     Attributes:
         plan: how to train.
-        peak: bytes that were in use at most.
-        allowed: bytes that may be in use: the limit without its headroom.
+        peak: bytes that were in use at most in its trial.
     """
 
     plan: Plan
     peak: int
+
+
+@dataclass(frozen=True)
+class Fitted(Choice):
+    """A plan that fits, and what it has to fit.
+
+    Attributes:
+        allowed: bytes that may be in use: the limit without its headroom.
+    """
+
     allowed: int
 
     @property
@@ -71,162 +106,181 @@ class Fitted:
         }
 
 
+# Returns the peak in bytes of a plan that was tried, None if memory ran out.
+Try = Callable[[Plan], int | None]
+
+
+class NothingFitsError(Exception):
+    """No plan fits; the message names what would.
+
+    Attributes:
+        least: the smallest peak in bytes of a trial, where not even the smallest batch fits.
+    """
+
+    def __init__(self, text: str, least: int | None) -> None:
+        super().__init__(text)
+        self.least = least
+
+
+# ------------------------------------------------------------------------------ the choices
+
+
+def choose(first: Plan, try_plan: Try, limit: int) -> Choice:
+    """Return the plan nearest to ``first`` that fits the limit.
+
+    In this order: as asked; the batch in micro-batches; the same with activation checkpointing.
+
+    Args:
+        first: what was asked for.
+        try_plan: returns the peak of a plan.
+        limit: in bytes.
+
+    Raises:
+        NothingFitsError: if none does; the message names what would fit.
+    """
+    micro_batches = [first.micro_batch_size]
+    while micro_batches[-1] > _LEAST_MICRO_BATCH:
+        micro_batches.append(max(_LEAST_MICRO_BATCH, -(-micro_batches[-1] // 2)))
+    least = None
+    for checkpointing in dict.fromkeys([first.checkpointing, True]):
+        for micro_batch in micro_batches:
+            plan = replace(first, micro_batch_size=micro_batch, checkpointing=checkpointing)
+            peak = try_plan(plan)
+            if peak is not None and peak <= limit:
+                return Choice(plan, peak)
+            least = peak if least is None or peak is None else min(least, peak)
+    batch_size = min(micro_batches[-1], _LEAST_MICRO_BATCH) // 2
+    while batch_size >= 2:
+        peak = try_plan(Plan(batch_size, batch_size, True))
+        if peak is not None and peak <= limit:
+            advice, least = f"what fits: --batch-size {batch_size} --activation-checkpointing", None
+            break
+        least = peak if least is None or peak is None else min(least, peak)
+        batch_size //= 2
+    else:
+        advice = "nothing fits but a smaller --size or a lighter --arch"
+    raise NothingFitsError(
+        f"this does not fit, also not in micro-batches of {micro_batches[-1]} with activation"
+        f" checkpointing; {advice}",
+        least,
+    )
+
+
+def largest(try_plan: Try, limit: int, num_images: int) -> Choice | None:
+    """Return the plan with the largest batch that fits whole, None if not even the least does.
+
+    Batch sizes are powers of two, from 8 to the number of images or 512.
+    """
+    best = None
+    batch_size = _LEAST_MICRO_BATCH
+    while batch_size <= max(_LEAST_MICRO_BATCH, min(num_images, MAX_BATCH)):
+        plan = Plan(batch_size, batch_size)
+        peak = try_plan(plan)
+        if peak is None or peak > limit:
+            break
+        best = Choice(plan, peak)
+        batch_size *= 2
+    return best
+
+
 def plan_training(
     config: TrainConfig,
+    compute: Compute,
     budget: Budget,
     *,
     num_images: int,
     num_classes: int,
-    device: torch.device,
-    amp: str,
     resumed: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Fitted:
     """Return how to train within the budget.
 
     Args:
         config: resolved; ``batch_size`` may be ``AUTO``.
-        budget: its meter is read; what is in use now counts, so images are to be decoded before.
+        compute: what to compute on.
+        budget: of that memory; what is in use now counts, so images are to be decoded before.
         num_images: images to train on.
         num_classes: outputs of the network.
-        device, amp: what to compute on and how.
-        resumed: a resumed run keeps its plan, it is only tried.
-        say: told what was found.
+        resumed: a resumed run keeps its plan, which is only tried.
+        log: takes a line about the plan.
 
     Raises:
-        GrigriError: if nothing fits, with what would.
+        GrigriError: if nothing fits; the message names what would.
     """
     limit = budget.limit
     if limit is None:
-        fits = budget.look() + _SHARE_OF_FREE * devices.free_bytes(device)
+        allowed = int(budget.look() + _SHARE_OF_FREE * devices.free_bytes(compute.device))
     else:
-        fits = budget.usable
+        allowed = budget.usable
 
-    def try_plan(tried: Plan) -> int | None:
-        return peak_of(lambda: _train(tried, config, num_classes, device, amp), budget)
+    def try_plan(plan: Plan) -> int | None:
+        return memory.peak_of(lambda: _train(plan.applied_to(config), compute, num_classes), budget)
 
     choice = None
     if config.batch_size == AUTO:
-        choice = plan.largest(try_plan, int(fits), num_images)
-        if choice is None and limit is None:
-            raise GrigriError(
-                f"--batch-size auto: not even a small batch fits the"
-                f" {units.format_bytes(devices.free_bytes(device))} of memory that are free; take a"
-                f" smaller --size or a lighter --arch"
-            )
+        choice = largest(try_plan, allowed, num_images)
+    if choice is None and limit is None:
+        raise GrigriError(
+            f"--batch-size auto: not even a small batch fits the"
+            f" {format_bytes(devices.free_bytes(compute.device))} of memory that are free; take a"
+            f" smaller --size or a lighter --arch"
+        )
     if choice is None:
-        batch_size = 8 if config.batch_size == AUTO else config.batch_size
+        batch_size = config.batch_size or _LEAST_MICRO_BATCH
         first = Plan(
             batch_size, config.micro_batch_size or batch_size, config.activation_checkpointing
         )
-        if resumed:
-            choice = _as_before(first, try_plan(first), limit, fits)
-        else:
-            try:
-                choice = plan.choose(first, try_plan, int(fits))
-            except plan.NothingFitsError as e:
-                more = (
-                    f", or a limit of {units.format_bytes(e.least * limit / fits)}"
-                    if e.least
-                    else ""
-                )
-                raise GrigriError(f"--memory-limit {units.format_bytes(limit)}: {e}{more}") from e
-    words = f"memory: {choice.plan.in_words()}; a trial took {units.format_bytes(choice.peak)}"
+        choice = (_as_before if resumed else _within)(first, try_plan, limit, allowed)
+    words = f"memory: {choice.plan.in_words()}; a trial took {format_bytes(choice.peak)}"
     if limit is not None:
-        words += (
-            f" of {units.format_bytes(limit)}, {units.format_bytes(limit - choice.peak)} to spare"
-        )
-    say(words)
-    return Fitted(choice.plan, choice.peak, int(fits))
+        words += f" of {format_bytes(limit)}, {format_bytes(limit - choice.peak)} to spare"
+    log(words)
+    return Fitted(choice.plan, choice.peak, allowed)
 
 
-def _as_before(first: Plan, peak: int | None, limit: int, fits: float) -> Choice:
-    if peak is not None and peak <= fits:
-        return Choice(first, peak)
-    takes = "more" if peak is None else units.format_bytes(peak)
+def _within(first: Plan, try_plan: Try, limit: int, allowed: int) -> Choice:
+    """Return the plan nearest to ``first`` that fits; raise GrigriError if none does."""
+    try:
+        return choose(first, try_plan, allowed)
+    except NothingFitsError as e:
+        more = f", or a limit of {format_bytes(e.least * limit / allowed)}" if e.least else ""
+        raise GrigriError(f"--memory-limit {format_bytes(limit)}: {e}{more}") from e
+
+
+def _as_before(plan: Plan, try_plan: Try, limit: int, allowed: int) -> Choice:
+    """Return the plan of a run that is resumed; raise GrigriError if it does not fit."""
+    peak = try_plan(plan)
+    if peak is not None and peak <= allowed:
+        return Choice(plan, peak)
+    takes = "more" if peak is None else format_bytes(peak)
     raise GrigriError(
-        f"--memory-limit {units.format_bytes(limit)}: this run's {first.in_words()} takes {takes},"
+        f"--memory-limit {format_bytes(limit)}: this run's {plan.in_words()} takes {takes},"
         f" and a resumed run keeps its plan"
     )
 
 
-def forward(model: nn.Module, images_NHWC: torch.Tensor, amp: str) -> None:
-    """Make an evaluation's forward pass, and forget what comes out."""
-    model.eval()
-    with torch.inference_mode(), devices.autocast(images_NHWC.device, amp):
-        model(normalize.normalize(images_NHWC)).float()
+# -------------------------------------------------------------------------------- the trial
 
 
-def build(config: TrainConfig, num_classes: int) -> nn.Module:
-    """Return an untrained network of the run's shape and memory format."""
-    model = factory.build(
-        config.arch, num_classes, config.size, train_norms=bool(config.train_norms)
-    )
-    return model.to(memory_format=torch.channels_last) if config.fast else model
-
-
-def prepare(
-    tried: Plan,
-    config: TrainConfig,
-    num_classes: int,
-    device: torch.device,
-    amp: str,
-    *,
-    use_graph: bool = True,
-    compile: bool = False,
-    phase: Callable[[str], AbstractContextManager] = record_function,
-    model: nn.Module | None = None,
-) -> Prepared:
-    """Return an untrained network of the run's shape (or ``model``), ready for a plan."""
-    if model is None:
-        model = build(config, num_classes).to(device)
-    if config.freeze_backbone:
-        factory.freeze_backbone(model)
-    if tried.checkpointing:
-        activation_checkpoint.checkpoint_activations(model)
-    optimizer = optim.make_optimizer(
-        config,
-        [p for p in model.parameters() if p.requires_grad],
-        factory.head(model)[1].parameters(),
-    )
-    scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-    step = TrainStep(
-        model,
-        optimizer,
-        scaler,
-        LOSSES[config.loss],
-        device=device,
-        amp=amp,
-        batch_size=tried.batch_size,
-        fast=config.fast,
-        use_graph=use_graph and not tried.checkpointing,
-        compiled=compilation.compiled(model) if compile else None,
-        micro_batch_size=tried.micro_batch_size,
-        phase=phase,
-    )
-    factory.set_training(model, config.freeze_backbone)
-    return Prepared(model, optimizer, scaler, step)
-
-
-def _train(
-    tried: Plan, config: TrainConfig, num_classes: int, device: torch.device, amp: str
-) -> None:
+def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
     """Train a network of the run's shape for some steps, evaluate a batch, store the state."""
-    model, optimizer, scaler, step = prepare(tried, config, num_classes, device, amp)
-    average = optim.averaged(model, config.ema) if config.ema else None
-    images_NHWC = random_images(tried.batch_size, config.size, device)
-    targets_NC = torch.zeros(tried.batch_size, num_classes, device=device)
+    device, batch_size = compute.device, config.batch_size
+    # No trial has compiled anything.
+    model = setup.untrained(config, num_classes, device)
+    tried = setup.prepare(model, replace(config, compile="off"), compute)
+    images_NHWC = random_images(batch_size, config.size, device)
+    targets_NC = torch.zeros(batch_size, num_classes, device=device)
     for _ in range(_NUM_STEPS[device.type]):
-        step(images_NHWC, targets_NC)
-    shown_NHWC = random_images(tried.micro_batch_size, config.test_size, device)
-    forward(model, shown_NHWC, amp)  # beside the graph
-    factory.set_training(model, config.freeze_backbone)
-    if tried.batch_size > 2:
-        step(images_NHWC[:-1], targets_NC[:-1])
+        tried.step(images_NHWC, targets_NC)
+    shown_NHWC = random_images(config.micro_batch_size or batch_size, config.test_size, device)
+    logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
+    factory.set_training(tried.model, config.freeze_backbone)
+    if batch_size > 2:
+        tried.step(images_NHWC[:-1], targets_NC[:-1])
     if device.type == "cpu":  # where the copies that are written count, too
+        state = tried.model, tried.optimizer, tried.scaler, checkpoint.Progress(), tried.average
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state"
-            progress = checkpoint.Progress()
-            checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
-            step(images_NHWC, targets_NC)
-            checkpoint.save_state(file, file, model, optimizer, scaler, progress, average)
+            checkpoint.save_state(file, file, *state)
+            tried.step(images_NHWC, targets_NC)
+            checkpoint.save_state(file, file, *state)

@@ -3,17 +3,20 @@
 import contextlib
 import copy
 import json
-import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..config import TrainConfig
 from ..errors import GrigriError
+from ..inference.forward import random_images
 from ..runtime import environment, files
-from .losses import LOSSES
+from ..runtime.compute import Compute
+from . import setup
 from .step import TrainStep
 
 # Compiling takes longer than this, and saves less than this share of a step (17-38 s and nothing
@@ -26,48 +29,73 @@ _FILE = "compile.json"
 _NUM_STEPS = 8  # timed of each kind, in turns of two
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a measurement is of: the same again need not be measured."""
+
+    machine: str
+    torch: str
+    arch: str
+    size_px: int
+    batch_size: int
+    amp: str
+    threads: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, compute: Compute) -> "Subject":
+        """Return what a run would be measured as."""
+        return cls(
+            machine(compute.device),
+            str(torch.__version__),
+            config.arch,
+            config.size,
+            config.batch_size,
+            compute.amp,
+            compute.threads,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a step as it is and compiled, and of compiling; None where it does not compile."""
+
+    eager_step_s: float
+    compiled_step_s: float | None = None
+    compile_s: float | None = None
+
+    def pays(self, num_steps: int) -> bool:
+        """Return whether compiling saves more in ``num_steps`` steps than it costs."""
+        if self.compile_s is None:
+            return False
+        return num_steps * (self.eager_step_s - self.compiled_step_s) > self.compile_s
+
+
 def pays_to_compile(
     model: nn.Module,
+    config: TrainConfig,
+    compute: Compute,
     *,
-    arch: str,
-    size_px: int,
-    batch_size: int,
     num_steps: int,
     num_classes: int,
-    device: torch.device,
-    amp: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> bool:
     """Return whether compiling ``model`` saves more than it costs in ``num_steps`` steps.
 
-    A copy of the model is trained on random numbers, as it is and compiled; nothing of the run is
-    touched, its random numbers neither. What was measured is remembered for this hardware, PyTorch,
+    Copies of the model are trained on random numbers, one as it is and one compiled; the run is not
+    touched, nor are its random numbers. What was measured is remembered for this hardware, PyTorch,
     architecture, size, batch and number format. Where compiling fails, the answer is no.
     """
-    parts = [
-        machine(device),
-        torch.__version__,
-        arch,
-        size_px,
-        batch_size,
-        amp,
-        torch.get_num_threads(),
-    ]
-    key = " | ".join(map(str, parts))
-    known = remembered()
-    found = known.get(key)
-    if found is None and num_steps < _LEAST_STEPS:
+    subject, known = Subject.of(config, compute), remembered()
+    if subject in known:
+        return known[subject].pays(num_steps)
+    if num_steps < _LEAST_STEPS:
         return False
-    if found is None:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            found = _measure(model, size_px, batch_size, num_classes, num_steps, device, amp, say)
-        if found is None:
-            return False
-        _remember(known | {key: found})
-    if found["compile_s"] is None:
+    with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
+        measured = _measure(model, config, compute, num_steps, num_classes, log)
+    if measured is None:
         return False
-    saved_s = num_steps * (found["eager_step_s"] - found["compiled_step_s"])
-    return saved_s > found["compile_s"]
+    _remember(known | {subject: measured})
+    return measured.pays(num_steps)
 
 
 def machine(device: torch.device) -> str:
@@ -75,103 +103,84 @@ def machine(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """Return the model as torch.compile makes it, without a word about CUDA where there is none."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    return torch.compile(model)
-
-
 def _measure(
     model: nn.Module,
-    size_px: int,
-    batch_size: int,
-    num_classes: int,
+    config: TrainConfig,
+    compute: Compute,
     num_steps: int,
-    device: torch.device,
-    amp: str,
-    say: Callable[[str], None],
-) -> dict[str, Any] | None:
-    """Return seconds per step of both kinds and of compiling; None where it cannot pay."""
-    shape = (batch_size, size_px, size_px, 3)
-    images_NHWC = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    targets_NC = torch.randint(0, 2, (batch_size, num_classes), device=device).float()
+    num_classes: int,
+    log: Callable[[str], None],
+) -> Measured | None:
+    """Return what was measured; None if compiling cannot pay, so that it was not tried."""
+    images_NHWC = random_images(config.batch_size, config.size, compute.device)
+    shape = (config.batch_size, num_classes)
+    targets_NC = torch.randint(0, 2, shape, device=compute.device).float()
 
-    def stepper(is_compiled: bool) -> TrainStep:
-        trial = copy.deepcopy(model).train()
-        trained = [p for p in trial.parameters() if p.requires_grad]
-        return TrainStep(
-            trial,
-            torch.optim.SGD(trained, lr=1e-4, momentum=0.9, fused=device.type == "cuda"),
-            torch.amp.GradScaler(device.type, enabled=amp == "fp16"),
-            LOSSES["bce"],
-            device=device,
-            amp=amp,
-            batch_size=batch_size,
-            compiled=compiled(trial) if is_compiled else None,
-        )
+    def make_step(compile: str) -> TrainStep:
+        tried = replace(config, compile=compile, ema=0.0)
+        return setup.prepare(
+            setup.placed(copy.deepcopy(model), config, compute.device), tried, compute
+        ).step
 
     def seconds(step: TrainStep, num: int) -> float:
         start_s = time.perf_counter()
         for _ in range(num):
             step(images_NHWC, targets_NC)
-        step.look()  # waits for the device
+        step.read_sums()  # waits for the device
         return (time.perf_counter() - start_s) / num
 
-    eager = stepper(is_compiled=False)
+    eager = make_step("off")
     seconds(eager, 4)  # warm
     eager_s = [seconds(eager, 2)]
     if num_steps * eager_s[0] * _MOST_SAVED < _LEAST_COMPILE_S:
         return None
-    say("measuring once whether torch.compile pays for itself here (--compile on or off skips it)")
-    other = stepper(is_compiled=True)
-    compiled_s = []
+    log("measuring once whether torch.compile pays for itself here (--compile on or off skips it)")
+    compiled, compiled_s = make_step("on"), []
     try:
-        first_s = 4 * seconds(other, 4)
+        first_s = 4 * seconds(compiled, 4)
         for _ in range(_NUM_STEPS // 2):
             eager_s.append(seconds(eager, 2))
-            compiled_s.append(seconds(other, 2))
+            compiled_s.append(seconds(compiled, 2))
     except Exception as e:  # there are as many kinds as there are compilers
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
-        say(f"torch.compile does not work here ({reason}); going on without it")
-        return {"eager_step_s": min(eager_s), "compiled_step_s": None, "compile_s": None}
+        log(f"torch.compile does not work here ({reason}); going on without it")
+        return Measured(min(eager_s))
     finally:
         torch._dynamo.reset()
-        if device.type == "cuda":
+        if compute.device.type == "cuda":
             torch.cuda.empty_cache()
-    found = {
-        "eager_step_s": min(eager_s),
-        "compiled_step_s": min(compiled_s),
-        "compile_s": max(0.0, first_s - 4 * min(compiled_s)),
-    }
-    say(
-        f"torch.compile: {1000 * found['eager_step_s']:.1f} ms a step without,"
-        f" {1000 * found['compiled_step_s']:.1f} ms with it, {found['compile_s']:.0f} s to compile"
+    measured = Measured(
+        min(eager_s), min(compiled_s), compile_s=max(0.0, first_s - 4 * min(compiled_s))
     )
-    return found
+    log(
+        f"torch.compile: {1000 * measured.eager_step_s:.1f} ms a step without,"
+        f" {1000 * measured.compiled_step_s:.1f} ms with it, {measured.compile_s:.0f} s to compile"
+    )
+    return measured
 
 
-def remembered() -> dict[str, dict[str, Any]]:
-    """Return what was measured before; a file that cannot be read is as good as none."""
-    with contextlib.suppress(GrigriError, ValueError):
-        known = json.loads(files.read_text(files.cache_folder() / _FILE))
-        if isinstance(known, dict):
-            return known
-    return {}
+def remembered() -> dict[Subject, Measured]:
+    """Return what was measured before; what cannot be read is left out."""
+    known = {}
+    with contextlib.suppress(GrigriError, ValueError, TypeError, KeyError, RecursionError):
+        for entry in json.loads(files.read_text(files.cache_folder() / _FILE)):
+            known[Subject(**entry["subject"])] = Measured(**entry["measured"])
+    return known
 
 
-def _remember(known: dict[str, dict[str, Any]]) -> None:
+def _remember(known: dict[Subject, Measured]) -> None:
+    entries = [{"subject": asdict(s), "measured": asdict(m)} for s, m in known.items()]
     with contextlib.suppress(GrigriError, OSError):
         files.cache_folder().mkdir(parents=True, exist_ok=True)
-        files.write_atomic(files.cache_folder() / _FILE, json.dumps(known, indent=1) + "\n")
+        files.write_atomic(files.cache_folder() / _FILE, json.dumps(entries, indent=1) + "\n")
 
 
 def measured_here(device: torch.device) -> list[dict[str, Any]]:
     """Return what ``--compile auto`` has measured on this machine with this PyTorch."""
-    here = machine(device), torch.__version__
-    names = ("machine", "torch", "arch", "size_px", "batch_size", "amp", "threads")
-    found = []
-    for key, measured in remembered().items():
-        what = dict(zip(names, key.split(" | "), strict=False))
-        if (what.get("machine"), what.get("torch")) == here and isinstance(measured, dict):
-            found.append({k: what[k] for k in names[2:] if k in what} | measured)
-    return found
+    here = machine(device), str(torch.__version__)
+    rows = [(s, asdict(s) | asdict(m)) for s, m in remembered().items()]
+    return [
+        {name: value for name, value in row.items() if name not in ("machine", "torch")}
+        for subject, row in rows
+        if (subject.machine, subject.torch) == here
+    ]

@@ -2,8 +2,8 @@
 
 On a GPU the whole step becomes a CUDA graph after a few steps: one launch instead of hundreds,
 which is what a batch of 32 is bound by. So learning rate, momentum and the sums of the epoch live
-on the device, and whether all numbers are finite is found out there too: a step that would lead to
-where numbers end is left out by the device, and the host hears of it when it next looks.
+on the device. Whether loss and gradients are finite is decided there, too: the device leaves out a
+step where they are not, and the host learns of it when it reads the sums.
 
 Shapes: N images of a batch, C classes.
 """
@@ -28,7 +28,7 @@ _WARM_UP_STEPS = 3  # before a capture, as torch.cuda.graph asks for
 
 
 class Sums(NamedTuple):
-    """What the steps have left on the device.
+    """The sums that steps keep on the device, in this order.
 
     Attributes:
         loss: sum of loss x images, over the finite steps of the epoch, as the next five are.
@@ -37,8 +37,9 @@ class Sums(NamedTuple):
         num_images: images.
         num_skipped: steps that were left out, in the whole run.
         streak: of those, how many in a row until now.
-        bad_step: number of the first step left out since the last look (see ``TrainStep.number``),
-            -1 for none; and ``bad_loss`` and ``bad_norm``, its loss and gradient norm.
+        bad_step: number of the first step left out since they were last read (see
+            ``TrainStep.number``), -1 for none.
+        bad_loss, bad_norm: its loss and gradient norm.
     """
 
     loss: float
@@ -53,8 +54,14 @@ class Sums(NamedTuple):
     bad_loss: float
     bad_norm: float
 
+    @property
+    def totals(self) -> list[float]:
+        """Those that make the epoch's training scores: loss, tp, fp, fn and right."""
+        return list(self[: AT.num_images])
 
-_NUM_PER_EPOCH = 6
+
+AT = Sums(*range(len(Sums._fields)))  # the place of each on the device
+_NUM_PER_EPOCH = AT.num_skipped  # those before it begin anew with each epoch
 
 
 class TrainStep:
@@ -66,17 +73,18 @@ class TrainStep:
         scaler: of fp16, disabled otherwise.
         loss_of: loss of logits and targets.
         device, amp: what to compute on and how.
-        batch_size: images in a full batch; smaller ones take the slow way.
+        batch_size: images in a full batch; smaller ones are made without graph or compilation.
         fast: channels_last and, on a GPU, CUDA graphs.
         use_graph: whether there may be CUDA graphs; not with activation checkpointing, which asks
             for the state of the random numbers.
         compiled: the model as torch.compile has made it, for full batches.
         micro_batch_size: images that go through the model at once, all by default. Gradients are
             those of the whole batch; BatchNorm sees each micro-batch alone.
-        phase: context of each part of a step, by its name, for who measures them.
-        world: of several processes that make each step together, which one this is. The model is
-            as ``distributed.replicated`` returns it then, and there are no CUDA graphs, which DDP
-            asks much for. Sums and the decision to leave a step out are those of all.
+        phase: returns the context of a part of the step (forward, backward, metrics, optimizer), so
+            that it can be measured.
+        world: the processes that make each step. With several, the model is what
+            ``distributed.replicated`` returns, there are no CUDA graphs, for which DDP would need
+            much, and the sums and the decision to leave a step out are those of all.
     """
 
     def __init__(
@@ -110,8 +118,8 @@ class TrainStep:
         self._left_out = torch.zeros((), device=device)
         if self._decides_itself:
             optimizer.found_inf = self._left_out
-        self._sums = torch.zeros(len(Sums._fields), dtype=torch.float64, device=device)
-        self._sums[Sums._fields.index("bad_step")] = -1
+        self._sums = torch.zeros(len(AT), dtype=torch.float64, device=device)
+        self._sums[AT.bad_step] = -1
         self._number = torch.zeros((), dtype=torch.float64, device=device)
         self.number = 0  # steps that were made, finite or not
         self._num_full = 0
@@ -119,16 +127,16 @@ class TrainStep:
         self._graph_gradients: list[torch.Tensor] = []
         self._stream: torch.cuda.Stream | None = None
 
-    def start_epoch(self, sums: list[float], num_images: int, num_skipped: int) -> None:
-        """Set the sums to what an epoch begins with, or goes on with."""
-        start = [*(sums or [0.0] * (_NUM_PER_EPOCH - 1)), num_images, num_skipped]
+    def start_epoch(self, totals: list[float], num_images: int, num_skipped: int) -> None:
+        """Set the sums to those of an epoch that begins, or goes on; no totals are zeros."""
+        start = [*(totals or [0.0] * AT.num_images), num_images, num_skipped]
         self._sums[: len(start)] = torch.tensor(start, dtype=torch.float64)
 
-    def look(self) -> Sums:
+    def read_sums(self) -> Sums:
         """Return the sums; the host waits for the device here."""
         sums = Sums(*self._sums.tolist())
         if sums.bad_step >= 0:
-            self._sums[Sums._fields.index("bad_step")] = -1
+            self._sums[AT.bad_step] = -1
         return sums
 
     def __call__(
@@ -276,8 +284,8 @@ class TrainStep:
         self._number += 1
         sums = self._sums
         sums[:_NUM_PER_EPOCH] += torch.where(is_finite, of_batch, 0.0)
-        num_skipped, streak, bad = sums[6], sums[7], sums[8:11]
-        num_skipped += self._left_out
+        sums[AT.num_skipped].add_(self._left_out)
+        streak, bad = sums[AT.streak], sums[AT.bad_step : AT.bad_norm + 1]
         streak.copy_(torch.where(is_finite, 0.0, streak + 1))
         this_one = torch.stack([self._number, loss.double(), norm.double()])
         bad.copy_(torch.where(is_finite | (bad[0] >= 0), bad, this_one))
@@ -298,7 +306,7 @@ class TrainStep:
     def _update(self) -> None:
         """Make the step, unless it is to be left out."""
         with self._phase("optimizer"):
-            # CPU-GPU synchronisation: an optimizer that is not fused (RMSprop) has to be told.
+            # CPU-GPU synchronisation: one that is not fused cannot leave a step out itself.
             if self._decides_itself or not self._left_out.item():
                 self._optimizer.step()
             self._scaler.update()

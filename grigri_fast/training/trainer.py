@@ -33,7 +33,7 @@ from ..runtime.distributed import World
 from ..runtime.memory import Budget
 from ..runtime.option import absolute_inputs, write_toml
 from ..runtime.units import parse_bytes
-from . import autobatch, checkpointer, collectives, compilation, optim, sampler, tensorboard
+from . import autobatch, checkpointer, collectives, compilation, optim, sampler, setup, tensorboard
 from .augment import Augmentation
 from .callbacks import Callback
 from .losses import LOSSES
@@ -94,6 +94,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         stack.enter_context(distributed.joined(world, device))
         amp = world.from_first(lambda: compute.pick_amp(config.amp, device))
+        here = Compute(device, amp, threads, limit)
         callback, say_from_here = collectives.callback_of(callback, world)
         state = None
         if resume is not None:
@@ -165,13 +166,12 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             forward.decode_the_largest(loader, found.sizes_HW, np.append(train_rows, val_rows))
             fitted = autobatch.plan_training(
                 config,
+                here,
                 budget,
                 num_images=len(train_rows),
                 num_classes=num_classes,
-                device=device,
-                amp=amp,
                 resumed=resume is not None,
-                say=callback.log,
+                log=callback.log,
             )
             loader.close()
             config = fitted.plan.applied_to(config)
@@ -218,14 +218,11 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
         if config.compile == "auto":
             pays = compilation.pays_to_compile(
                 model,
-                arch=config.arch,
-                size_px=config.size,
-                batch_size=config.batch_size,
+                config,
+                here,
                 num_steps=num_steps,
                 num_classes=num_classes,
-                device=device,
-                amp=amp,
-                say=callback.log,
+                log=callback.log,
             )
             config = dataclasses.replace(config, compile="on" if pays else "off")
 
@@ -302,17 +299,16 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             fast=config.fast,
             use_graph=not config.activation_checkpointing,
             micro_batch_size=config.micro_batch_size,
-            compiled=compilation.compiled(model) if config.compile == "on" else None,
+            compiled=setup.compiled(model) if config.compile == "on" else None,
             world=world,
         )
         make_step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
 
         def predicted(size_px: int) -> tuple[np.ndarray, dict[int, str]]:
             """Return the logits of the validation part, and its bad files."""
-            evaluated_on = Compute(device, amp, threads, limit)
             predict_logits = functools.partial(
                 forward.outputs,
-                forward.logits_of(shown_model, evaluated_on, flip=config.flip_test),
+                forward.logits_of(shown_model, here, flip=config.flip_test),
                 loader,
                 micro_batch_size=config.micro_batch_size,
                 size_px=size_px,
@@ -330,7 +326,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
 
         def look() -> Sums:
             """Take over what the device has summed up; end the run if numbers have ended."""
-            sums = make_step.look()  # CPU-GPU synchronisation
+            sums = make_step.read_sums()  # CPU-GPU synchronisation
             progress.totals = list(sums[:_NUM_TOTALS])
             progress.num_seen = int(sums.num_images)
             progress.skipped_steps = int(sums.num_skipped)

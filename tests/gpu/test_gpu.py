@@ -122,7 +122,7 @@ def test_the_cuda_graph_makes_the_steps_that_eager_makes(
                 step(images_NHWC.to(torch.uint8), targets_NC)
         stream.synchronize()
         assert (step._graph is not None) == (batch_size == 16)
-        seen.append((step.look(), [p.detach().clone() for p in model.parameters()]))
+        seen.append((step.read_sums(), [p.detach().clone() for p in model.parameters()]))
     (a, weights_a), (b, weights_b) = seen
     assert (a.num_images, a.num_skipped, a.bad_step) == (11 * 16 - 9, 1, 7)
     assert (b.num_images, b.num_skipped, b.bad_step) == (11 * 16 - 9, 1, 7)
@@ -164,7 +164,7 @@ def test_a_graph_is_captured_from_the_default_stream_too(cuda: torch.device) -> 
     images_NHWC = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, device=cuda)
     for _ in range(8):
         step(images_NHWC, torch.zeros(8, 3, device=cuda))
-    assert step._graph is not None and step.look().num_images == 64
+    assert step._graph is not None and step.read_sums().num_images == 64
 
 
 @pytest.mark.parametrize("limit", ["4GiB", "1500MiB"])

@@ -9,8 +9,9 @@ from grigri_fast.models import factory, normalize
 from grigri_fast.profiling import profiler as profiling
 from grigri_fast.profiling import tensors
 from grigri_fast.profiling.tensors import Ledger
-from grigri_fast.training import autobatch, optim
-from grigri_fast.training.plan import Plan
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.training import optim, setup
+from grigri_fast.training.autobatch import Plan
 
 CPU = torch.device("cpu")
 
@@ -85,7 +86,8 @@ def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: Plan) -> N
     config = config_of("resnet34", 64)
     found = profiling.estimate(config, plan, 14, "fp32").training.account
     torch.manual_seed(0)
-    made = autobatch.prepare(plan, config, 14, CPU, "fp32")
+    tried = plan.applied_to(config)
+    made = setup.prepare(setup.untrained(tried, 14, CPU), tried, Compute(CPU, "fp32", 1))
     images_NHWC = torch.zeros((4, 64, 64, 3), dtype=torch.uint8)
     targets_NC = torch.zeros(4, 14)
     made.step(images_NHWC, targets_NC)

@@ -321,7 +321,7 @@ with distributed.joined(world, cpu):
         torch.testing.assert_close(found, expected.detach())
         for a, b in zip(one.parameters(), ours.parameters(), strict=True):
             torch.testing.assert_close(a, b)
-    a, b = alone.look(), shared.look()
+    a, b = alone.read_sums(), shared.read_sums()
     assert (a.num_images, a.num_skipped, a.bad_step) == (64, 1, 5), a
     assert a[1:6] == b[1:6] and a[6:9] == b[6:9], (a, b)
     torch.testing.assert_close(a.loss, b.loss, rtol=1e-5, atol=0.0)

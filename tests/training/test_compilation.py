@@ -1,20 +1,24 @@
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
 
+from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.runtime import files
-from grigri_fast.training import compilation
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.training import compilation, setup
 
-SETTING = {"arch": "net", "size_px": 8, "batch_size": 4, "num_classes": 2, "amp": "fp32"}
+CONFIG = resolve(TrainConfig(data="-", arch="net", size=8, batch_size=4, compile="auto"))
+HERE = Compute(torch.device("cpu"), "fp32", threads=1)
 
 
 def ask(num_steps: int, said: list[str]) -> bool:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     before = torch.random.get_rng_state()
     found = compilation.pays_to_compile(
-        model, num_steps=num_steps, device=torch.device("cpu"), say=said.append, **SETTING
+        model, CONFIG, HERE, num_steps=num_steps, num_classes=2, log=said.append
     )
     assert torch.equal(before, torch.random.get_rng_state())
     return found
@@ -36,13 +40,13 @@ def clock(monkeypatch):
                 now[0] += 100
                 self.first = False
 
-        def look(self) -> None:
+        def read_sums(self) -> None:
             pass
 
     now = [0.0]
-    monkeypatch.setattr(compilation, "TrainStep", Step)
+    monkeypatch.setattr(setup, "TrainStep", Step)
     monkeypatch.setattr(compilation.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(compilation, "compiled", lambda model: model)
+    monkeypatch.setattr(setup, "compiled", lambda model: model)
     return calls
 
 
@@ -77,11 +81,11 @@ def test_a_compiler_that_fails_is_told_once_and_not_used(clock, monkeypatch) -> 
             if self.compiled is not None:
                 raise RuntimeError("no C++ compiler\nmore")
 
-        def look(self) -> None:
+        def read_sums(self) -> None:
             pass
 
-    monkeypatch.setattr(compilation, "TrainStep", Step)
-    monkeypatch.setattr(compilation, "compiled", no_compiler)
+    monkeypatch.setattr(setup, "TrainStep", Step)
+    monkeypatch.setattr(setup, "compiled", no_compiler)
     monkeypatch.setattr(compilation, "_LEAST_COMPILE_S", 0.0)
     said = []
     assert not ask(10**9, said)
@@ -91,6 +95,9 @@ def test_a_compiler_that_fails_is_told_once_and_not_used(clock, monkeypatch) -> 
 
 def test_a_damaged_memory_is_as_good_as_none(clock) -> None:
     files.cache_folder().mkdir(parents=True)
-    (files.cache_folder() / "compile.json").write_text("[1, 2")
-    assert ask(1000, [])
-    assert json.loads((files.cache_folder() / "compile.json").read_text())
+    file = files.cache_folder() / "compile.json"
+    for text in ("[1, 2", "[1, 2]", '{"a machine | 2.0 | net | 8 | 4 | fp32 | 1": {}}', "{}", "3"):
+        file.write_text(text)
+        assert ask(1000, [])
+        subject = asdict(compilation.Subject.of(CONFIG, HERE))
+        assert [entry["subject"] for entry in json.loads(file.read_text())] == [subject]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from grigri_fast.training import plan
-from grigri_fast.training.plan import NothingFitsError, Plan
+from grigri_fast.training import autobatch
+from grigri_fast.training.autobatch import NothingFitsError, Plan
 
 GIB = 2**30
 ASKED = Plan(32, 32)
@@ -23,13 +23,13 @@ class Device:
         return None if peak > self.runs_out else int(peak * GIB)
 
 
-def chosen(device: Device, first: Plan = ASKED, limit: float = 4.0) -> plan.Choice:
-    return plan.choose(first, device, int(limit * GIB))
+def chosen(device: Device, first: Plan = ASKED, limit: float = 4.0) -> autobatch.Choice:
+    return autobatch.choose(first, device, int(limit * GIB))
 
 
 def test_what_fits_as_asked_is_left_alone() -> None:
     device = Device(1, 0.05, 0.02)
-    assert chosen(device) == plan.Choice(ASKED, int(2.6 * GIB))
+    assert chosen(device) == autobatch.Choice(ASKED, int(2.6 * GIB))
     assert device.tried == [ASKED]
 
 
@@ -78,8 +78,8 @@ def test_micro_batches_do_not_become_smaller_than_eight() -> None:
 
 
 def test_the_largest_batch_that_fits() -> None:
-    found = plan.largest(Device(1, 0.02, 0.01), 4 * GIB, 12_000)
+    found = autobatch.largest(Device(1, 0.02, 0.01), 4 * GIB, 12_000)
     assert found.plan == Plan(128, 128) and found.peak == int(3.56 * GIB)
-    assert plan.largest(Device(1, 0.02, 0.01), 4 * GIB, 100).plan.batch_size == 64
-    assert plan.largest(Device(0, 0.0001, 0.0001), 4 * GIB, 12_000).plan.batch_size == 512
-    assert plan.largest(Device(1, 1, 1), 4 * GIB, 12_000) is None
+    assert autobatch.largest(Device(1, 0.02, 0.01), 4 * GIB, 100).plan.batch_size == 64
+    assert autobatch.largest(Device(0, 0.0001, 0.0001), 4 * GIB, 12_000).plan.batch_size == 512
+    assert autobatch.largest(Device(1, 1, 1), 4 * GIB, 12_000) is None

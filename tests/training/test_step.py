@@ -61,7 +61,7 @@ def test_a_step_is_the_plain_one_and_the_sums_are_those_of_its_outputs() -> None
         right += ((logits_NC > 0) == (targets_NC > 0)).all(1).sum().item()
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         assert torch.equal(a, b)
-    sums = step.look()
+    sums = step.read_sums()
     assert sums.loss == pytest.approx(loss_sum) and (sums.tp, sums.right) == (tp, right)
     assert (sums.num_images, sums.num_skipped, sums.bad_step) == (30, 0, -1)
 
@@ -88,11 +88,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> Non
     for i, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(state[i][name])), name
-    sums = step.look()
+    sums = step.read_sums()
     assert (sums.num_images, sums.num_skipped, sums.streak) == (6, 2, 2)
     assert sums.bad_step == 2 and not torch.tensor(sums.bad_loss).isfinite()
     step(*third)
-    sums = step.look()
+    sums = step.read_sums()
     assert (sums.num_images, sums.num_skipped, sums.streak, sums.bad_step) == (12, 2, 0, -1)
     assert not all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
@@ -140,7 +140,7 @@ def test_channels_last_and_the_plain_format_agree() -> None:
         step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.05), fast=fast)
         for batch in batches(10):
             step(*batch)
-        sums.append(step.look().loss)
+        sums.append(step.read_sums().loss)
     assert sums[0] == pytest.approx(sums[1], rel=1e-4)
 
 
@@ -156,7 +156,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(micro_batch_size: int) -
         for images_NHWC, targets_NC in batches(4):
             step(images_NHWC, targets_NC)
         step(images_NHWC[:5], targets_NC[:5])  # a smaller batch
-        seen.append((step.look(), list(model.parameters())))
+        seen.append((step.read_sums(), list(model.parameters())))
     (whole, weights), (parts, others) = seen
     assert parts._replace(loss=0.0) == whole._replace(loss=0.0)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)

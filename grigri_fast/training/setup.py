@@ -1,0 +1,119 @@
+"""The one builder of a training step, for training, memory trials, bench and profile."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.profiler import record_function
+
+from ..config import TrainConfig
+from ..models import activation_checkpoint, factory
+from ..runtime import distributed
+from ..runtime.compute import Compute
+from ..runtime.distributed import ALONE, World
+from . import optim
+from .losses import LOSSES
+from .step import TrainStep
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network with all that trains it.
+
+    Attributes:
+        model: on the device, in training mode.
+        optimizer, scaler: of the trained parameters; the scaler is only enabled in fp16.
+        average: moving average of its weights and buffers, None if ``ema`` is 0.
+        step: makes a training step of a batch.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    step: TrainStep
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to evaluate and to store: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def num_trained(self) -> int:
+        """The number of parameters that are trained."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def untrained(config: TrainConfig, num_classes: int, device: torch.device) -> nn.Module:
+    """Return the run's network with random weights, where :func:`prepare` wants it."""
+    model = factory.build(
+        config.arch, num_classes, config.size, config.init or "default", bool(config.train_norms)
+    )
+    return placed(model, config, device)
+
+
+def placed(model: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
+    """Return a network after moving it to the device and, with ``fast``, to channels_last."""
+    model.to(device)
+    return model.to(memory_format=torch.channels_last) if config.fast else model
+
+
+def prepare(
+    model: nn.Module,
+    config: TrainConfig,
+    compute: Compute,
+    *,
+    world: World = ALONE,
+    use_graph: bool = True,
+    phase: Callable[[str], AbstractContextManager] = record_function,
+) -> Prepared:
+    """Return a network with its optimizer, average and training step.
+
+    Args:
+        model: the network, on the device (see :func:`placed`); it is changed in place.
+        config: resolved, with a batch size; ``compile`` counts only if it is ``on``.
+        compute: the device and number format to train on and in.
+        world: the processes that make each step.
+        use_graph: whether the step may become a CUDA graph.
+        phase: see :class:`TrainStep`.
+    """
+    if config.freeze_backbone:
+        factory.freeze_backbone(model)
+    if config.activation_checkpointing:
+        activation_checkpoint.checkpoint_activations(model)
+    replica = distributed.replicated(model, world, compute.device)
+    optimizer = optim.make_optimizer(
+        config,
+        [p for p in model.parameters() if p.requires_grad],
+        factory.head(model)[1].parameters(),
+    )
+    average = optim.averaged(model, config.ema) if config.ema else None
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.amp == "fp16")
+    step = TrainStep(
+        replica,
+        optimizer,
+        scaler,
+        LOSSES[config.loss],
+        device=compute.device,
+        amp=compute.amp,
+        batch_size=config.batch_size,
+        fast=config.fast,
+        # Checkpointed activations ask for the state of the random numbers, which a graph has not.
+        use_graph=use_graph and not config.activation_checkpointing,
+        micro_batch_size=config.micro_batch_size,
+        compiled=compiled(model) if config.compile == "on" else None,
+        phase=phase,
+        world=world,
+    )
+    factory.set_training(model, config.freeze_backbone)
+    return Prepared(model, optimizer, scaler, average, step)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return the model as torch.compile makes it, without its warning where there is no CUDA."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    return torch.compile(model)
