@@ -26,8 +26,8 @@ from ..curation.label_issues import GALLERY, ISSUES, NEAR, Cleaning
 from ..curation.summary import Survey
 from ..data.dataset import Dataset
 from ..data.download import format_size as bytes_in_words
-from ..data.mirflickr import Fetched
-from ..data.split import Split, frequencies
+from ..data.mirflickr import FetchCallback, Fetched
+from ..data.split import SplitResult, frequencies
 from ..evaluation.bootstrap import Interval
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation
 from ..experiments import reproduce_report
@@ -106,7 +106,7 @@ def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class FetchScreen:
+class FetchScreen(FetchCallback):
     """Shows a download and what is made of it: a bar in a terminal, now and then a line in a pipe.
 
     All on stderr: it is the result that goes to stdout.
@@ -137,21 +137,21 @@ class FetchScreen:
         if self._live:
             self._bar.stop()
 
-    def note(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line."""
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def downloading(self, name: str, done: int, total: int | None) -> None:
+    def on_download(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
         """Show how much of a file has arrived, and how fast it comes."""
         now_s = time.monotonic()
-        if name != self._what or done < self._start[1]:
-            self._start = (now_s, done)
-        of = f" of {bytes_in_words(total)}" if total else ""
-        rate = (done - self._start[1]) / max(now_s - self._start[0], 1e-3)
-        text = f"{bytes_in_words(done)}{of}, {bytes_in_words(round(rate))}/s"
-        self._show(name, text, done, total)
+        if name != self._what or done_bytes < self._start[1]:
+            self._start = (now_s, done_bytes)
+        of = f" of {bytes_in_words(total_bytes)}" if total_bytes else ""
+        rate = (done_bytes - self._start[1]) / max(now_s - self._start[0], 1e-3)
+        text = f"{bytes_in_words(done_bytes)}{of}, {bytes_in_words(round(rate))}/s"
+        self._show(name, text, done_bytes, total_bytes)
 
-    def converting(self, done: int, total: int) -> None:
+    def on_convert(self, done: int, total: int) -> None:
         """Show how many images are written."""
         self._show("writing images", f"{done:,}/{total:,}", done, total)
 
@@ -164,7 +164,7 @@ class FetchScreen:
             )
         elif time.monotonic() - self._said_s > _PIPE_STEP_EVERY_S:
             self._said_s = time.monotonic()
-            self.note(f"{what}: {text}")
+            self.log(f"{what}: {text}")
         self._what = what
 
 
@@ -435,8 +435,9 @@ def show_export(done: Exported) -> None:
         say(f"next: grigri-fast predict {files.shown(done.path)} PHOTOS")
 
 
-def show_split(data: Dataset, parts: Split, out: Path | None) -> None:
+def show_split(result: SplitResult) -> None:
     """Print each part's class frequencies side by side, in full precision."""
+    data, parts, out = result.dataset, result.split, result.path
     say(f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes\n")
     table = _table("class", *parts.parts)
     table.add_row("images", *(str(len(rows)) for rows in parts.parts.values()))

@@ -1141,18 +1141,10 @@ def split(
 
     Example:  grigri-fast data split labels.csv --val 0.2 --test 0.1 --out split.json
     """
-    settings = TrainConfig(data=data, val=val, test=test, seed=seed)  # checks the values
-
-    from ..data import dataset
     from ..data import split as splitting
-    from ..runtime import files
     from . import console
 
-    labelled = dataset.load(data, images)
-    parts = splitting.stratify(labelled, settings.val, settings.test, settings.seed)
-    if out is not None:
-        files.write_atomic(out, splitting.to_json(parts, labelled))
-    console.show_split(labelled, parts, out)
+    console.show_split(splitting.split(data, val=val, test=test, seed=seed, out=out, images=images))
 
 
 @data_app.command()
@@ -1169,7 +1161,7 @@ def demo(
     from . import console
 
     num_images = num_images or demo_set.NUM_IMAGES
-    demo_set.write_demo(folder, num_images, seed)
+    demo_set.demo(folder, num_images=num_images, seed=seed)
     console.say(f"{num_images:,} images -> {folder}")
     console.say(f"next: grigri-fast data check {folder}")
 
@@ -1235,11 +1227,11 @@ def fetch(
     with console.FetchScreen() as screen:
         found = mirflickr.fetch(
             folder,
-            size_px=size,
+            size=size,
             sources=sources or (),
             sha256=checksums,
             keep=keep,
-            threads=threads or len(os.sched_getaffinity(0)),
-            watch=screen,
+            threads=threads,
+            callback=screen,
         )
     console.show_fetched(found)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..errors import GrigriError
 from ..runtime import files
+from ..runtime.files import StrPath
 
 NUM_IMAGES = 2000
 CLASSES = ("bird", "clouds", "flower", "house", "night", "people", "sea", "tree")
@@ -60,22 +61,30 @@ def cached_folder() -> Path:
     folder = files.cache_folder() / f"demo-{_VERSION}"
     if not folder.is_dir():
         try:
-            write_demo(folder)
+            demo(folder)
         except GrigriError:
             if not folder.is_dir():  # else another process has written it in the meantime
                 raise
     return folder
 
 
-def write_demo(folder: Path, num_images: int = NUM_IMAGES, seed: int = 0) -> None:
-    """Write ``images/im<N>.jpg`` and ``annotations/<class>.txt``, the whole set or nothing.
+def demo(folder: StrPath, *, num_images: int = NUM_IMAGES, seed: int = 0) -> Path:
+    """Write the demo set, the whole set or nothing, and return its folder: ``data demo``.
 
-    Image N depends on seed and N alone.
+    Args:
+        folder: to be made: ``images/im<N>.jpg`` and ``annotations/<class>.txt``.
+        num_images: how many images to draw.
+        seed: image N depends on seed and N alone.
 
     Raises:
-        GrigriError: if the folder is there already or cannot be written.
+        GrigriError: if a number is out of range, or the folder is there already or cannot be
+            written.
     """
     folder = Path(folder)
+    if not 1 <= num_images <= 1_000_000:
+        raise GrigriError(f"--num-images must be from 1 to 1,000,000, not {num_images}")
+    if seed < 0:
+        raise GrigriError(f"--seed must be at least 0, not {seed}")
     if folder.exists():
         raise GrigriError(f"{folder} is there already; choose another folder")
     try:
@@ -89,6 +98,7 @@ def write_demo(folder: Path, num_images: int = NUM_IMAGES, seed: int = 0) -> Non
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as e:
         raise GrigriError(f"{folder}: the demo set cannot be written: {e.strerror or e}") from e
+    return folder
 
 
 def _write(folder: Path, num_images: int, seed: int) -> None:

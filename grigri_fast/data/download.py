@@ -44,7 +44,7 @@ class Origin:
     Attributes:
         url: its address.
         etag, last_modified: headers of the answer, "" where there was none.
-        num_bytes: its size, None where the server did not say.
+        num_bytes: its size, None where the server did not log.
     """
 
     url: str
@@ -64,7 +64,7 @@ def download(
     *,
     require: Callable[[int, int], None] = lambda to_come, in_all: None,
     on_progress: Progress = lambda done, total: None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Origin:
     """Download a file to ``path``, or go on with it; where it is there already, do nothing.
 
@@ -79,7 +79,7 @@ def download(
         require: told, before a byte is written, how many bytes will come and how many the file
             has; raises GrigriError if they are too many.
         on_progress: called with bytes that are here and bytes in all.
-        say: told what is worth knowing.
+        log: called with a line that is worth reading.
 
     Raises:
         GrigriError: if the server has no such file, cannot be reached, or the disk is full.
@@ -93,7 +93,7 @@ def download(
     best, failures = _size(part), 0
     while True:
         try:
-            origin = _try(url, part, record, require, on_progress, say)
+            origin = _try(url, part, record, require, on_progress, log)
             break
         except _TryAgainError as e:
             if isinstance(e, _StartOverError):
@@ -103,7 +103,7 @@ def download(
             if failures > len(WAITS_S):
                 advice = _GOES_ON if best else "--from names another place"
                 raise GrigriError(f"{url}: {e}; {advice}") from e
-            say(f"{path.name}: {e}; trying again in {WAITS_S[failures - 1]} s")
+            log(f"{path.name}: {e}; trying again in {WAITS_S[failures - 1]} s")
             time.sleep(WAITS_S[failures - 1])
     part.replace(path)
     return origin
@@ -156,7 +156,7 @@ def _try(
     record: Path,
     require: Callable[[int, int], None],
     on_progress: Progress,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Origin:
     """Ask for what is missing and write it.
 
@@ -169,7 +169,7 @@ def _try(
     if have and have == before.num_bytes:
         return before  # killed between the last byte and the name
     with _open(url, have, before) as response:
-        origin, have = _origin_of(response, url, have, before, say)
+        origin, have = _origin_of(response, url, have, before, log)
         if origin.num_bytes is not None:
             require(origin.num_bytes - have, origin.num_bytes)
         try:
@@ -231,7 +231,7 @@ def _origin_of(
     url: str,
     have: int,
     before: Origin | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[Origin, int]:
     """Return what the answer is a version of, and how many of the bytes that are here it keeps."""
     etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
@@ -254,7 +254,7 @@ def _origin_of(
     if have and before is not None:
         changed = origin.validator != before.validator or origin.num_bytes != before.num_bytes
         why = "the file has changed on the server" if changed else "the server does not resume"
-        say(f"{why}: starting over instead of going on after {format_size(have)}")
+        log(f"{why}: starting over instead of going on after {format_size(have)}")
     return origin, 0
 
 

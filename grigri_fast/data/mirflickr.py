@@ -5,7 +5,6 @@ Lew, "The MIR Flickr Retrieval Evaluation", 2008): https://press.liacs.nl/mirfli
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -22,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
+import filelock
 from PIL import Image, ImageOps
 
 from ..errors import GrigriError, Interrupted
 from ..runtime import files
+from ..runtime.files import StrPath
 from . import download
 
 SITE = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
@@ -51,17 +52,17 @@ _BLOCK_BYTES = 4096  # of a file system
 _NUM_IMAGES = 25_000
 
 
-class Watcher(Protocol):
-    """Who is told how far it is."""
+class FetchCallback:
+    """Is told how far :func:`fetch` is. Its methods do nothing; override those of interest."""
 
-    def note(self, text: str) -> None:
-        """A line worth reading."""
+    def log(self, text: str) -> None:
+        """Take a line worth reading."""
 
-    def downloading(self, name: str, done: int, total: int | None) -> None:
-        """So many bytes of a file have arrived."""
+    def on_download(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        """So many bytes of an archive have arrived."""
 
-    def converting(self, done: int, total: int) -> None:
-        """So many images are written."""
+    def on_convert(self, done: int, total: int) -> None:
+        """So many of all images are written."""
 
 
 @dataclass(frozen=True)
@@ -100,55 +101,55 @@ class Fetched:
 
 
 def fetch(
-    folder: Path,
+    folder: StrPath,
     *,
-    size_px: int,
+    size: int = 128,
     sources: Sequence[str] = (),
     sha256: Mapping[str, str] | None = None,
     keep: bool = False,
-    threads: int,
-    watch: Watcher,
+    threads: int | None = None,
+    callback: FetchCallback | None = None,
 ) -> Fetched:
-    """Make ``folder``, whole or not at all, from the two archives.
+    """Make ``folder``, whole or not at all, from the two archives: the command ``data fetch``.
 
     Args:
         folder: to be made: ``images/im<N>.jpg`` and ``annotations/<class>.txt`` (a line N means
             image N has the label), from the "relevant" annotations of the 14 classes.
-        size_px: side of the images, cut to a square around the centre; 0: as they are.
+        size: side of the images in pixels, cut to a square around the centre; 0: as they are.
         sources: folders or addresses that hold both archives, or archives themselves; what they do
             not hold comes from Leiden.
-        sha256: what an archive must have, by its name.
+        sha256: the checksum that an archive must have, in hex, by the archive's name.
         keep: keep the archives that were downloaded, in ``<folder>.downloads``.
-        threads: CPU threads.
-        watch: who is told.
+        threads: CPU threads, by default all that this process may use.
+        callback: is told of progress.
 
     Raises:
         GrigriError: if something is missing, wrong, or too large. What was downloaded is kept, but
             for an archive that is wrong.
         Interrupted: likewise, when a signal has ended it.
     """
+    folder, callback = Path(folder), callback or FetchCallback()
+    if size < 0:
+        raise GrigriError(f"--size must be at least 0, not {size}")
     if folder.exists() or folder.is_symlink():
         raise GrigriError(f"{folder} is there already; choose another folder")
     places = places_of(sources)
     downloads = folder.with_name(f"{folder.name}.downloads")
+    archives: dict[str, Archive] = {}
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             if any(isinstance(place, str) for place in places.values()):
-                downloads.mkdir(exist_ok=True)
-                stack.callback(_remove_if_empty, downloads)
                 stack.enter_context(_locked(downloads))
             # The small one first: what is wrong with it is known before the large one is asked for.
-            archives = {}
             for name in (ANNOTATIONS, IMAGES):
-                archives[name] = _archive(
-                    name, places[name], downloads, size_px, dict(sha256 or {}), watch
-                )
-            fetched = _unpacked(archives, folder, size_px, threads, watch)
-            if downloads.is_dir() and not keep:
+                expected = (sha256 or {}).get(name, "").lower()
+                archives[name] = _archive(name, places[name], downloads, size, expected, callback)
+            num_threads = threads or len(os.sched_getaffinity(0))
+            fetched = _unpack(archives, folder, size, num_threads, callback)
+            if not keep:
                 for name in archives:
                     download.remove(downloads / name)
-                _remove_if_empty(downloads)
     except OSError as e:
         raise GrigriError(f"{e.filename or folder}: {e.strerror or e}") from e
     return fetched
@@ -201,43 +202,41 @@ def _archive(
     place: Path | str,
     downloads: Path,
     size_px: int,
-    sha256: dict[str, str],
-    watch: Watcher,
+    sha256: str,
+    callback: FetchCallback,
 ) -> Archive:
-    """Return an archive whose checksum is right; one that is downloaded and wrong is removed."""
+    """Return an archive whose checksum is right; one that is downloaded and wrong is removed.
+
+    ``sha256``: the checksum that it must have, "" for the published one.
+    """
     if isinstance(place, str):
         path = downloads / name
-        origin = _downloaded(place, path, size_px, watch)
+        origin = _download(place, path, size_px, callback)
     else:
         path, origin = place, download.Origin(place.name, num_bytes=place.stat().st_size)
-    found = Archive(name, path, origin, *_checksums(path))
+    archive = Archive(name, path, origin, *_checksums(path))
     wrong = ""
-    if name in sha256 and found.sha256 != sha256[name].lower():
-        wrong = f"its SHA-256 is {found.sha256}, not {sha256[name].lower()} as --sha256 says"
-    elif name not in sha256 and name in MD5 and found.md5 != MD5[name]:
-        wrong = f"its MD5 is {found.md5}, not {MD5[name]} as published"
+    if sha256 and archive.sha256 != sha256:
+        wrong = f"its SHA-256 is {archive.sha256}, not {sha256} as --sha256 says"
+    elif not sha256 and archive.md5 != MD5.get(name, archive.md5):
+        wrong = f"its MD5 is {archive.md5}, not {MD5[name]} as published"
         if not (isinstance(place, str) and place.startswith(SITE)):
-            watch.note(f"{name}: {wrong}; --from names it, so it is used all the same")
+            callback.log(f"{name}: {wrong}; --from names it, so it is used all the same")
             wrong = ""
-    wrong = wrong or _zip_fault(path)
+    if not wrong:
+        try:
+            zipfile.ZipFile(path).close()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
+            wrong = f"not a zip archive that can be read: {e}"
     if wrong and isinstance(place, str):
         download.remove(path)
         raise GrigriError(f"{place}: {wrong}; the download has been removed")
     if wrong:
         raise GrigriError(f"{path}: {wrong}")
-    return found
+    return archive
 
 
-def _zip_fault(path: Path) -> str:
-    """Return why a file is not an archive that can be read, or ""."""
-    try:
-        zipfile.ZipFile(path).close()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
-        return f"not a zip archive that can be read: {e}"
-    return ""
-
-
-def _downloaded(url: str, path: Path, size_px: int, watch: Watcher) -> download.Origin:
+def _download(url: str, path: Path, size_px: int, callback: FetchCallback) -> download.Origin:
     def require(to_come: int, in_all: int) -> None:
         made = _estimated(size_px, in_all) if path.name == IMAGES else 0
         what = f"the rest of {path.name} and what is made of it"
@@ -248,8 +247,8 @@ def _downloaded(url: str, path: Path, size_px: int, watch: Watcher) -> download.
             url,
             path,
             require=require,
-            on_progress=lambda done, total: watch.downloading(path.name, done, total),
-            say=watch.note,
+            on_progress=lambda done, total: callback.on_download(path.name, done, total),
+            log=callback.log,
         )
     except (KeyboardInterrupt, Interrupted) as e:
         signum = e.signum if isinstance(e, Interrupted) else signal.SIGINT
@@ -273,30 +272,33 @@ def _checksums(path: Path) -> tuple[str, str]:
     return sums[0].hexdigest(), sums[1].hexdigest()
 
 
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that downloads into a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Be the only process that downloads into a folder, which is there only while it has a use."""
+    folder.mkdir(exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GrigriError(f"{folder}: another process is downloading into it") from None
+        lock.acquire()
+    except filelock.Timeout:
+        raise GrigriError(f"{folder}: another process is downloading into it") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        lock.release()
 
 
 # -------------------------------------------------------------------------------- what is made
 
 
-def _unpacked(
-    archives: Mapping[str, Archive], folder: Path, size_px: int, threads: int, watch: Watcher
+def _unpack(
+    archives: Mapping[str, Archive],
+    folder: Path,
+    size_px: int,
+    threads: int,
+    callback: FetchCallback,
 ) -> Fetched:
     """Write everything beside ``folder``, and give it that name in one step."""
     with contextlib.ExitStack() as stack:
@@ -318,7 +320,7 @@ def _unpacked(
         try:
             (unfinished / "images").mkdir()
             skipped = _convert_all(
-                opened[IMAGES], members, unfinished / "images", size_px, threads, watch
+                opened[IMAGES], members, unfinished / "images", size_px, threads, callback
             )
             for number in sorted(set().union(*numbers.values()) - members.keys(), key=int):
                 skipped[f"im{number}.jpg"] = "labelled, but not in the archive"
@@ -352,7 +354,7 @@ def _members(archive: zipfile.ZipFile, path: Path, pattern: str) -> dict[str, zi
     Raises:
         GrigriError: if a member tries to, or two of those that fit are of the same name.
     """
-    found: dict[str, zipfile.ZipInfo] = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         parts = member.filename.split("/")
         if ".." in parts or not parts[0] or "\\" in member.filename or ":" in parts[0]:
@@ -361,10 +363,10 @@ def _members(archive: zipfile.ZipFile, path: Path, pattern: str) -> dict[str, zi
         if not fits:
             continue
         key = fits[1].lstrip("0") or "0" if fits[1].isdigit() else fits[1]
-        if key in found:
-            raise GrigriError(f"{path}: {member.filename} and {found[key].filename} are the same")
-        found[key] = member
-    return found
+        if key in members:
+            raise GrigriError(f"{path}: {member.filename} and {members[key].filename} are the same")
+        members[key] = member
+    return members
 
 
 def _labels(archive: zipfile.ZipFile, path: Path) -> dict[str, set[str]]:
@@ -407,7 +409,7 @@ def _convert_all(
     folder: Path,
     size_px: int,
     threads: int,
-    watch: Watcher,
+    callback: FetchCallback,
 ) -> dict[str, str]:
     """Write all images; return the reason by name of those that could not be."""
     numbers = sorted(members, key=int)
@@ -415,7 +417,7 @@ def _convert_all(
 
     def convert(number: str) -> str:
         content = _content(archive, members[number], _MAX_IMAGE_BYTES)
-        made = content if isinstance(content, str) else square(content, size_px)
+        made = content if isinstance(content, str) else cut_square(content, size_px)
         if isinstance(made, str):
             return made
         (folder / f"im{number}.jpg").write_bytes(made)
@@ -431,13 +433,13 @@ def _convert_all(
             ):
                 if reason:
                     skipped[f"im{number}.jpg"] = reason
-                watch.converting(done, len(numbers))
+                callback.on_convert(done, len(numbers))
     finally:
         pool.shutdown(cancel_futures=True)
     return skipped
 
 
-def square(content: bytes, size_px: int) -> bytes | str:
+def cut_square(content: bytes, size_px: int) -> bytes | str:
     """Return a JPEG, upright, cut to a square around its centre and scaled; or what is wrong.
 
     Grayscale stays grayscale. With ``size_px`` 0 it is returned as it is, if it can be decoded.
@@ -493,14 +495,14 @@ def parse_sha256(words: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: if one is not of that form.
     """
-    found: dict[str, str] = {}
+    digits_of: dict[str, str] = {}
     for word in words:
         name, _, digits = word.partition("=")
         if name not in (IMAGES, ANNOTATIONS):
             raise ValueError(f"{word!r} must begin with {IMAGES}= or {ANNOTATIONS}=")
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
             raise ValueError(f"{name}={digits[:80]}: a SHA-256 has 64 hex digits")
-        if name in found:
+        if name in digits_of:
             raise ValueError(f"{name} is given twice")
-        found[name] = digits
-    return found
+        digits_of[name] = digits
+    return digits_of

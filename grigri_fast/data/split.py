@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime import files
-from .dataset import Dataset
+from ..runtime.files import StrPath
+from .dataset import Dataset, load
 
 PARTS = ("train", "val", "test")
 
@@ -38,12 +39,68 @@ class Split:
         return Split(fewer)
 
 
+@dataclass(frozen=True)
+class SplitResult:
+    """What :func:`split` returns.
+
+    Attributes:
+        dataset: the images and labels that were split.
+        split: the rows of each part.
+        path: the file that was written, None if there is none.
+    """
+
+    dataset: Dataset
+    split: Split
+    path: Path | None
+
+
+def split(
+    data: StrPath,
+    *,
+    val: float = 0.2,
+    test: float = 0.0,
+    seed: int = 0,
+    out: StrPath | None = None,
+    images: StrPath | None = None,
+) -> SplitResult:
+    """Split a data set by iterative stratification: the command ``data split``.
+
+    It uses the labels alone: the images need not be there.
+
+    Args:
+        data: images and labels: a folder or a CSV.
+        val: share of the images for validation, above 0.
+        test: share of the images for the test part; 0 makes none.
+        seed: breaks ties.
+        out: write the split to this file, which ``train --split`` reads.
+        images: the folder that a CSV's names are relative to.
+
+    Raises:
+        GrigriError: if a value is out of range, the labels cannot be read, a part would get no
+            image, or the file cannot be written.
+    """
+    if not 0 < val < 1:
+        raise GrigriError(f"--val must be more than 0 and less than 1, not {val}")
+    if not 0 <= test < 1:
+        raise GrigriError(f"--test must be at least 0 and less than 1, not {test}")
+    if val + test >= 1:
+        raise GrigriError("--val and --test together leave nothing to train on")
+    if not 0 <= seed < 2**32:
+        raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
+    dataset = load(data, images)
+    parts = stratify(dataset, val, test, seed)
+    path = None if out is None else Path(out)
+    if path is not None:
+        files.write_atomic(path, to_json(parts, dataset))
+    return SplitResult(dataset, parts, path)
+
+
 def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> Split:
     """Split a data set so that every part has the class frequencies of the whole.
 
     Iterative stratification of label pairs (scikit-multilearn, order 2: Szymański and Kajdanowicz
-    2017). The rows are put in the order of their names first, so that the same images get the same
-    parts in whichever order a file lists them. The result is decided by names, labels and seed.
+    2017). The rows are sorted by name first, so that the same images get the same parts in
+    whichever order a file lists them. The result depends on names, labels and seed alone.
 
     Args:
         dataset: only its names and targets are used.
@@ -58,8 +115,7 @@ def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> 
     targets_NC = dataset.targets_NC[order].astype(np.int64)
     rows = {}
     left = np.arange(len(dataset))
-    taken_off = {"test": test, "val": val / (1 - test)}
-    for part, share in taken_off.items():
+    for part, share in (("test", test), ("val", val / (1 - test))):
         if share == 0:
             continue
         if len(left) < 2:
@@ -83,9 +139,9 @@ def folds(dataset: Dataset, num_folds: int, seed: int = 0) -> list[NDArray[np.in
     for number in range(num_folds, 1, -1):
         if len(left) < 2 * number:
             raise GrigriError(f"{dataset.layout}: too few images for {num_folds} folds")
-        of_rest = stratify(dataset.only(left), 1 / number, 0.0, seed)
-        parts.append(left[of_rest.parts["val"]])
-        left = left[of_rest.parts["train"]]
+        rest = stratify(dataset.only(left), 1 / number, 0.0, seed).parts
+        parts.append(left[rest["val"]])
+        left = left[rest["train"]]
     return [*parts, left]
 
 
@@ -93,7 +149,7 @@ def _cut(
     targets_NC: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows inside and outside a stratified part of ``share`` of the images."""
-    # Here, since it brings all of scikit-learn's model selection, and few commands split.
+    # Imported here: it loads all of scikit-learn's model selection, and few commands split.
     from skmultilearn.model_selection.iterative_stratification import IterativeStratification
 
     stratifier = IterativeStratification(

@@ -27,7 +27,7 @@ COPIES = {"re-encoded": (3, 61), "resized": (8, 62), "brighter": (15, 63), "same
 def scenes(tmp_path_factory) -> Path:
     """Return 60 different scenes, and copies of four of them that carry no label."""
     folder = tmp_path_factory.mktemp("clean") / "scenes"
-    demo.write_demo(folder, 60, seed=1)
+    demo.demo(folder, num_images=60, seed=1)
     images = folder / "images"
 
     def path(number: int) -> Path:

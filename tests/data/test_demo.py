@@ -14,7 +14,7 @@ from grigri_fast.errors import GrigriError
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "set"
-    demo.write_demo(folder, num_images=1000, seed=0)
+    demo.demo(folder, num_images=1000, seed=0)
     return folder
 
 
@@ -34,8 +34,8 @@ def test_it_behaves_like_the_real_set(drawn: Path) -> None:
 
 
 def test_image_n_depends_on_seed_and_n_alone(drawn: Path, tmp_path: Path) -> None:
-    demo.write_demo(tmp_path / "few", num_images=25, seed=0)
-    demo.write_demo(tmp_path / "other", num_images=25, seed=1)
+    demo.demo(tmp_path / "few", num_images=25, seed=0)
+    demo.demo(tmp_path / "other", num_images=25, seed=1)
     same, different = 0, 0
     for n in range(1, 26):
         name = Path("images") / f"im{n}.jpg"
@@ -69,7 +69,7 @@ def test_the_picture_shows_what_the_labels_say() -> None:
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(GrigriError, match="is there already"):
-        demo.write_demo(tmp_path / "mine", num_images=20)
+        demo.demo(tmp_path / "mine", num_images=20)
     assert not list((tmp_path / "mine").iterdir())
 
 
@@ -83,7 +83,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(demo, "draw_image", draw)
     with pytest.raises(KeyboardInterrupt):
-        demo.write_demo(tmp_path / "set", num_images=20)
+        demo.demo(tmp_path / "set", num_images=20)
     assert not list(tmp_path.iterdir())
 
 
@@ -113,7 +113,7 @@ def test_two_processes_may_write_the_cached_set_at_once(monkeypatch) -> None:
         folder.mkdir(parents=True)
         raise GrigriError("Directory not empty")
 
-    monkeypatch.setattr(demo, "write_demo", other_was_faster)
+    monkeypatch.setattr(demo, "demo", other_was_faster)
     assert demo.cached_folder().is_dir()
 
 
@@ -121,6 +121,6 @@ def test_a_cached_set_that_cannot_be_written_is_an_error(monkeypatch) -> None:
     def full(folder: Path) -> None:
         raise GrigriError("No space left on device")
 
-    monkeypatch.setattr(demo, "write_demo", full)
+    monkeypatch.setattr(demo, "demo", full)
     with pytest.raises(GrigriError, match="No space left"):
         demo.cached_folder()

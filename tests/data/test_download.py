@@ -51,7 +51,7 @@ def test_a_file_arrives_with_its_origin(site: Site, tmp_path: Path) -> None:
 def test_cut_connections_are_resumed_where_they_were_cut(site: Site, tmp_path: Path) -> None:
     site.cuts = [120_000, 50_000]
     said = []
-    download(f"{site.url}/f", tmp_path / "f", say=said.append)
+    download(f"{site.url}/f", tmp_path / "f", log=said.append)
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert site.asked == [
         ("f", None, None),
@@ -83,7 +83,7 @@ def test_a_server_without_ranges_starts_over(site: Site, tmp_path: Path) -> None
     site.ranges = False
     interrupted(site, tmp_path / "f")
     said = []
-    download(f"{site.url}/f", tmp_path / "f", say=said.append)
+    download(f"{site.url}/f", tmp_path / "f", log=said.append)
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert "the server does not resume" in said[0]
 
@@ -93,7 +93,7 @@ def test_a_file_that_has_changed_is_not_mixed(site: Site, tmp_path: Path, if_ran
     interrupted(site, tmp_path / "f")
     site.pages["f"], site.etags["f"], site.if_range = OTHER, '"2"', if_range
     said = []
-    origin = download(f"{site.url}/f", tmp_path / "f", say=said.append)
+    origin = download(f"{site.url}/f", tmp_path / "f", log=said.append)
     assert (tmp_path / "f").read_bytes() == OTHER and origin.etag == '"2"'
     assert "changed on the server" in said[0]
 

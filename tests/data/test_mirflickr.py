@@ -16,7 +16,7 @@ from PIL import Image
 from web_server import Site, serving
 
 from grigri_fast.data import dataset, download, mirflickr
-from grigri_fast.data.mirflickr import ANNOTATIONS, CLASSES, IMAGES
+from grigri_fast.data.mirflickr import ANNOTATIONS, CLASSES, IMAGES, FetchCallback
 from grigri_fast.errors import GrigriError, Interrupted
 
 
@@ -70,16 +70,6 @@ def refused(cli, tmp_path: Path):
         return line
 
     return call
-
-
-class Silent:
-    """Watches and says nothing."""
-
-    def note(self, text: str) -> None: ...
-
-    def downloading(self, name: str, done: int, total: int | None) -> None: ...
-
-    def converting(self, done: int, total: int) -> None: ...
 
 
 # ------------------------------------------------------------------------------ the whole way
@@ -162,7 +152,7 @@ def test_keep_keeps_the_archives_for_another_size(cli, fetched, site: Site, tmp_
 
 
 def test_images_are_cut_around_the_centre() -> None:
-    cut = mirflickr.square(photo(1, (100, 40)), 40)
+    cut = mirflickr.cut_square(photo(1, (100, 40)), 40)
     with Image.open(io.BytesIO(cut)) as image:
         assert image.size == (40, 40) and image.mode == "RGB"
         pixels = np.asarray(image).reshape(-1, 3)
@@ -175,12 +165,12 @@ def test_images_are_upright_and_grayscale_stays_grayscale() -> None:
     exif[274] = 6  # turn by 90 degrees clockwise: the red left edge becomes the top
     content = io.BytesIO()
     lying.save(content, "JPEG", exif=exif, quality=95)
-    with Image.open(io.BytesIO(mirflickr.square(content.getvalue(), 30))) as image:
+    with Image.open(io.BytesIO(mirflickr.cut_square(content.getvalue(), 30))) as image:
         assert image.getpixel((15, 1))[0] > 200 > 60 > image.getpixel((1, 15))[0]
         assert not image.getexif()
-    with Image.open(io.BytesIO(mirflickr.square(photo(2, mode="L"), 30))) as image:
+    with Image.open(io.BytesIO(mirflickr.cut_square(photo(2, mode="L"), 30))) as image:
         assert image.mode == "L"
-    with Image.open(io.BytesIO(mirflickr.square(photo(2, mode="CMYK"), 30))) as image:
+    with Image.open(io.BytesIO(mirflickr.cut_square(photo(2, mode="CMYK"), 30))) as image:
         assert image.mode == "RGB"
 
 
@@ -274,7 +264,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     content = bytearray(photo(1))
     frame = content.index(b"\xff\xc0")
     content[frame + 5 : frame + 9] = b"\x1f\x40\x1b\x58"
-    assert mirflickr.square(bytes(content), 32) == "7,000 x 8,000 pixels are too many"
+    assert mirflickr.cut_square(bytes(content), 32) == "7,000 x 8,000 pixels are too many"
 
 
 def test_missing_or_odd_annotations_are_named(refused, mirror: Path) -> None:
@@ -344,14 +334,14 @@ def test_an_interrupted_download_goes_on_with_the_same_command(
 ) -> None:
     monkeypatch.setattr(download, "_PIECE_BYTES", 4096)
 
-    class Stops(Silent):
-        def downloading(self, name: str, done: int, total: int | None) -> None:
+    class Stops(FetchCallback):
+        def on_download(self, name: str, done: int, total: int | None) -> None:
             if name == IMAGES and done > 10_000:
                 raise KeyboardInterrupt
 
     folder = tmp_path / "flickr"
     with pytest.raises(Interrupted) as e:
-        mirflickr.fetch(folder, size_px=128, sources=[site.url], threads=1, watch=Stops())
+        mirflickr.fetch(folder, size=128, sources=[site.url], threads=1, callback=Stops())
     assert "the same command goes on" in e.value.advice and not folder.exists()
     have = (tmp_path / "flickr.downloads" / f"{IMAGES}.part").stat().st_size
     site.asked.clear()
@@ -360,25 +350,23 @@ def test_an_interrupted_download_goes_on_with_the_same_command(
 
 
 def test_interrupted_while_images_are_written_nothing_is_left(mirror: Path, tmp_path: Path) -> None:
-    class Stops(Silent):
-        def converting(self, done: int, total: int) -> None:
+    class Stops(FetchCallback):
+        def on_convert(self, done: int, total: int) -> None:
             if done == 20:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         mirflickr.fetch(
-            tmp_path / "f", size_px=128, sources=[str(mirror)], threads=2, watch=Stops()
+            tmp_path / "f", size=128, sources=[str(mirror)], threads=2, callback=Stops()
         )
     assert [p.name for p in tmp_path.iterdir()] == ["mirror"]
     assert not any(t.name.startswith("grigri-fetch") for t in threading.enumerate())
 
 
 def test_two_processes_do_not_download_into_one_folder(site: Site, tmp_path: Path) -> None:
-    class Second(Silent):
-        def downloading(self, name: str, done: int, total: int | None) -> None:
+    class Second(FetchCallback):
+        def on_download(self, name: str, done: int, total: int | None) -> None:
             with pytest.raises(GrigriError, match="another process is downloading"):
-                mirflickr.fetch(
-                    tmp_path / "f", size_px=32, sources=[site.url], threads=1, watch=Silent()
-                )
+                mirflickr.fetch(tmp_path / "f", size=32, sources=[site.url], threads=1)
 
-    mirflickr.fetch(tmp_path / "f", size_px=32, sources=[site.url], threads=1, watch=Second())
+    mirflickr.fetch(tmp_path / "f", size=32, sources=[site.url], threads=1, callback=Second())
