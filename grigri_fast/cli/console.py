@@ -32,7 +32,8 @@ from ..evaluation.evaluator import CROSS_FITTED, TUNED, RunEvaluation
 from ..experiments import reproduce_report
 from ..experiments.report_2020 import Row
 from ..experiments.reproduce import ReproduceCallback, Reproduced
-from ..experiments.tuner import DONE, PRUNED, Trial, TuneCallback, Tuned
+from ..experiments.trials import DONE, PRUNED, Trial, Tuned
+from ..experiments.tuner import TuneCallback
 from ..inference.exporter import INPUT, OUTPUT, Exported
 from ..inference.predictor import Prediction
 from ..profiling.benchmark import Measured, Report, peak_flops_per_s, ratio
@@ -266,7 +267,7 @@ class TuneScreen(TrainScreen, TuneCallback):
         self._said: set[str] = set()
         self._trial: Trial | None = None
 
-    def trial_starts(self, trial: Trial, num_trials: int) -> None:
+    def on_trial_start(self, trial: Trial, num_trials: int) -> None:
         """Show which trial goes on."""
         self._trial = trial
         self._prefix = f"{trial.name} of {num_trials}, "
@@ -282,7 +283,7 @@ class TuneScreen(TrainScreen, TuneCallback):
     def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Show nothing: the line of a trial is enough."""
 
-    def trial_ends(self, trial: Trial, is_best: bool) -> None:
+    def on_trial_end(self, trial: Trial, is_best: bool) -> None:
         """Print the line of a trial."""
         if verbosity.quiet:
             return

@@ -359,28 +359,22 @@ def tune(
     """
     if minutes is not None and not minutes > 0:
         raise typer.BadParameter(f"--minutes must be more than 0, not {minutes:g}")
-    given = {k: v for k, v in options.items() if v is not None}
-    if data is not None:
-        given["data"] = data
-    if "name" in given:
-        raise GrigriError("--name does not go with tune; --out is the folder of the search")
-    stored = read_toml(config) if config else {}
-    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | given
-    if "data" not in chosen:
+    if data is None and (config is None or "data" not in read_toml(config)):
         raise typer.BadParameter("DATA is missing: photographs and labels, a folder or a CSV")
-    settings = TrainConfig(**chosen)
 
     from ..experiments import tuner
-
-    tuner.require_optuna()
-    space = tuner.space_of(settings, set(given), search or ())
-    name = f"tune-{Path(settings.data).resolve().stem}-{settings.arch}"
-    folder = Path(given["out"]) if "out" in given else Path(TrainConfig.out) / name
-
     from . import console
 
     with console.TuneScreen() as screen:
-        found = tuner.tune(settings, space, trials, folder, screen, minutes)
+        found = tuner.tune(
+            data,
+            trials=trials,
+            minutes=minutes,
+            search=search or (),
+            config=config,
+            callback=screen,
+            **options,
+        )
     console.show_tuning(found)
 
 

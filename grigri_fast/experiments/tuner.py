@@ -1,7 +1,7 @@
 """The search for better options: many short runs, scored on the same validation images.
 
-Optuna proposes the options of each trial and ends hopeless ones early; it is needed by nothing
-else, so it is imported only here, and only when a search begins.
+Optuna proposes the options of each trial and ends hopeless trials early. Only this module imports
+it, and only when a search begins.
 """
 
 import contextlib
@@ -14,244 +14,116 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import OPTIONS, TrainConfig, read_toml, resolve
+from ..config import TrainConfig, read_toml, resolve
 from ..data import dataset
 from ..errors import DivergedError, GrigriError, Interrupted
 from ..reporting import plots
 from ..runs import manifest, run_folder
 from ..runtime import files, memory
-from ..runtime.option import Option, write_toml
+from ..runtime.files import StrPath
+from ..runtime.option import given_options, write_toml
 from ..training import checkpointer, trainer
 from ..training.callbacks import Callback
+from . import search_space
+from .search_space import Space
+from .trials import DONE, FAILED, PRUNED, RUNNING, Trial, Tuned, best_of, to_csv
 
-STUDY, JOURNAL, TRIALS, BEST, FIGURE = (
-    "tune.json",
-    "journal.jsonl",
-    "trials.csv",
-    "best.toml",
-    "tuning.png",
-)
-# The validation part's mAP at the last epoch. It needs no threshold, so that nothing else than the
-# choice of the trial is fitted to the images that it is measured on; it is known after every epoch,
-# so what ends a trial early is what it is judged by; and it does not jump where a threshold moves.
+# The files of a search's folder, beside a run folder per trial.
+DESCRIPTION, JOURNAL, TRIALS = "tune.json", "journal.jsonl", "trials.csv"
+BEST, FIGURE = "best.toml", "tuning.png"
+# The validation part's mAP at the last epoch. It needs no threshold, so that nothing but the choice
+# of the trial is fitted to the images that it is measured on; it is known after every epoch, so
+# that a trial is ended early by the same score that it is judged by; and it does not jump where a
+# threshold moves.
 SCORE = "val_mAP"
-DONE, PRUNED, FAILED, RUNNING = "done", "pruned", "failed", "running"
 
-_FORMAT = "grigri-fast tune 1"
-_NAME = "tune"  # of the one study in the journal
+_NAME = "tune"  # of the only study in the journal
 _ADVICE = "the same command goes on"
 # Assumed: the median of fewer trials says little. One-cycle's rate rises for 30 % of the epochs,
-# and high rates, which may win in the end, look bad until then.
+# and high rates, which may win in the end, score badly until then.
 _TRIALS_BEFORE_PRUNING = 3
 _SHARE_BEFORE_PRUNING = 1 / 3
 # Assumed: shares of importance from fewer finished trials are noise.
 _TRIALS_FOR_IMPORTANCE = 10
 
 
-# ------------------------------------------------------------------------- what is searched
-
-
-# What can be searched, in the order in which a trial's values are drawn: options say so where they
-# are declared. Those that change what an epoch costs (size, batch) do not: the search would be one
-# for time as well.
-SEARCHABLE = sorted(
-    (about for about in OPTIONS.values() if about.search), key=lambda about: about.search.order
-)
-
-Space = dict[str, dict[str, Any]]
-
-
-def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) -> Space:
-    """Return what is searched: ``{"low", "high", "log"}`` or ``{"choices"}`` by option.
-
-    Args:
-        config: where the search starts.
-        fixed: options that stay as they are.
-        asked: what to search; empty: all that is searched by default and is not fixed.
-
-    Raises:
-        GrigriError: if something that was asked for cannot be searched, or nothing is left.
-    """
-    names = [about.name for about in SEARCHABLE]
-    start = resolve(config)
-    for name in asked:
-        if name not in names:
-            raise GrigriError(f"--search {name}: can be any of {', '.join(names)}")
-        flag = OPTIONS[name].flag
-        if name in fixed:
-            raise GrigriError(f"{flag} is given, so it is fixed; leave it or --search {name} out")
-        if why_not := _has_no_effect(OPTIONS[name], start):
-            raise GrigriError(f"--search {name}: not with {why_not}")
-    if not asked:
-        asked = [
-            about.name
-            for about in SEARCHABLE
-            if about.search.by_default
-            and about.name not in fixed
-            and not _has_no_effect(about, start)
-        ]
-    if not asked:
-        raise GrigriError("all that could be searched is given on the command line, so is fixed")
-    return {about.name: _range(about, config) for about in SEARCHABLE if about.name in asked}
-
-
-def _has_no_effect(about: Option, start: TrainConfig) -> str:
-    """Return the option with which another one does nothing, or ""."""
-    if about.augments and not start.augment:
-        return "--no-augment"
-    if about.search.optimizers and start.optimizer not in about.search.optimizers:
-        return f"--optimizer {start.optimizer}"
-    return ""
-
-
-def _range(about: Option, config: TrainConfig) -> dict[str, Any]:
-    """Return the range or choices of one option."""
-    search, start = about.search, getattr(resolve(config), about.name)
-    if about.choices:
-        return {"choices": [start, *(choice for choice in about.choices if choice != start)]}
-    if search.log and not start > 0:
-        raise GrigriError(
-            f"{about.flag} {start:g} is no start for a search by factors; give it on the command"
-            f" line to keep it"
-        )
-    unit = start if search.times_start else 1
-    low, high = min(search.low * unit, start), max(search.high * unit, start)
-    if search.not_below and getattr(config, search.not_below) is not None:
-        low = max(low, getattr(config, search.not_below))
-    return {"low": low, "high": max(low, high), "log": search.log}
-
-
-# ------------------------------------------------------------------------------- the result
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of a search.
-
-    Attributes:
-        number: from 0, which is the run that the search starts from.
-        state: ``done``, ``pruned``, ``failed`` or ``running``.
-        params: its value of each searched option.
-        score: the validation part's mAP at its last epoch; None where it has failed.
-        micro_f1: cross-fitted, with ``micro_f1_low`` and ``micro_f1_high`` its 95 % interval;
-            where the trial is done.
-        epochs: how many it trained.
-        train_s: seconds of training.
-        reason: why it failed, or "".
-    """
-
-    number: int
-    state: str
-    params: dict[str, Any]
-    score: float | None = None
-    micro_f1: float | None = None
-    micro_f1_low: float | None = None
-    micro_f1_high: float | None = None
-    epochs: int = 0
-    train_s: float | None = None
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        """Return the name of its folder."""
-        return f"trial-{self.number:03d}"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a search has found so far.
-
-    Attributes:
-        folder: where it is.
-        trials: all that have ended, in their order.
-        space: what was searched, see :func:`space_of`.
-        importance: share of each option in whether a trial was among the better ones, or empty
-            while there are too few trials to say.
-        num_val: images that every trial was scored on.
-        num_test: images that no trial has seen.
-    """
-
-    folder: Path
-    trials: list[Trial]
-    space: Space
-    importance: dict[str, float]
-    num_val: int
-    num_test: int
-
-    @property
-    def best(self) -> Trial:
-        """Return the trial with the highest score of those that were trained to their end."""
-        return _best(self.trials)
-
-
-def _best(trials: Sequence[Trial]) -> Trial | None:
-    """Return the best finished trial, of equals the first; None without one."""
-    return max((t for t in trials if t.state == DONE), key=lambda t: t.score, default=None)
-
-
 class TuneCallback(Callback):
-    """A :class:`Callback` that a search calls, too."""
+    """A :class:`Callback` of every trial's training that is also called between trials."""
 
-    def trial_starts(self, trial: Trial, num_trials: int) -> None:
-        """A trial begins, or goes on."""
+    def on_trial_start(self, trial: Trial, num_trials: int) -> None:
+        """Called when a trial begins, or is resumed."""
 
-    def trial_ends(self, trial: Trial, is_best: bool) -> None:
-        """A trial has ended."""
-
-
-# ------------------------------------------------------------------------------- the search
+    def on_trial_end(self, trial: Trial, is_best: bool) -> None:
+        """Called when a trial has ended."""
 
 
 def tune(
-    config: TrainConfig,
-    space: Space,
-    num_trials: int,
-    folder: Path,
-    callback: TuneCallback,
+    data: StrPath | None = None,
+    *,
+    trials: int = 20,
     minutes: float | None = None,
+    search: Sequence[str] = (),
+    config: StrPath | None = None,
+    callback: TuneCallback | None = None,
+    **options: Any,
 ) -> Tuned:
-    """Search for the options with the best score, or go on with a search that was stopped.
+    """Search for the options with the best score, as ``grigri-fast tune`` does.
 
-    The first trial is ``config`` itself, so the best is never worse than what the search starts
-    from. A trial that was stopped or killed goes on after its last stored step. Each proposal
-    depends on the seed, the number of the trial and the trials before alone: a search that was
-    stopped makes the trials that one that was not would have made.
+    A search that was stopped goes on when it is called again with the same options. The first
+    trial is where the search starts, so the best is never worse than that. A trial that was
+    stopped or killed is resumed from its last stored step. What is proposed depends only on the
+    seed, the number of the trial and the trials before: an interruption does not change it.
 
     Args:
-        config: where to start, and all that is not searched.
-        space: see :func:`space_of`.
-        num_trials: trials in all, those of an earlier call included.
-        folder: made if it does not exist; else the search in it goes on.
-        callback: told of the progress.
+        data: photographs and labels: a folder or a CSV.
+        trials: trials in all, those of earlier calls included.
         minutes: begin no trial after so long.
+        search: names of options to search; by default lr, weight_decay and momentum.
+        config: a TOML file of options to start from.
+        callback: called as trials and their trainings proceed.
+        options: fields of :class:`TrainConfig` that are fixed; ``out`` is the search's folder.
 
     Raises:
-        GrigriError: for whatever the user can fix; among them a folder of another search, and that
-            no trial was finished.
-        Interrupted: when a signal has stopped it; all is stored.
+        GrigriError: if an option is wrong, the folder holds another search, or no trial was
+            finished.
+        Interrupted: after a signal; everything is stored.
     """
-    optuna = require_optuna()
-    is_new = _prepare(folder, config, space)
+    if minutes is not None and not minutes > 0:
+        raise GrigriError(f"--minutes must be more than 0, not {minutes:g}")
+    given = given_options(TrainConfig, {"data": data, **options}, "tune")
+    if "name" in given:
+        raise GrigriError("--name does not go with tune; --out is the folder of the search")
+    stored = read_toml(Path(config)) if config else {}
+    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | given
+    if "data" not in chosen:
+        raise GrigriError("DATA is missing: photographs and labels, a folder or a CSV")
+    start = TrainConfig(**chosen)
+    optuna = _require_optuna()
+    space = search_space.space_of(start, set(given), search)
+    name = f"tune-{Path(start.data).resolve().stem}-{start.arch}"
+    folder = Path(start.out) if "out" in given else Path(TrainConfig.out) / name
+    folder_is_new = _prepare(folder, search_space.description(start, space))
     try:
-        with run_folder.locked(folder), _advice():
-            files.remove_unfinished(folder, [STUDY, JOURNAL, TRIALS, BEST, FIGURE])
-            _require_same_data(folder, config)
-            study = _Study(optuna, folder, config, space)
-            _search(study, num_trials, callback, minutes)
-            return _finish(study)
+        with run_folder.locked(folder):
+            files.remove_unfinished(folder, [DESCRIPTION, JOURNAL, TRIALS, BEST, FIGURE])
+            _require_same_data(folder, start)
+            running = _Search(optuna, folder, start, space, callback or TuneCallback())
+            running.run(trials, minutes)
+            return running.finish()
+    except (Interrupted, KeyboardInterrupt) as e:
+        raise Interrupted(getattr(e, "signum", signal.SIGINT), _ADVICE) from e
     except GrigriError:
-        if is_new and not list(folder.glob("trial-*")):
+        if folder_is_new and not list(folder.glob("trial-*")):
             shutil.rmtree(folder, ignore_errors=True)  # a wrong option leaves nothing behind
         raise
 
 
-def require_optuna() -> Any:
+def _require_optuna() -> Any:
     """Return the module optuna, quiet.
 
     Raises:
@@ -267,80 +139,57 @@ def require_optuna() -> Any:
     return optuna
 
 
-@contextlib.contextmanager
-def _advice() -> Iterator[None]:
-    """Say how to go on when a signal ends the search."""
+def _prepare(folder: Path, description: dict[str, Any]) -> bool:
+    """Make the folder of a search and return True, or require that it is one of the same search.
+
+    Raises:
+        GrigriError: if it is something else, or cannot be made.
+    """
     try:
-        yield
-    except Interrupted as e:
-        raise Interrupted(e.signum, _ADVICE) from e
-    except KeyboardInterrupt as e:
-        raise Interrupted(signal.SIGINT, _ADVICE) from e
-
-
-def _search(
-    study: "_Study", num_trials: int, callback: TuneCallback, minutes: float | None
-) -> None:
-    """Make the trials that are missing."""
-    start_s = time.monotonic()
-    study.keep()
-    while study.num_ended < num_trials:
-        if minutes is not None and time.monotonic() - start_s >= 60 * minutes:
-            callback.log(f"{minutes:g} minutes are over; {_ADVICE}")
-            return
-        trial = study.next()
-        callback.trial_starts(study.trials()[trial.number], num_trials)
-        _run(study, trial, callback)
-        study.keep()
-        trials = study.trials()
-        ended = trials[trial.number]
-        callback.trial_ends(ended, _best(trials) is ended)
-
-
-def _run(study: "_Study", trial: Any, callback: TuneCallback) -> None:
-    """Train one trial, or its rest, and enter how it ended."""
-    reporter = _Reporter(trial, callback)
-    config, resume, history = study.run_of(trial)
-    try:
-        reporter.catch_up(history, config.epochs)
-        result = trainer.train(config, reporter, resume)
-    except _PrunedError:
-        _finish_pruned(study.folder_of(trial), reporter.history)
-        study.enter(trial, PRUNED, epochs=len(reporter.history))
-    except DivergedError as e:
-        study.enter(trial, FAILED, epochs=len(reporter.history), reason=e.where)
-    except GrigriError as e:
-        if not memory.is_out_of_memory(e):
-            raise
-        study.enter(trial, FAILED, epochs=len(reporter.history), reason="out of memory")
-    else:
-        score = result.history[-1][SCORE]
-        if math.isnan(score):
-            reason = "mAP is no number: no validation image has a label"
-            study.enter(trial, FAILED, epochs=len(result.history), reason=reason)
-            return
-        micro_f1 = result.evaluation.honest.micro_f1
-        study.enter(
-            trial,
-            DONE,
-            score=score,
-            micro_f1=micro_f1.value,
-            micro_f1_low=micro_f1.low,
-            micro_f1_high=micro_f1.high,
-            epochs=len(result.history),
-            train_s=round(result.train_s, 1),
-            num_val=result.evaluation.num_images,
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = next(folder.iterdir(), None) is None
+    except OSError as e:
+        raise GrigriError(f"--out {folder}: {e.strerror or e}") from e
+    file = folder / DESCRIPTION
+    if is_empty:
+        files.write_json(file, description)
+        return True
+    if not file.is_file():
+        raise GrigriError(
+            f"--out {folder}: neither empty nor a folder of tune (it has no {DESCRIPTION})"
         )
-    finally:
-        gc.collect()  # the model of this trial, before the next one is made
+    try:
+        there = json.loads(files.read_text(file))
+        if there["format"] != description["format"]:
+            raise ValueError("of another version")
+        difference = search_space.difference(there, json.loads(files.to_json(description)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
+    if difference:
+        raise GrigriError(f"--out {folder} holds another search: {difference}; take another --out")
+    return False
+
+
+def _require_same_data(folder: Path, config: TrainConfig) -> None:
+    """Raise GrigriError if images or labels are not those of the trials that are there."""
+    stored = next(iter(sorted(folder.glob(f"trial-*/{run_folder.DATA}"))), None)
+    if stored is None:
+        return
+    data = dataset.load(config.data, config.images)
+    difference = manifest.difference(stored, data)
+    if difference:
+        raise GrigriError(
+            f"--out {folder}: {data.layout} is not what its trials were trained on: {difference};"
+            f" take another --out"
+        )
 
 
 class _PrunedError(Exception):
     """Ends a run after an epoch; its files are written by then."""
 
 
-class _Reporter(Callback):
-    """Passes on what a run tells, and ends it after an epoch where it is hopeless."""
+class _TrialCallback(Callback):
+    """Passes calls on, reports epochs to Optuna, and ends a run where Optuna sees no hope."""
 
     def __init__(self, trial: Any, callback: TuneCallback) -> None:
         self._trial, self._callback = trial, callback
@@ -348,12 +197,12 @@ class _Reporter(Callback):
         self.history: list[dict[str, Any]] = []
 
     def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
-        """Report an epoch. It is the last that the loop does in one, so to raise here is safe."""
+        """Report an epoch. The loop does nothing after this call, so it is safe to raise here."""
         self._callback.on_epoch(row, num_epochs, is_best)
-        self.catch_up([row], num_epochs)
+        self.report([row], num_epochs)
 
-    def catch_up(self, rows: list[dict[str, Any]], num_epochs: int) -> None:
-        """Report epochs, in case they were stored and the process killed before they were."""
+    def report(self, rows: list[dict[str, Any]], num_epochs: int) -> None:
+        """Report epochs, also those that were stored before a kill: they may not be reported."""
         for row in rows:
             self.history.append(row)
             with warnings.catch_warnings():  # that it was reported already
@@ -363,22 +212,12 @@ class _Reporter(Callback):
             raise _PrunedError
 
 
-def _finish_pruned(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Write the ``summary.json`` that a run writes at its end, as far as there is one."""
-    files.write_atomic(folder / run_folder.RESULTS, files.to_csv(history))
-    summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
-    files.write_json(folder / run_folder.SUMMARY, summary | {"best": checkpointer.best(history)})
-
-
-# -------------------------------------------------------------------------------- the study
-
-
 class _Journal:
-    """Where Optuna's JournalStorage keeps what happens: one file, written whole each time.
+    """Where Optuna's JournalStorage keeps its records: one file, written whole each time.
 
-    In the format of its own JournalFileBackend, so that optuna-dashboard reads it. That one
+    In the format of Optuna's own JournalFileBackend, so that optuna-dashboard reads it. That one
     appends, and what a kill leaves of a line is an error for ever; and its lock outlives a kill.
-    Here the folder is locked, and a study is small.
+    Here the folder is locked, and a journal is small.
     """
 
     def __init__(self, path: Path) -> None:
@@ -386,22 +225,34 @@ class _Journal:
         self._lines = files.read_text(path).splitlines() if path.exists() else []
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Return all that was written since."""
+        """Return the records from a number on."""
         return map(json.loads, self._lines[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write more."""
+        """Write more records."""
         lines = self._lines + [json.dumps(log, separators=(",", ":")) for log in logs]
         files.write_atomic(self._path, "".join(f"{line}\n" for line in lines))
         self._lines = lines
 
 
-class _Study:
-    """The trials of a search, in Optuna and on the disk."""
+class _Search:
+    """A search that is going on: its trials, in Optuna and on the disk.
 
-    def __init__(self, optuna: Any, folder: Path, config: TrainConfig, space: Space) -> None:
-        self.folder, self.space = folder, space
-        self._optuna, self._config = optuna, config
+    Args:
+        optuna: the module.
+        folder: of the search.
+        config: where it starts, and all that is not searched.
+        space: what is searched.
+        callback: called as trials and their trainings proceed.
+    """
+
+    def __init__(
+        self, optuna: Any, folder: Path, config: TrainConfig, space: Space, callback: TuneCallback
+    ) -> None:
+        self._folder, self._config, self._space = folder, config, space
+        self._callback = callback
+        self._optuna, states = optuna, optuna.trial.TrialState
+        self._states = {DONE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}
         try:
             self._storage = optuna.storages.JournalStorage(_Journal(folder / JOURNAL))
             self._study = optuna.create_study(
@@ -420,19 +271,61 @@ class _Study:
             start = resolve(config)
             self._study.enqueue_trial({name: getattr(start, name) for name in space})
 
-    def _in_state(self, *names: str) -> list[Any]:
-        states = tuple(getattr(self._optuna.trial.TrialState, name) for name in names)
-        return self._study.get_trials(deepcopy=False, states=states)
+    def run(self, num_trials: int, minutes: float | None) -> None:
+        """Run the trials that are missing; begin none after some minutes."""
+        start_s = time.monotonic()
+        self._keep()
+        while len(self._ended()) < num_trials:
+            if minutes is not None and time.monotonic() - start_s >= 60 * minutes:
+                self._callback.log(f"{minutes:g} minutes are over; {_ADVICE}")
+                return
+            trial = self._next()
+            self._callback.on_trial_start(self._trials()[trial.number], num_trials)
+            self._train(trial)
+            self._keep()
+            trials = self._trials()
+            self._callback.on_trial_end(
+                trials[trial.number], best_of(trials) is trials[trial.number]
+            )
 
-    @property
-    def num_ended(self) -> int:
-        """How many trials have ended, in whatever way."""
-        return len(self._in_state("COMPLETE", "PRUNED", "FAIL"))
+    def finish(self) -> Tuned:
+        """Draw the figure and return what the search knows.
 
-    def next(self) -> Any:
-        """Return the trial that was stopped, or else a new one."""
-        running = self._in_state("RUNNING")
-        number = running[0].number if running else self.num_ended
+        Raises:
+            GrigriError: if no trial was finished.
+        """
+        trials = self._ended()
+        best = best_of(trials)
+        if best is None:
+            reason = next((f": {t.name}: {t.reason}" for t in trials if t.reason), "")
+            raise GrigriError(f"none of {len(trials)} trials was finished{reason}")
+        finished = self._study.get_trials(deepcopy=False, states=(self._states[DONE],))
+        split = json.loads(files.read_text(self._folder / best.name / run_folder.SPLIT))
+        tuned = Tuned(
+            folder=self._folder,
+            trials=trials,
+            space=self._space,
+            importance=self._importance(len(finished)),
+            num_val=finished[0].user_attrs["facts"]["num_val"],
+            num_test=len(split["parts"].get("test", ())),
+        )
+        png = plots.tuning(
+            [dataclasses.asdict(t) for t in trials],
+            tuned.space,
+            tuned.importance,
+            f"{self._folder.name}: {len(trials)} trials on {tuned.num_val:,} validation images",
+        )
+        files.write_atomic(self._folder / FIGURE, png)
+        return tuned
+
+    # ----------------------------------------------------------------------------- one trial
+
+    def _next(self) -> Any:
+        """Return the Optuna trial that was stopped, or else a new one."""
+        running = self._study.get_trials(
+            deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)
+        )
+        number = running[0].number if running else len(self._ended())
         # From seed and number, so that a resume does not draw the same numbers again.
         seed = np.random.SeedSequence((self._config.seed, number)).generate_state(1)[0]
         self._study.sampler = self._optuna.samplers.TPESampler(seed=int(seed))
@@ -442,41 +335,85 @@ class _Study:
             trial = self._optuna.trial.Trial(self._study, trial_id)
         else:
             trial = self._study.ask()
-        for name, ways in self.space.items():  # what it has been given already, it keeps
-            if "choices" in ways:
-                trial.suggest_categorical(name, ways["choices"])
+        for name, values in self._space.items():  # a value that it has already stays
+            if "choices" in values:
+                trial.suggest_categorical(name, values["choices"])
             else:
-                trial.suggest_float(name, ways["low"], ways["high"], log=ways["log"])
+                trial.suggest_float(name, values["low"], values["high"], log=values["log"])
         return trial
 
-    def folder_of(self, trial: Any) -> Path:
-        """Return the run folder of a trial."""
-        return self.folder / f"trial-{trial.number:03d}"
+    def _train(self, trial: Any) -> None:
+        """Train one trial, or its rest, and enter how it ended."""
+        reporter = _TrialCallback(trial, self._callback)
+        folder = self._folder / f"trial-{trial.number:03d}"
+        config, resume, history = self._run_of(trial, folder)
+        try:
+            reporter.report(history, config.epochs)
+            result = trainer.train(config, reporter, resume)
+        except _PrunedError:
+            history = reporter.history
+            # What a run writes at its end, as far as there is one.
+            files.write_atomic(folder / run_folder.RESULTS, files.to_csv(history))
+            summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
+            summary["best"] = checkpointer.best(history)
+            files.write_json(folder / run_folder.SUMMARY, summary)
+            self._enter(trial, PRUNED, epochs=len(history))
+        except DivergedError as e:
+            self._enter(trial, FAILED, epochs=len(reporter.history), reason=e.where)
+        except GrigriError as e:
+            if not memory.is_out_of_memory(e):
+                raise
+            self._enter(trial, FAILED, epochs=len(reporter.history), reason="out of memory")
+        else:
+            self._enter_result(trial, result)
+        finally:
+            gc.collect()  # the model of this trial, before the next one is made
 
-    def run_of(self, trial: Any) -> tuple[TrainConfig, Path | None, list[dict[str, Any]]]:
-        """Return the config of a trial; its folder and its epochs so far if it goes on in one."""
-        folder = self.folder_of(trial)
+    def _run_of(
+        self, trial: Any, folder: Path
+    ) -> tuple[TrainConfig, Path | None, list[dict[str, Any]]]:
+        """Return the config of a trial; its folder and its epochs so far if it is resumed."""
         history = _stored_history(folder)
         if history is not None:
-            given = {name: getattr(self._config, name) for name in ("data", *_MAY_CHANGE)}
+            names = ("data", *search_space.MAY_CHANGE)
+            given = {name: getattr(self._config, name) for name in names}
             given = {name: value for name, value in given.items() if value is not None}
             return trainer.resumed_config(folder, given), folder, history
         if folder.exists():  # killed before there was anything to resume
             shutil.rmtree(folder)
-        place = {"out": str(self.folder), "name": folder.name}
+        place = {"out": str(self._folder), "name": folder.name}
         return dataclasses.replace(self._config, **trial.params, **place), None, []
 
-    def enter(self, trial: Any, state: str, score: float | None = None, **facts: Any) -> None:
+    def _enter_result(self, trial: Any, result: trainer.Result) -> None:
+        """Enter the scores of a trial that was trained to its end."""
+        num_epochs, score = len(result.history), result.history[-1][SCORE]
+        if math.isnan(score):
+            reason = "mAP is no number: no validation image has a label"
+            self._enter(trial, FAILED, epochs=num_epochs, reason=reason)
+            return
+        micro_f1 = result.evaluation.honest.micro_f1
+        self._enter(
+            trial,
+            DONE,
+            score=score,
+            micro_f1=micro_f1.value,
+            micro_f1_low=micro_f1.low,
+            micro_f1_high=micro_f1.high,
+            epochs=num_epochs,
+            train_s=round(result.train_s, 1),
+            num_val=result.evaluation.num_images,
+        )
+
+    def _enter(self, trial: Any, state: str, score: float | None = None, **facts: Any) -> None:
         """Enter how a trial has ended; the facts first, since it counts once it has ended."""
         trial.set_user_attr("facts", facts)
-        states = self._optuna.trial.TrialState
-        how = {DONE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}[state]
-        self._study.tell(trial.number, score, state=how)
+        self._study.tell(trial.number, score, state=self._states[state])
 
-    def trials(self) -> list[Trial]:
+    # ---------------------------------------------------------------------------- all trials
+
+    def _trials(self) -> list[Trial]:
         """Return all trials that have begun, in their order."""
-        states = self._optuna.trial.TrialState
-        names = {states.COMPLETE: DONE, states.PRUNED: PRUNED, states.FAIL: FAILED}
+        names = {state: name for name, state in self._states.items()}
         fields = {f.name for f in dataclasses.fields(Trial)}
         return [
             Trial(
@@ -487,147 +424,36 @@ class _Study:
                 **{k: v for k, v in t.user_attrs.get("facts", {}).items() if k in fields},
             )
             for t in self._study.get_trials(deepcopy=False)
-            if t.state != states.WAITING
+            if t.state != self._optuna.trial.TrialState.WAITING
         ]
 
-    def keep(self) -> None:
+    def _ended(self) -> list[Trial]:
+        return [trial for trial in self._trials() if trial.state != RUNNING]
+
+    def _keep(self) -> None:
         """Write ``trials.csv`` and ``best.toml``; remove the weights of all but the best trial."""
-        trials = [t for t in self.trials() if t.state != RUNNING]
-        best = _best(trials)
+        trials = self._ended()
+        best = best_of(trials)
         if trials:
-            files.write_atomic(self.folder / TRIALS, _to_csv(trials))
+            files.write_atomic(self._folder / TRIALS, to_csv(trials))
         if best:
-            config = TrainConfig(**read_toml(self.folder / best.name / run_folder.CONFIG))
+            config = TrainConfig(**read_toml(self._folder / best.name / run_folder.CONFIG))
             config = dataclasses.replace(config, out=TrainConfig.out, name=None)
-            files.write_atomic(self.folder / BEST, write_toml(config))
+            files.write_atomic(self._folder / BEST, write_toml(config))
         for trial in trials:
-            kept = {run_folder.BEST, run_folder.LAST} if trial is best else set()
-            for name in {
-                run_folder.BEST,
-                run_folder.LAST,
-                run_folder.RESUME,
-                run_folder.PREVIOUS,
-            } - kept:
+            names = {run_folder.RESUME, run_folder.PREVIOUS}
+            names |= set() if trial is best else {run_folder.BEST, run_folder.LAST}
+            for name in names:
                 with contextlib.suppress(OSError):
-                    (self.folder / trial.name / name).unlink()
+                    (self._folder / trial.name / name).unlink()
 
-    def num_val(self) -> int:
-        """Return how many images the trials were scored on."""
-        return self._in_state("COMPLETE")[0].user_attrs["facts"]["num_val"]
-
-    def importance(self) -> dict[str, float]:
+    def _importance(self, num_finished: int) -> dict[str, float]:
         """Return each option's share in whether a trial was good; empty with too few trials."""
-        if len(self._in_state("COMPLETE")) < _TRIALS_FOR_IMPORTANCE or len(self.space) < 2:
+        if num_finished < _TRIALS_FOR_IMPORTANCE or len(self._space) < 2:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self._optuna.importance.get_param_importances(self._study)
-
-
-def _finish(study: _Study) -> Tuned:
-    """Draw the figure and return what was found."""
-    trials = [t for t in study.trials() if t.state != RUNNING]
-    best = _best(trials)
-    if best is None:
-        reason = next((f": {t.name}: {t.reason}" for t in trials if t.reason), "")
-        raise GrigriError(f"none of {len(trials)} trials was finished{reason}")
-    found = Tuned(
-        folder=study.folder,
-        trials=trials,
-        space=study.space,
-        importance=study.importance(),
-        num_val=study.num_val(),
-        num_test=_num_test(study.folder / best.name / run_folder.SPLIT),
-    )
-    png = plots.tuning(
-        [dataclasses.asdict(t) for t in trials],
-        found.space,
-        found.importance,
-        f"{study.folder.name}: {len(trials)} trials on {found.num_val:,} validation images",
-    )
-    files.write_atomic(study.folder / FIGURE, png)
-    return found
-
-
-# ------------------------------------------------------------------------------- the folder
-
-# What says where a search runs, not what it finds; the data are compared by what they hold.
-_MAY_CHANGE = ("images", "threads", "cache", "checkpoint_every", "tensorboard")
-
-
-def _prepare(folder: Path, config: TrainConfig, space: Space) -> bool:
-    """Make the folder of a search, or see that it is one of the same search.
-
-    Returns:
-        Whether it was made.
-
-    Raises:
-        GrigriError: if it is something else, or cannot be made.
-    """
-    options = dataclasses.asdict(resolve(config))
-    for name in ("data", "out", "name", *_MAY_CHANGE):
-        del options[name]
-    wanted = {"format": _FORMAT, "searched": space, "options": options}
-    for name in space:
-        del options[name]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_empty = next(folder.iterdir(), None) is None
-    except OSError as e:
-        raise GrigriError(f"--out {folder}: {e.strerror or e}") from e
-    if is_empty:
-        files.write_json(folder / STUDY, wanted)
-        return True
-    if not (folder / STUDY).is_file():
-        raise GrigriError(f"--out {folder}: neither empty nor a folder of tune (it has no {STUDY})")
-    try:
-        there = json.loads(files.read_text(folder / STUDY))
-        if there["format"] != _FORMAT:
-            raise ValueError("of another version")
-        difference = _difference(there, json.loads(files.to_json(wanted)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise GrigriError(f"{folder / STUDY}: not written by grigri-fast: {e}") from e
-    if difference:
-        raise GrigriError(f"--out {folder} holds another search: {difference}; take another --out")
-    return False
-
-
-def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return in words the first difference between two searches, or ""."""
-    for name in then["searched"] | now["searched"]:
-        flag = "--" + name.replace("_", "-")
-        before, after = (d["searched"].get(name) for d in (then, now))
-        if before is None:
-            return f"{flag} was fixed there, and would be searched now"
-        if after is None:
-            return f"{flag} is searched there, and would be fixed now"
-        if before != after:
-            return f"{flag} was searched in {_in_words(before)}, not {_in_words(after)}"
-    for name in then["options"] | now["options"]:
-        before, after = (d["options"].get(name) for d in (then, now))
-        if before != after:
-            return f"--{name.replace('_', '-')} was {before}, not {after}"
-    return ""
-
-
-def _in_words(ways: dict[str, Any]) -> str:
-    if "choices" in ways:
-        return "/".join(map(str, ways["choices"]))
-    return f"{ways['low']:g}..{ways['high']:g}"
-
-
-def _require_same_data(folder: Path, config: TrainConfig) -> None:
-    """Raise GrigriError if images or labels are not those of the trials that are there."""
-    stored = next(iter(sorted(folder.glob(f"trial-*/{run_folder.DATA}"))), None)
-    if stored is None:
-        return
-    data = dataset.load(config.data, config.images)
-    difference = manifest.difference(stored, data)
-    if difference:
-        raise GrigriError(
-            f"--out {folder}: {data.layout} is not what its trials were trained on: {difference};"
-            f" take another --out"
-        )
 
 
 def _stored_history(folder: Path) -> list[dict[str, Any]] | None:
@@ -636,21 +462,3 @@ def _stored_history(folder: Path) -> list[dict[str, Any]] | None:
         with contextlib.suppress(GrigriError):
             return checkpointer.load_state(folder)[0].progress.history
     return None
-
-
-def _num_test(file: Path) -> int:
-    """Return how many images a split holds back."""
-    return len(json.loads(files.read_text(file))["parts"].get("test", ()))
-
-
-def _to_csv(trials: Sequence[Trial]) -> str:
-    """Return the text of ``trials.csv``: a line per trial, a column per searched option."""
-    rows = []
-    for trial in trials:
-        row = dataclasses.asdict(trial)
-        del row["number"]
-        state, score = row.pop("state"), row.pop("score")
-        params, reason = row.pop("params"), row.pop("reason")
-        first = {"trial": trial.name, "state": state, "mAP": score}
-        rows.append(first | row | params | {"reason": reason})
-    return files.to_csv(rows)

@@ -42,7 +42,7 @@ class Watch(tuner.TuneCallback):
     def log(self, text: str) -> None:
         self.notes.append(text)
 
-    def trial_starts(self, trial, num_trials: int) -> None:
+    def on_trial_start(self, trial, num_trials: int) -> None:
         self.started.append(trial.number)
         self.params[trial.number] = trial.params
 
@@ -51,7 +51,7 @@ class Watch(tuner.TuneCallback):
         if self._at_epoch:
             self._at_epoch(*self.epochs[-1])
 
-    def trial_ends(self, trial, is_best: bool) -> None:
+    def on_trial_end(self, trial, is_best: bool) -> None:
         self.ended.append((trial.number, trial.state))
 
 
@@ -81,13 +81,12 @@ def scripted(score_of):
 @pytest.fixture
 def fake(monkeypatch, tmp_path: Path):
     """Search with scripted scores; returns (what was found, the callback)."""
-    config = TrainConfig(data="-", epochs=6)
 
-    def search(score_of, num_trials: int, watch=None, config=config, **more):
+    def search(score_of, num_trials: int, watch=None, **more):
         monkeypatch.setattr(tuner.trainer, "train", scripted(score_of))
         watch = watch or Watch()
-        space = tuner.space_of(config, set())
-        return tuner.tune(config, space, num_trials, tmp_path / "out", watch, **more), watch
+        options = {"epochs": 6, "out": tmp_path / "out"} | more
+        return tuner.tune("-", trials=num_trials, callback=watch, **options), watch
 
     monkeypatch.setattr(tuner, "_require_same_data", lambda folder, config: None)
     return search
@@ -152,24 +151,24 @@ def test_the_best_options_train_to_the_score_that_was_promised(
 def test_a_search_that_was_stopped_ends_as_one_that_was_not(
     photos_once: Path, tmp_path: Path
 ) -> None:
-    config = TrainConfig(
-        data=str(photos_once), arch="squeezenet1_1", weights="none", size=32, epochs=2, threads=1
-    )
-    space = tuner.space_of(config, set())
+    options = {"arch": "squeezenet1_1", "weights": "none", "size": 32, "epochs": 2, "threads": 1}
+
+    def search(name: str, watch: Watch):
+        return tuner.tune(photos_once, trials=3, out=tmp_path / name, callback=watch, **options)
 
     def stop(number: int, epoch: int) -> None:
         if (number, epoch) == (1, 1):
             raise KeyboardInterrupt
 
-    whole = tuner.tune(config, space, 3, tmp_path / "whole", Watch())
+    whole = search("whole", Watch())
     with pytest.raises(Interrupted) as stopped:
-        tuner.tune(config, space, 3, tmp_path / "parts", Watch(stop))
+        search("parts", Watch(stop))
     assert stopped.value.signum == signal.SIGINT
     assert stopped.value.advice == "the same command goes on"
     assert [row["trial"] for row in rows_of(tmp_path / "parts")] == ["trial-000"]
 
     watch = Watch()
-    parts = tuner.tune(config, space, 3, tmp_path / "parts", watch)
+    parts = search("parts", watch)
     assert watch.epochs == [(1, 2), (2, 1), (2, 2)]  # nothing is done twice
     for one, other in zip(whole.trials, parts.trials, strict=True):
         assert dataclasses.replace(one, train_s=0) == dataclasses.replace(other, train_s=0)
@@ -292,53 +291,11 @@ def test_no_trial_begins_after_the_minutes(fake) -> None:
 
 
 def test_what_mattered_is_said_once_there_are_enough_trials(fake) -> None:
-    config = TrainConfig(data="-", epochs=1)
-    few, _ = fake(lambda number, epoch: 0.5 + number / 100, 9, config=config)
+    few, _ = fake(lambda number, epoch: 0.5 + number / 100, 9, epochs=1)
     assert few.importance == {}
-    many, _ = fake(lambda number, epoch: 0.5 + number / 100, 12, config=config)
+    many, _ = fake(lambda number, epoch: 0.5 + number / 100, 12, epochs=1)
     assert set(many.importance) == {"lr", "weight_decay", "momentum"}
     assert sum(many.importance.values()) == pytest.approx(1)
-
-
-# ------------------------------------------------------------------------- what is searched
-
-
-def test_what_can_be_searched_has_a_range_or_choices() -> None:
-    for about in tuner.SEARCHABLE:
-        assert about.choices or about.search.low < about.search.high
-        for choice in about.choices or (about.search.low * 0.01, about.search.high * 0.01):
-            TrainConfig(**{about.name: choice or about.default})
-
-
-def test_the_space_goes_with_the_options() -> None:
-    config = TrainConfig(data="-", optimizer="adam")
-    space = tuner.space_of(config, {"optimizer"})
-    assert set(space) == {"lr", "weight_decay"}
-    assert space["lr"] == {"low": pytest.approx(1e-4), "high": pytest.approx(1e-2), "log": True}
-    assert set(tuner.space_of(config, {"lr"})) == {"weight_decay"}
-    asked = tuner.space_of(TrainConfig(augment=False), set(), ["augment"])
-    assert asked == {"augment": {"choices": [False, True]}}
-
-
-def test_ranges_hold_the_start_and_respect_what_is_set() -> None:
-    space = tuner.space_of(TrainConfig(weight_decay=0.1, momentum_min=0.9, momentum=0.95), set())
-    assert (space["weight_decay"]["low"], space["weight_decay"]["high"]) == (1e-5, 0.1)
-    assert space["momentum"] == {"low": 0.9, "high": 0.99, "log": False}
-
-
-@pytest.mark.parametrize(
-    "config, fixed, asked, says",
-    [
-        ({}, {"lr", "weight_decay", "momentum"}, [], "all that could be searched is given"),
-        ({}, {"lr"}, ["lr"], "--lr is given, so it is fixed"),
-        ({}, set(), ["size"], "--search size: can be any of lr, weight_decay"),
-        ({"optimizer": "adam"}, set(), ["momentum"], "--search momentum: not with --optimizer"),
-        ({"weight_decay": 0.0}, set(), [], "--weight-decay 0 is no start"),
-    ],
-)
-def test_what_cannot_be_searched_is_one_line(config, fixed, asked, says) -> None:
-    with pytest.raises(GrigriError, match=says):
-        tuner.space_of(TrainConfig(**config), fixed, asked)
 
 
 # ------------------------------------------------------------------------------ wrong usage
