@@ -10,12 +10,8 @@ output ``probabilities`` float32 (N, C). What else is to be known is JSON: in an
 
 import contextlib
 import dataclasses
-import hashlib
-import importlib.util
 import io
-import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,22 +36,17 @@ from ..runs.run_folder import CheckpointName
 from ..runtime import files
 from ..runtime.compute import Compute, require_one_of
 from ..runtime.files import StrPath
-from . import forward
+from . import forward, onnx
 from .forward import Forward
+from .onnx import FORMAT, INPUT, KEY, OUTPUT
 
 FormatName = Literal["onnx", "pt2"]
-KEY = "grigri-fast"
-INPUT, OUTPUT = "images", "probabilities"
 MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
 
-_FORMAT = "grigri-fast export 1"
 _NAME = "model"  # of the file in the run folder
 _NUM_CHECKED = 64
 _CHECKED_AT_ONCE = 8
-_MOST_BYTES = 2**31 - 1  # of an ONNX file: it is one protobuf message
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The file's SHA-256, taken while these digits are zeros.
-_CHECKSUM = re.compile(rb'"sha256": "([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
@@ -109,29 +100,21 @@ def export(
     out = folder / f"{_NAME}.{format}" if out is None else Path(out)
     _check_out(out, format)
     if format == "onnx":
-        _require(*_ONNX_PACKAGES)
+        onnx.require(*_ONNX_PACKAGES)
     compute = Compute.resolve("cpu", "fp32", threads)
     with compute.open():
-        return _export(path, format, out, compute, on_progress)
+        model, info = checkpoints.load(path, compute.device)
+        images_NHWC, images = _images_to_check(folder, info, compute)
+        on_progress(1, 3)
 
-
-def _export(
-    path: Path,
-    format: FormatName,
-    out: Path,
-    compute: Compute,
-    on_progress: Callable[[int, int], None],
-) -> Exported:
-    model, info = checkpoints.load(path, compute.device)
-    images_NHWC, images = _images_to_check(path.parent, info, compute)
-    on_progress(1, 3)
-
-    content = _content(model, info, format)
-    on_progress(2, 3)
-    exported, runtime = _read_back(content, format, compute.threads)
-    batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
-    logits = forward.logits_of(model, compute, mean=info.mean, std=info.std, flip=info.flip_test)
-    difference = _difference(exported, logits, batches)
+        content = _content(model, info, format)
+        on_progress(2, 3)
+        exported, runtime = _read_back(content, format, compute.threads)
+        logits = forward.logits_of(
+            model, compute, mean=info.mean, std=info.std, flip=info.flip_test
+        )
+        batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
+        difference = _difference(exported, logits, batches)
     if not difference <= MOST_DIFFERENCE:  # NaN is not, either
         raise GrigriError(
             f"{path}: {runtime} and PyTorch differ by {difference:.2g} in a probability, more than"
@@ -140,32 +123,6 @@ def _export(
     files.write_atomic(out, content)
     sizes = sorted({len(batch) for batch in batches})
     return Exported(out, info, runtime, images, sizes, difference)
-
-
-def load_onnx(path: Path, threads: int) -> tuple[Forward, ModelInfo]:
-    """Return the function from images to probabilities that an exported file holds, and its model.
-
-    Raises:
-        GrigriError: if the file is missing, damaged, not one of :func:`export`, or ONNX Runtime is
-            not installed or too old for it.
-    """
-    try:
-        content = files.read_bytes(path, _MOST_BYTES)
-    except GrigriError as e:
-        raise GrigriError(f"{path}: {e}") from e
-    digits = _CHECKSUM.search(content)
-    if digits is None:
-        raise GrigriError(f"{path}: not an ONNX file of grigri-fast export, or a damaged one")
-    if _sealed(content, digits.span(1)) != content:
-        raise GrigriError(
-            f"{path}: damaged, or changed by another program: its checksum does not fit its content"
-        )
-    session = _session(content, threads, path)
-    try:
-        info = _info_of(json.loads(session.get_modelmeta().custom_metadata_map[KEY]))
-    except (ValueError, TypeError, KeyError) as e:
-        raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
-    return _forward_of(session), info
 
 
 # ------------------------------------------------------------------------------ what is written
@@ -196,7 +153,7 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
     """
     n = info.size_px
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "sha256": "0" * 64,
         "version": __version__,
         **dataclasses.asdict(info),
@@ -215,7 +172,7 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
 def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
     """Return the file's bytes."""
     weights = [*model.parameters(), *model.buffers()]
-    if format == "onnx" and sum(tensor.nbytes for tensor in weights) > _MOST_BYTES:
+    if format == "onnx" and sum(tensor.nbytes for tensor in weights) > onnx.MAX_BYTES:
         raise GrigriError(
             f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
         )
@@ -244,16 +201,7 @@ def _onnx_content(program: torch.export.ExportedProgram, info: ModelInfo) -> byt
     made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
     made.model.metadata_props[KEY] = files.to_json(metadata(info))
     content = made.model_proto.SerializeToString()
-    return _sealed(content, _CHECKSUM.search(content).span(1))
-
-
-def _sealed(content: bytes, digits: tuple[int, int]) -> bytes:
-    """Return the content with its checksum between these places."""
-    first, last = digits
-    sealed = bytearray(content)
-    sealed[first:last] = b"0" * (last - first)
-    sealed[first:last] = hashlib.sha256(sealed).hexdigest().encode()
-    return bytes(sealed)
+    return onnx.sealed(content)
 
 
 @contextlib.contextmanager
@@ -330,10 +278,8 @@ def _difference(exported: Forward, logits: Forward, batches: list[torch.Tensor])
 def _read_back(content: bytes, format: FormatName, threads: int) -> tuple[Forward, str]:
     """Return the function that the file's bytes hold, and what runs it."""
     if format == "onnx":
-        import onnxruntime
-
-        session = _session(content, threads, "the exported file")
-        return _forward_of(session), f"ONNX Runtime {onnxruntime.__version__}"
+        model = onnx.OnnxModel(content, threads, "the exported file")
+        return model, model.runtime
     with _quiet():
         program = torch.export.load(io.BytesIO(content)).module()
 
@@ -342,50 +288,3 @@ def _read_back(content: bytes, format: FormatName, threads: int) -> tuple[Forwar
         return program(images_NHWC)
 
     return forward, "torch.export.load"
-
-
-# ------------------------------------------------------------------------------ ONNX Runtime
-
-
-def _require(*packages: str) -> None:
-    """Raise GrigriError unless the packages are installed."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise GrigriError(
-            f"ONNX needs {' and '.join(missing)}, not installed here: pip install"
-            f" {' '.join(packages)}"
-        )
-
-
-def _session(content: bytes, threads: int, source: object) -> Any:
-    """Return an ONNX Runtime session on the CPU that says nothing."""
-    _require("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others work too
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # as many kinds as reasons, with nothing in common
-        raise GrigriError(
-            f"{source}: ONNX Runtime {onnxruntime.__version__} cannot read it: {str(e)[:200]}"
-        ) from e
-
-
-def _forward_of(session: Any) -> Forward:
-    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
-        (probabilities_NC,) = session.run([OUTPUT], {INPUT: images_NHWC.numpy()})
-        return torch.from_numpy(probabilities_NC)
-
-    return forward
-
-
-def _info_of(about: dict[str, Any]) -> ModelInfo:
-    if about["format"] != _FORMAT:
-        raise ValueError(f"format {about['format']!r}, expected {_FORMAT!r}")
-    names = [field.name for field in dataclasses.fields(ModelInfo)]
-    fields = {name: about[name] for name in names if name in about}
-    fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
-    return ModelInfo(**fields)

@@ -30,7 +30,7 @@ from ..runtime import files, memory
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
 from ..runtime.memory import Budget
-from . import exporter, forward
+from . import forward, onnx
 from .forward import Forward
 
 OneImage: TypeAlias = StrPath | NDArray[np.uint8] | Image.Image
@@ -86,8 +86,8 @@ class Classifier:
             GrigriError: if the file is missing, damaged or not one of ours.
         """
         if path.suffix.lower() == ".onnx":
-            run_onnx, info = exporter.load_onnx(path, compute.threads)
-            return cls(run_onnx, info, compute, max_pixels)
+            exported, info = onnx.load(path, compute.threads)
+            return cls(exported, info, compute, max_pixels)
         module, info = checkpoints.load(path, compute.device)
         logits = forward.logits_of(
             module, compute, mean=info.mean, std=info.std, flip=info.flip_test

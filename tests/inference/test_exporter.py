@@ -13,96 +13,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exported_runs import CPU, logits_of, make_run, pixels, predicted, with_spread
 from PIL import Image
 from readme import the_readmes_program
 from small_set import CLASSES
 
 from grigri_fast import __version__
-from grigri_fast.config import TrainConfig
-from grigri_fast.data import dataset, split
+from grigri_fast.data import dataset
 from grigri_fast.inference import exporter
-from grigri_fast.models import factory, normalize
-from grigri_fast.pipeline import loader as pipeline
-from grigri_fast.pipeline.check import check_images
+from grigri_fast.inference import onnx as onnx_files
+from grigri_fast.models import factory
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runs.checkpoint import ModelInfo
 from grigri_fast.runtime import files
-from grigri_fast.runtime.option import write_toml
-
-CPU = torch.device("cpu")
-
-
-def make_run(folder: Path, photos: Path, arch: str, size_px: int, **info: object) -> Path:
-    """Write a run of an untrained network that tells images apart; nothing is symmetric in it."""
-    folder.mkdir(parents=True)
-    config = TrainConfig(data=str(photos), arch=arch, weights="none", size=size_px)
-    (folder / run_folder.CONFIG).write_text(write_toml(config))
-    labelled = dataset.load(str(photos))
-    parts = split.stratify(labelled, 0.25, 0.0, 0)
-    (folder / run_folder.SPLIT).write_text(split.to_json(parts, labelled))
-    torch.manual_seed(1)
-    model = factory.build(arch, len(CLASSES), size_px, init="he")
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    stored = {"flip_test": True, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)} | info
-    made = ModelInfo(arch, size_px, list(CLASSES), **stored)
-    checkpoint.save(folder / run_folder.LAST, with_spread(model.eval(), made, labelled.paths), made)
-    return folder
-
-
-def with_spread(model: torch.nn.Module, info: ModelInfo, paths: list[Path]) -> torch.nn.Module:
-    """Return the network with a head whose probabilities spread from 0.1 to 0.9."""
-    logits_NC = logits_of(model, info, pixels(paths, info.size_px))
-    layer = factory.head(model)[1]
-    low_C, high_C = logits_NC.min(0).values, logits_NC.max(0).values
-    factor_C = 2 * math.log(9) / (high_C - low_C)
-    with torch.no_grad():
-        layer.weight.mul_(factor_C.view(-1, *[1] * (layer.weight.ndim - 1)))
-        layer.bias.copy_((layer.bias - (low_C + high_C) / 2) * factor_C)
-    return model
-
-
-def logits_of(model: torch.nn.Module, info: ModelInfo, images_NHWC: torch.Tensor) -> torch.Tensor:
-    """Return the logits as they were before anything was exported."""
-    with torch.inference_mode():
-        inputs_NCHW = normalize.normalize(images_NHWC, info.mean, info.std)
-        logits_NC = model(inputs_NCHW)
-        if info.flip_test:
-            logits_NC = (logits_NC + model(inputs_NCHW.flip(3))) / 2
-    return logits_NC.clone()
-
-
-def pixels(paths: list[Path], size_px: int) -> torch.Tensor:
-    """Return what evaluation sees of image files."""
-    rows = np.arange(len(paths))
-    found = check_images(paths, rows, threads=1, max_pixels=10**7)
-    options = {"size_px": size_px, "batch_size": 16, "device": CPU, "threads": 1}
-    loader = pipeline.ImageLoader(paths, found, **options)
-    images_NHWC = torch.cat([batch.images_NHWC for batch in loader.eval_epoch(rows)])
-    loader.close()
-    return images_NHWC
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory, photos_once: Path) -> Path:
-    """Return a run with an exported file, for tests that leave both as they are."""
-    folder = make_run(tmp_path_factory.mktemp("runs") / "good", photos_once, "grigri", 32)
-    exporter.export(folder, threads=1)
-    return folder
-
-
-def predicted(cli, *args: object) -> list[dict]:
-    out = Path(args[0]).parent / "predicted.json"
-    code, _, err = cli("predict", *args, "--out", out, "--threads=1")
-    assert code == 0, err
-    return json.loads(out.read_text())
-
-
-def probabilities(predictions: list[dict]) -> np.ndarray:
-    return np.array([[p["probabilities"][name] for name in CLASSES] for p in predictions])
-
 
 # ------------------------------------------------------------------------- what is computed
 
@@ -247,130 +170,12 @@ def test_wrong_uses_are_one_line(cli, good: Path, tmp_path: Path, monkeypatch) -
     (tmp_path / "d.onnx").mkdir()
     assert "it is a folder" in refused("export", good, "--out", tmp_path / "d.onnx")
     assert "no such checkpoint" in refused("export", good, "--checkpoint=best")
-    monkeypatch.setattr(exporter, "_MOST_BYTES", 10**6)
+    monkeypatch.setattr(onnx_files, "MAX_BYTES", 10**6)
     assert "use --format pt2" in refused("export", good)
     for name in ("onnxscript", "onnxruntime"):
         with monkeypatch.context() as without_it:
             without_it.setitem(sys.modules, name, None)
             assert f"needs {name}, not installed here: pip install" in refused("export", good)
-
-
-# ---------------------------------------------------------------------------- predict with it
-
-
-def test_predict_says_the_same_of_the_file(cli, tmp_path: Path, photos_once: Path) -> None:
-    thresholds = [0.3, 0.5, 0.6]
-    folder = make_run(
-        tmp_path / "run", photos_once, "grigri", 32, thresholds=thresholds, threshold_source="mine"
-    )
-    assert cli("export", folder, "--threads=1")[0] == 0
-    from_run = predicted(cli, folder, photos_once / "images", "--amp=fp32")
-    from_file = predicted(cli, folder / "model.onnx", photos_once / "images")
-    assert [p["image"] for p in from_file] == [p["image"] for p in from_run]
-    difference = np.abs(probabilities(from_file) - probabilities(from_run)).max()
-    assert 0 < difference < 1e-5  # not 0: it was not the checkpoint that answered
-    for p in from_file:
-        given = [n for n, t in zip(CLASSES, thresholds, strict=True) if p["probabilities"][n] >= t]
-        assert p["labels"] == given
-    assert len({tuple(p["labels"]) for p in from_file}) > 2
-    loaded = exporter.load_onnx(folder / "model.onnx", 1)[1]
-    assert loaded == checkpoint.info_of(folder / run_folder.LAST)
-
-
-def test_predict_with_the_file_alone(cli, good: Path, tmp_path: Path, photos_once: Path) -> None:
-    """Without the run, in little memory, beside a file that cannot be used."""
-    alone = tmp_path / "alone.onnx"
-    alone.write_bytes((good / "model.onnx").read_bytes())
-    (tmp_path / "notes.jpg").write_text("no image")
-    image = photos_once / "images" / "im7.jpg"
-    code, printed, err = cli(
-        "predict", alone, image, tmp_path / "notes.jpg", "--device=cpu", "--memory-limit=3GiB"
-    )
-    assert code == 1 and "notes.jpg: not a JPEG" in err and "the others were labelled" in err
-    assert printed.count("\n") == 3 and str(image) in printed
-    code, _, err = cli("predict", alone, image, "--memory-limit=100MiB")
-    assert code == 1 and "not even one image at a time fits" in err
-
-
-def test_options_that_would_be_ignored(cli, good: Path, photos_once: Path) -> None:
-    for option in ("--device=cuda", "--amp=bf16", "--checkpoint=best"):
-        code, _, err = cli("predict", good / "model.onnx", photos_once / "images", option)
-        assert code == 1 and f"{option.replace('=', ' ')} does not go with an exported" in err
-    code, _, err = cli("predict", good / "model.pt2", photos_once / "images")
-    assert code == 1 and "takes a run folder or an ONNX file, no pt2 file" in err
-
-
-def test_every_damage_is_one_line(cli, good: Path, tmp_path: Path, photos_once: Path) -> None:
-    whole = (good / "model.onnx").read_bytes()
-    file = tmp_path / "m.onnx"
-
-    def refused(content: bytes, says: str) -> None:
-        file.write_bytes(content)
-        code, printed, err = cli("predict", file, photos_once / "images")
-        assert (code, printed) == (1, "") and err.count("\n") == 1, err
-        assert err.startswith(f"error: {file}: ") and says in err
-
-    digits = whole.index(b'"sha256": "') + 20
-    for place in (0, len(whole) // 3, len(whole) // 2, digits, len(whole) - 1):
-        flipped = bytearray(whole)
-        flipped[place] ^= 4
-        refused(bytes(flipped), "damaged")
-    refused(whole[: len(whole) // 2], "damaged")
-    refused(whole + b"\0", "damaged")
-    refused(b"", "damaged")
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy"]
-    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    foreign = onnx.helper.make_model(graph)
-    refused(foreign.SerializeToString(), "not an ONNX file of grigri-fast export")
-    file.unlink()
-    code, _, err = cli("predict", file, photos_once / "images")
-    assert code == 1 and err == f"error: {file}: No such file or directory\n"
-
-
-def with_its_checksum(content: bytes) -> bytes:
-    """Return a changed file with the checksum of what it holds now."""
-    return exporter._sealed(content, exporter._CHECKSUM.search(content).span(1))
-
-
-def test_a_file_from_before_the_size_it_was_built_for_was_written_is_read(
-    cli, good: Path, tmp_path: Path, photos_once: Path
-) -> None:
-    whole = (good / "model.onnx").read_bytes()
-    assert whole.count(b'"built_px": null') == 1
-    file = tmp_path / "m.onnx"
-    file.write_bytes(with_its_checksum(whole.replace(b'"built_px"', b'"unknown_"')))
-    code, out, err = cli("predict", file, photos_once / "images")
-    assert (code, err) == (0, "")
-    assert out == cli("predict", good / "model.onnx", photos_once / "images")[1]
-
-
-def test_files_of_another_format_are_refused(cli, good: Path, tmp_path: Path, photos_once) -> None:
-    """Whole, but of a later version, or with a checksum that somebody made fit."""
-    whole = (good / "model.onnx").read_bytes()
-    file = tmp_path / "m.onnx"
-    for old, new, says in (
-        (b"grigri-fast export 1", b"grigri-fast export 9", "format 'grigri-fast export 9'"),
-        (b'"size_px": 32', b'"size_px": -2', "size_px must be a whole number above 0"),
-        (b'"size_px"', b'"sise_px"', "'size_px'"),
-        (b'"input": "images:', b'"input":\t\t\t\t\t\t\t\t\t"', "its metadata cannot be used"),
-    ):
-        assert whole.count(old) == 1 and len(new) <= len(old) + 8
-        file.write_bytes(with_its_checksum(whole.replace(old, new[: len(old)])))
-        code, _, err = cli("predict", file, photos_once / "images")
-        assert code == 1 and says in err and err.count("\n") == 1
-
-
-def test_predict_needs_onnx_runtime_only(cli, good: Path, photos_once: Path, monkeypatch) -> None:
-    images = photos_once / "images"
-    with monkeypatch.context() as m:
-        m.setitem(sys.modules, "onnxscript", None)
-        assert cli("predict", good / "model.onnx", images)[0] == 0
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    code, _, err = cli("predict", good / "model.onnx", images)
-    assert code == 1 and err == (
-        "error: ONNX needs onnxruntime, not installed here: pip install onnxruntime\n"
-    )
 
 
 # ---------------------------------------------------------------------- the README's program
@@ -441,4 +246,4 @@ def test_what_is_known_of_a_model_is_in_the_file() -> None:
     info = ModelInfo("grigri", 32, ["a"])
     about = json.loads(files.to_json(exporter.metadata(info)))
     assert {field.name for field in dataclasses.fields(ModelInfo)} <= set(about)
-    assert exporter._info_of(about) == info
+    assert onnx_files.info_of(about) == info

@@ -1,0 +1,122 @@
+"""ONNX files of ``export``: what is in them, and how they are read and run.
+
+A file holds its own SHA-256, so that damage is noticed. ONNX Runtime computes it on the CPU in
+fp32.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import GrigriError
+from ..runs.checkpoint import ModelInfo
+from ..runtime import files
+
+KEY = "grigri-fast"  # of the metadata
+FORMAT = "grigri-fast export 1"
+INPUT, OUTPUT = "images", "probabilities"
+MAX_BYTES = 2**31 - 1  # a file is one protobuf message
+
+# The file's SHA-256, taken while these digits are zeros.
+_CHECKSUM = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+
+
+class OnnxModel:
+    """An ONNX file in memory, as a function: uint8 (N, size, size, 3) -> float32 (N, C).
+
+    Args:
+        content: the file's bytes.
+        threads: CPU threads.
+        source: what to call the file in an error.
+
+    Raises:
+        GrigriError: if ONNX Runtime is not installed, or cannot read the file.
+    """
+
+    def __init__(self, content: bytes, threads: int, source: object) -> None:
+        require("onnxruntime")
+        import onnxruntime
+
+        self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others work too
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:  # as many kinds as reasons, with nothing in common
+            raise GrigriError(f"{source}: {self.runtime} cannot read it: {str(e)[:200]}") from e
+
+    def __call__(self, images_NHWC: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of images."""
+        (probabilities_NC,) = self._session.run([OUTPUT], {INPUT: images_NHWC.numpy()})
+        return torch.from_numpy(probabilities_NC)
+
+    def info(self) -> ModelInfo:
+        """Return what the model is.
+
+        Raises:
+            ValueError, TypeError, KeyError: if the metadata are not those of an exported file.
+        """
+        return info_of(json.loads(self._session.get_modelmeta().custom_metadata_map[KEY]))
+
+
+def load(path: Path, threads: int) -> tuple[OnnxModel, ModelInfo]:
+    """Return the model in an exported file, as a function from images to probabilities.
+
+    Raises:
+        GrigriError: if the file is missing, damaged or none of ``export``, or ONNX Runtime is not
+            installed or too old for it.
+    """
+    try:
+        content = files.read_bytes(path, MAX_BYTES)
+    except GrigriError as e:
+        raise GrigriError(f"{path}: {e}") from e
+    if not _CHECKSUM.search(content):
+        raise GrigriError(f"{path}: not an ONNX file of grigri-fast export, or a damaged one")
+    if sealed(content) != content:
+        raise GrigriError(
+            f"{path}: damaged, or changed by another program: its checksum does not fit its content"
+        )
+    model = OnnxModel(content, threads, path)
+    try:
+        return model, model.info()
+    except (ValueError, TypeError, KeyError) as e:
+        raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
+
+
+def sealed(content: bytes) -> bytes:
+    """Return a file's content with the checksum of what it holds in the place for it."""
+    first, last = _CHECKSUM.search(content).span(1)
+    result = bytearray(content)
+    result[first:last] = b"0" * (last - first)
+    result[first:last] = hashlib.sha256(result).hexdigest().encode()
+    return bytes(result)
+
+
+def info_of(metadata: dict[str, Any]) -> ModelInfo:
+    """Return the information about the model that an exported file's metadata hold."""
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"format {metadata['format']!r}, expected {FORMAT!r}")
+    names = [field.name for field in dataclasses.fields(ModelInfo)]
+    fields = {name: metadata[name] for name in names if name in metadata}
+    fields |= {name: tuple(fields[name]) for name in ("mean", "std")}
+    return ModelInfo(**fields)
+
+
+def require(*packages: str) -> None:
+    """Raise GrigriError unless the packages are installed."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise GrigriError(
+            f"ONNX needs {' and '.join(missing)}, not installed here: pip install"
+            f" {' '.join(packages)}"
+        )
