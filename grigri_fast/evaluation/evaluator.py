@@ -283,7 +283,9 @@ def evaluate(
         probabilities_NC=probabilities_NC,
         targets_NC=targets_NC,
         test_looks=(
-            run_folder.note_test_look(folder, checkpoint, str(threshold)) if part == "test" else 0
+            run_folder.record_test_score(folder, checkpoint, str(threshold))
+            if part == "test"
+            else 0
         ),
     )
     if save:

@@ -11,8 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..runs.run_folder import PANELS
-
+# What is drawn of results.csv: a panel's name, and its columns without train_ and val_.
+PANELS = (
+    ("Loss", "loss"),
+    ("Micro-F1 at 0.5", "micro_f1"),
+    ("Subset accuracy at 0.5", "subset_accuracy"),
+)
 _TRAIN, _VAL = "#9aa5b1", "#d1495b"
 _INK, _FAINT = "#2b2d42", "#e3e6ea"
 

@@ -24,7 +24,7 @@ from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime import files
 from ..runtime.compute import usable_threads
-from . import charts, html
+from . import charts, html, plots
 from .charts import Line, Mark, escape
 from .html import Section
 
@@ -362,7 +362,7 @@ def _training(record: Record) -> Section:
     epochs = [row["epoch"] for row in history]
     ends = (min(epochs), max(epochs)) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
     cards = []
-    for name, key in run_folder.PANELS:
+    for name, key in plots.PANELS:
         lines = [
             Line(
                 f"{part} {history[-1][f'{part}_{key}']:.3f}",

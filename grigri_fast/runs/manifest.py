@@ -12,7 +12,7 @@ from ..data.dataset import Dataset
 from ..errors import GrigriError
 
 _FORMAT = "grigri-fast data 1"
-_UNKNOWN = -1  # the checksum of a file that was not looked at
+_UNKNOWN = -1  # the checksum of a file that was not read
 
 
 def to_json(data: Dataset, crc32_N: NDArray[np.int64]) -> str:

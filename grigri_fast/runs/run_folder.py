@@ -1,4 +1,4 @@
-"""The run folder: its name, its files, and who may train in it."""
+"""The run folder: its name, its files, the data it was trained on, and who may train in it."""
 
 import contextlib
 import csv
@@ -28,12 +28,9 @@ DATA, QUARANTINE = "data.json", "quarantine.csv"
 BEST, LAST = "best.safetensors", "last.safetensors"
 TEST_LOOKS = "test-looks.csv"
 RESUME, PREVIOUS = "resume.safetensors", "resume-previous.safetensors"
-# What is drawn of results.csv: a panel's name, and its columns without train_ and val_.
-PANELS = (
-    ("Loss", "loss"),
-    ("Micro-F1 at 0.5", "micro_f1"),
-    ("Subset accuracy at 0.5", "subset_accuracy"),
-)
+# The columns of results.csv that every run has, for train_ and val_ each.
+_SCORES = ("loss", "micro_f1", "subset_accuracy")
+_PARTS = ("train", "val")
 _WRITTEN = (CONFIG, SPLIT, RESULTS, SUMMARY, ENVIRONMENT, CURVES, DATA, QUARANTINE)
 
 CheckpointName: TypeAlias = Literal["last", "best"]
@@ -66,10 +63,14 @@ def create_folder(parent: str | Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that trains in a run folder; the system ends the lock with the process.
+    """Be the only process that trains in a run folder.
+
+    The folder itself is locked (flock): the system ends the lock with the process, however it ends,
+    and no lock file is left among the run's files. On a file system without locks nothing is
+    locked.
 
     Raises:
-        GrigriError: if another one does.
+        GrigriError: if another process trains there.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -99,12 +100,7 @@ def read_results(path: Path) -> list[dict[str, float]]:
     try:
         rows = csv.DictReader(io.StringIO(files.read_text(path)))
         history = [{k: int(v) if k == "epoch" else float(v) for k, v in r.items()} for r in rows]
-        _ = [
-            row[f"{part}_{key}"]
-            for row in history
-            for _, key in PANELS
-            for part in ("train", "val")
-        ]
+        _ = [row[f"{part}_{name}"] for row in history for name in _SCORES for part in _PARTS]
         return history
     except GrigriError as e:
         raise GrigriError(f"{path}: {e}") from e
@@ -176,18 +172,21 @@ def resumed_environment(folder: Path, now: dict[str, Any]) -> dict[str, Any]:
         return now
 
 
-def note_test_look(folder: Path, checkpoint: str, threshold: str) -> int:
-    """Write down that the test part was scored; return how often it has been.
+def record_test_score(folder: Path, checkpoint: str, threshold: str) -> int:
+    """Record in ``test-looks.csv`` that the test part was scored; return how often it has been.
 
-    What is chosen by the scores of a test part is tuned on it, so each look is on record. A folder
+    What is chosen by the scores of a test part is tuned on it, so each time is on record. A folder
     that cannot be written to keeps no record.
     """
-    look = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-    look |= {"checkpoint": checkpoint, "threshold": threshold}
-    before: list[dict[str, Any]] = []
+    now = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint": checkpoint,
+        "threshold": threshold,
+    }
+    before: list[dict[str, str]] = []
     with contextlib.suppress(GrigriError):
         before = list(csv.DictReader(io.StringIO(files.read_text(folder / TEST_LOOKS))))
-    looks = [*({k: row.get(k, "") for k in look} for row in before), look]
+    rows = [*({key: row.get(key, "") for key in now} for row in before), now]
     with contextlib.suppress(GrigriError):
-        files.write_atomic(folder / TEST_LOOKS, files.to_csv(looks))
-    return len(looks)
+        files.write_atomic(folder / TEST_LOOKS, files.to_csv(rows))
+    return len(rows)

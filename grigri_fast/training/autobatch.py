@@ -15,7 +15,7 @@ from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
 from ..inference.forward import logits_of, random_images
 from ..models import factory
-from ..runs import checkpoint
+from ..runs import training_state
 from ..runtime import compute as devices
 from ..runtime import memory
 from ..runtime.compute import Compute
@@ -278,9 +278,9 @@ def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
     if batch_size > 2:
         tried.step(images_NHWC[:-1], targets_NC[:-1])
     if device.type == "cpu":  # where the copies that are written count, too
-        state = tried.model, tried.optimizer, tried.scaler, checkpoint.Progress(), tried.average
+        state = tried.model, tried.optimizer, tried.scaler, training_state.Progress(), tried.average
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state"
-            checkpoint.save_state(file, file, *state)
+            training_state.save(file, file, *state)
             tried.step(images_NHWC, targets_NC)
-            checkpoint.save_state(file, file, *state)
+            training_state.save(file, file, *state)

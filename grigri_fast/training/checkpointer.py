@@ -14,8 +14,9 @@ from ..config import TrainConfig
 from ..errors import DivergedError, GrigriError
 from ..models import networks
 from ..reporting import plots
-from ..runs import checkpoint, run_folder
-from ..runs.checkpoint import ModelInfo, Progress, State
+from ..runs import checkpoint, run_folder, training_state
+from ..runs.checkpoint import ModelInfo
+from ..runs.training_state import Progress, State
 from ..runtime import files
 from ..runtime.units import parse_interval
 
@@ -74,7 +75,7 @@ class Keeper:
         self._steps, self._stored_s = 0, now_s
         if not self._writes:
             return
-        checkpoint.save_state(
+        training_state.save(
             self._folder / run_folder.RESUME,
             self._folder / run_folder.PREVIOUS,
             self._model,
@@ -138,16 +139,16 @@ def load_state(folder: Path) -> tuple[State, str]:
     """
     newest, before = folder / run_folder.RESUME, folder / run_folder.PREVIOUS
     if not newest.exists() and before.exists():
-        return checkpoint.load_state(before), ""  # killed between the two renames: it is the last
+        return training_state.load(before), ""  # killed between the two renames: it is the last
     try:
-        return checkpoint.load_state(newest), ""
+        return training_state.load(newest), ""
     except GrigriError as e:
         if not before.exists():
             raise GrigriError(
                 f"{e}; there is nothing to resume. To repeat the run: grigri-fast train --config"
                 f" {folder / run_folder.CONFIG}"
             ) from e
-        return checkpoint.load_state(before), f"{e}; going on from the one before, {before.name}"
+        return training_state.load(before), f"{e}; going on from the one before, {before.name}"
 
 
 def _text(path: Path) -> str:

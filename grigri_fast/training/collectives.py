@@ -20,7 +20,7 @@ from ..errors import BetweenStepsError, GrigriError
 from ..pipeline import batching
 from ..pipeline.batching import Batch
 from ..runs import manifest
-from ..runs.checkpoint import Progress
+from ..runs.training_state import Progress
 from ..runtime.distributed import World
 from ..runtime.signals import Stop
 from .callbacks import Callback

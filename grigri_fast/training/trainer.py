@@ -26,7 +26,7 @@ from ..pipeline import batching, check
 from ..pipeline import loader as pipeline
 from ..pipeline.cache import plan_cache
 from ..runs import manifest, run_folder
-from ..runs.checkpoint import Progress
+from ..runs.training_state import Progress
 from ..runtime import compute, distributed, environment, files, memory, signals
 from ..runtime.compute import Compute
 from ..runtime.distributed import World

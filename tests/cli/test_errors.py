@@ -13,7 +13,7 @@ from PIL import Image
 from small_set import write_image
 
 from grigri_fast.cli.main import main
-from grigri_fast.runs import checkpoint
+from grigri_fast.runs import checkpoint, sealed_file
 
 SMALL = [
     "--arch=resnet18",
@@ -340,13 +340,13 @@ def test_truncated_checkpoints(refused, run: Path, photos: Path) -> None:
 
 def test_checkpoints_of_something_else(refused, run: Path, photos: Path) -> None:
     path = run / "last.safetensors"
-    state, fields = checkpoint._read(path, checkpoint._FORMAT)
+    state, fields = sealed_file.read(path, checkpoint.FORMAT)
     safetensors.torch.save_file(state, path)
     refused("predict", run, photos, says="damaged checkpoint, or none of grigri-fast")
-    checkpoint._write(path, state, fields, "something else")
+    sealed_file.write(path, state, fields, "something else")
     refused("predict", run, photos, says="not a file of this kind")
     del state["fc.bias"]
-    checkpoint._write(path, state, fields, checkpoint._FORMAT)
+    sealed_file.write(path, state, fields, checkpoint.FORMAT)
     refused("predict", run, photos, says="the weights do not fit resnet18")
 
 

@@ -21,7 +21,7 @@ from small_set import CLASSES, labels_of, write_image
 
 from grigri_fast import __version__
 from grigri_fast.data import dataset
-from grigri_fast.runs import checkpoint
+from grigri_fast.runs import checkpoint, sealed_file
 
 SMALL = [
     "--arch=resnet18",
@@ -70,8 +70,8 @@ def header(run: Path, name: str = "last") -> dict:
 
 def rewrite(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Write a checkpoint with other weights and all else as it was."""
-    fields = checkpoint._read(path, checkpoint._FORMAT)[1]
-    checkpoint._write(path, state, fields, checkpoint._FORMAT)
+    fields = sealed_file.read(path, checkpoint.FORMAT)[1]
+    sealed_file.write(path, state, fields, checkpoint.FORMAT)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

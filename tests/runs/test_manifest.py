@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grigri_fast.runs import manifest
 from grigri_fast.data.dataset import Dataset
 from grigri_fast.errors import GrigriError
+from grigri_fast.runs import manifest
 
 NAMES = ["a.jpg", "b.jpg", "é.jpg", "d.jpg"]
 CLASSES = ["cat", "dog"]

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from grigri_fast.runs import run_folder
-from grigri_fast.runtime import environment
-from grigri_fast.runtime import files
 from grigri_fast.errors import GrigriError
+from grigri_fast.runs import run_folder
+from grigri_fast.runtime import environment, files
 
 
 def test_folders_get_numbers(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from small_set import write_photos
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.errors import BetweenStepsError, GrigriError
 from grigri_fast.pipeline import batching, cache, check
-from grigri_fast.runs import checkpoint, run_folder
+from grigri_fast.runs import run_folder, training_state
 from grigri_fast.runtime import distributed, signals
 from grigri_fast.runtime.distributed import World
 from grigri_fast.training import collectives
@@ -202,7 +202,7 @@ def test_one_process_goes_on_as_two_and_these_as_one(
         out, err = process.communicate(timeout=120)
     assert "after 2 of its 4 steps" in out
     assert ours(err) == [f"ended by SIGTERM; {advice(folder)}"]
-    progress = checkpoint.load_state(folder / run_folder.RESUME).progress
+    progress = training_state.load(folder / run_folder.RESUME).progress
     assert 2 <= progress.epoch <= 3
 
     code, _, err = launched(command(tmp_path, "", 1, "train", "--resume", folder))
@@ -216,7 +216,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
 ) -> None:
     folder = tmp_path / "run"
     assert stopped(photos_once, tmp_path, num=2, rank=1, number=6) != 0
-    progress = checkpoint.load_state(folder / run_folder.RESUME).progress
+    progress = training_state.load(folder / run_folder.RESUME).progress
     assert (progress.epoch, progress.batches, progress.num_seen) == (2, 2, 24)
     code, out, err = launched(command(tmp_path, "", 2, "train", "--resume", folder))
     assert (code, ours(err)) == (0, []) and "after 2 of its 4 steps" in out
@@ -256,7 +256,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
         assert [line[: len(said[0])] for line in ours(err)] == said
     assert "[rank" not in err  # of a traceback
     assert all(advice(tmp_path / "run") in line for line in ours(err))
-    assert checkpoint.load_state(tmp_path / "run" / run_folder.RESUME).progress.epoch == 2
+    assert training_state.load(tmp_path / "run" / run_folder.RESUME).progress.epoch == 2
 
 
 @pytest.mark.timeout(300)

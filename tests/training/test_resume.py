@@ -19,7 +19,7 @@ from small_set import write_image
 from grigri_fast.config import TrainConfig
 from grigri_fast.errors import GrigriError
 from grigri_fast.pipeline import batching, loader
-from grigri_fast.runs import checkpoint, run_folder
+from grigri_fast.runs import checkpoint, run_folder, training_state
 from grigri_fast.runtime import signals
 from grigri_fast.training import checkpointer, trainer
 
@@ -39,7 +39,7 @@ def loadable(folder: Path) -> list[str]:
     names = sorted(p.name for p in folder.glob("*.safetensors"))
     for name in names:
         if "resume" in name:
-            checkpoint.load_state(folder / name)
+            training_state.load(folder / name)
         else:
             checkpoint.load(folder / name, torch.device("cpu"))
     return names
@@ -242,7 +242,7 @@ def test_a_signal_stores_the_step_and_says_how_to_go_on(
     folder = tmp_path / "run"
     assert err == f"{verb}; go on with: grigri-fast train --resume {folder}\n"
     assert process.returncode == 128 + number
-    progress = checkpoint.load_state(folder / run_folder.RESUME).progress
+    progress = training_state.load(folder / run_folder.RESUME).progress
     assert progress.epoch >= 2 and len(progress.history) == progress.epoch - 1
     assert cli("train", "--resume", folder)[0] == 0
     assert same_end(folder, whole)
@@ -282,7 +282,7 @@ def test_the_step_is_finished_first(photos_once: Path, tmp_path: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    assert checkpoint.load_state(tmp_path / "run" / run_folder.RESUME).progress.batches == 1
+    assert training_state.load(tmp_path / "run" / run_folder.RESUME).progress.batches == 1
     process.communicate()
 
 

@@ -37,7 +37,7 @@ from grigri_fast.cli import console
 from grigri_fast.cli.main import main
 from grigri_fast.inference import forward
 from grigri_fast.models import factory
-from grigri_fast.runs import checkpoint
+from grigri_fast.runs import checkpoint, training_state
 from grigri_fast.runtime import compute
 from grigri_fast.training import trainer
 
@@ -624,7 +624,7 @@ def test_a_run_that_ended_for_its_files_goes_on_when_they_are_back(
     content = image.read_bytes()
     after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
     assert cli("train", photos, *options, "--name=run")[0] == 1
-    state = checkpoint.load_state(tmp_path / "run" / "resume.safetensors").progress
+    state = training_state.load(tmp_path / "run" / "resume.safetensors").progress
     assert state.epoch == 2 and not state.bad  # stored when it ended, the bad file not in it
     image.write_bytes(content)
     code, _, err = cli("train", "--resume", tmp_path / "run")
@@ -688,7 +688,7 @@ def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
         fp16_with_overflows(monkeypatch, overflowing)
         run = fit(cli, photos, tmp_path, *SMALL, "--epochs=3")
         skipped.append(json.loads((run / "summary.json").read_text())["skipped_steps"])
-        state = checkpoint.load_state(run / "resume.safetensors")
+        state = training_state.load(run / "resume.safetensors")
         assert state.fields["scaler"]["scale"] == 65536 * 0.5 ** skipped[-1]
     assert skipped[1] == skipped[0] + 3 < 15  # the first scale is too high on its own
     assert all(v.isfinite().all() for v in tensors(run).values() if v.is_floating_point())
