@@ -17,7 +17,6 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +29,7 @@ from PIL import Image, ImageOps
 from ..errors import GrigriError, Interrupted
 from ..runtime import files
 from ..runtime.files import StrPath
+from ..runtime.threads import file_pool
 from . import download
 
 SITE = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
@@ -424,7 +424,7 @@ def _convert_all(
         return ""
 
     # Decoding and scaling release the interpreter's lock, so threads are enough.
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="grigri-fetch")
+    pool = file_pool(threads, "grigri-fetch")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd headers

@@ -16,7 +16,7 @@ import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from nvidia.dali import Pipeline, backend, fn, pipeline_def, types
 from nvidia.dali import __version__ as dali_version
 
 from ..errors import GrigriError
+from ..runtime.threads import file_pool
 from . import image_file
 
 DECODER = f"dali-{dali_version}"
@@ -132,7 +133,7 @@ class Checker:
     ) -> None:
         self._threads, self._max_pixels, self._digests = threads, max_pixels, digests
         self._allow = allow
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="grigri-check")
+        self._pool = file_pool(threads, "grigri-check")
 
     def build(self) -> None:
         """Build the graphs, which is done at the first check otherwise."""

@@ -19,7 +19,7 @@ import queue
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from nvidia.dali import Pipeline
 
 from ..errors import GrigriError
 from ..runtime import files
+from ..runtime.threads import file_pool
 from . import affine, image_file, warp
 from .batching import Batch, cut_batches, drop_rows, emptied, epoch_rng, joined, part_of_rank
 from .cache import CachePlan, PixelCache
@@ -96,7 +97,7 @@ class ImageLoader:
         # and memory once, while another thread reads the next batch's files.
         num_decoders, self._num_tasks = (1, 2) if on_gpu else (threads, threads)
         self._group_pixels = GROUP_PIXELS // num_decoders
-        self._pool = ThreadPoolExecutor(self._num_tasks, thread_name_prefix="grigri-image")
+        self._pool = file_pool(self._num_tasks, "grigri-image")
         self._decoders: queue.Queue[Pipeline] = queue.Queue()
         for _ in range(num_decoders):
             graph = image_graph(

@@ -9,7 +9,7 @@ import sys
 import pytest
 from small_runs import SMALL
 
-from grigri_fast.cli.main import _architectures
+from grigri_fast.cli.options import architectures
 from grigri_fast.models import factory
 
 GRIGRI = [sys.executable, "-m", "grigri_fast"]
@@ -83,7 +83,7 @@ def test_bash_is_offered(words: list[str], offered: list[str]) -> None:
 
 
 def test_all_architectures_are_offered() -> None:
-    assert _architectures("") == sorted(factory.architectures())
+    assert architectures("") == sorted(factory.architectures())
 
 
 def test_completion_can_be_installed(cli) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from pages import brightness, browse, probed
 
-from grigri_fast.cli import console
+from grigri_fast.cli import progress
 from grigri_fast.cli.main import main
 from grigri_fast.config import TrainConfig, read_toml, resolve
 from grigri_fast.data import dataset, split
@@ -318,21 +318,21 @@ def test_a_stopped_row_goes_on_where_it_was(cli, photos_once, tmp_path, monkeypa
     command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--only=bce,adam"]
     assert cli(*command, "--out", tmp_path / "whole")[0] == 0
 
-    shown = console.TrainScreen.on_epoch
+    shown = progress.TrainDisplay.on_epoch
 
     def stop(self, *args: object) -> None:
         shown(self, *args)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)  # the signal is read by another thread
 
-    monkeypatch.setattr(console.TrainScreen, "on_epoch", stop)
+    monkeypatch.setattr(progress.TrainDisplay, "on_epoch", stop)
     out = tmp_path / "stopped"
     code, _, err = cli(*command, "--out", out)
     assert code == 130 and "the same command goes on" in err
     for text in reports(out):
         assert "stopped after 1 of 2 epochs" in text
 
-    monkeypatch.setattr(console.TrainScreen, "on_epoch", shown)
+    monkeypatch.setattr(progress.TrainDisplay, "on_epoch", shown)
     code, printed, err = cli(*command, "--out", out)
     assert (code, err) == (0, "") and "going on in epoch 2 of 2" in printed
     for name in ("bce", "adam"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_runs import SMALL, fit
 
-from grigri_fast.cli import console
+from grigri_fast.cli import progress
 from grigri_fast.training import tensorboard as tracker
 from grigri_fast.training import trainer
 
@@ -108,7 +108,7 @@ def test_a_resumed_run_has_everything_once(
     with monkeypatch.context() as patch:
         if where == "in an epoch":  # two steps after the state was stored
             patch.setattr(
-                console.TrainScreen,
+                progress.TrainDisplay,
                 "on_step",
                 lambda self, epoch, step_, *rest: killed() if step_ == 10 else None,
             )

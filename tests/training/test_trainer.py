@@ -33,7 +33,7 @@ from small_runs import (
 )
 from small_set import CLASSES, labels_of, write_image
 
-from grigri_fast.cli import console
+from grigri_fast.cli import progress
 from grigri_fast.cli.main import main
 from grigri_fast.inference import forward
 from grigri_fast.models import factory
@@ -480,14 +480,14 @@ OF_AN_EPOCH |= {"resume-previous.safetensors"}
 
 def after_epoch(monkeypatch, number: int, happens) -> None:
     """Let something happen when epoch ``number`` has been shown."""
-    show = console.TrainScreen.on_epoch
+    show = progress.TrainDisplay.on_epoch
 
     def epoch(self, row: dict, *rest: object) -> None:
         show(self, row, *rest)
         if row["epoch"] == number:
             happens()
 
-    monkeypatch.setattr(console.TrainScreen, "on_epoch", epoch)
+    monkeypatch.setattr(progress.TrainDisplay, "on_epoch", epoch)
 
 
 def interrupt() -> None:

@@ -1,0 +1,329 @@
+"""Commands that use a run: eval, predict, export, report."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from ..config import MAX_PIXELS
+from ..errors import GrigriError
+from ..runtime import files
+from .console import interval, new_table, number, say, say_first, show, verbosity
+from .options import (
+    AmpOption,
+    CheckpointOption,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    MaxBadOption,
+    MaxPixelsOption,
+    MemoryLimitOption,
+    RunArgument,
+    ThreadsOption,
+    ThresholdOption,
+    threshold_of,
+)
+
+if TYPE_CHECKING:
+    from ..evaluation.evaluator import Evaluation, RunEvaluation
+    from ..inference.exporter import Exported
+    from ..inference.predictor import Prediction
+    from ..runs.checkpoint import ModelInfo
+
+_SHOWN_PREDICTIONS = 200
+_SCORES = {
+    "micro-F1": "micro_f1",
+    "macro-F1": "macro_f1",
+    "subset accuracy": "subset_accuracy",
+    "mAP": "mAP",
+}
+
+
+def evaluate(
+    folder: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="Score these images instead of the run's."),
+    ] = None,
+    images: ImagesOption = None,
+    part: Annotated[
+        Literal["train", "val", "test"] | None,
+        typer.Option("--part", help="Part of the run's own data. [default: val]"),
+    ] = None,
+    threshold: ThresholdOption = "auto",
+    checkpoint: CheckpointOption = "last",
+    save: Annotated[
+        bool, typer.Option("--save", help="Store the threshold in the checkpoint, for predict.")
+    ] = False,
+    as_json: JsonOption = False,
+    max_bad: MaxBadOption = 0.05,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Say how good a trained model is, with 95 % intervals.
+
+    Scores at 0.5, with a threshold tuned on the same images (flatters), and cross-fitted: tuned
+    on four fifths, applied to the rest (honest). Then a table per class.
+
+    Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
+    """
+    from ..evaluation import evaluator
+    from .progress import progress
+
+    with progress("scoring", quiet=as_json) as on_progress:
+        scored = evaluator.evaluate(
+            folder,
+            data=data,
+            images=images,
+            part=part,
+            threshold=threshold_of(threshold),
+            checkpoint=checkpoint,
+            save=save,
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    if as_json:
+        sys.stdout.write(files.to_json(scored.to_json()))
+    else:
+        show_evaluation(scored, saved=save)
+
+
+def show_evaluation(scored: "RunEvaluation", saved: bool) -> None:
+    """Print the scores and the table per class."""
+    evaluation, path = scored.evaluation, scored.checkpoint
+    say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals")
+    if scored.bad:
+        say(f"{len(scored.bad):,} more cannot be used and are left out:")
+        lines = [f"{bad}: {reason}" for bad, reason in scored.bad.items()]
+        say_first(lines, "--json names them all")
+    say()
+    show_scores(evaluation)
+    how = "cross-fitted" if evaluation.cross_fitted else "at the threshold given"
+    say(f"\nper class (precision, recall and F1 {how})\n")
+    table = new_table("class", "support", "precision", "recall", "F1", "AP", "threshold")
+    for c in evaluation.per_class:
+        numbers = (c.precision, c.recall, c.f1, c.average_precision, c.threshold)
+        table.add_row(escape(c.name), f"{c.support:,}", *map(number, numbers))
+    show(table)
+    say()
+    if isinstance(evaluation.thresholds, float):
+        say(f"threshold {evaluation.thresholds:.4f} ({evaluation.threshold_source})")
+    else:
+        say(f"a threshold per class ({evaluation.threshold_source})")
+    if scored.test_looks > 1:
+        say(
+            f"the test part has been scored {scored.test_looks} times: what is chosen by its scores"
+            f" is tuned on it"
+        )
+    if saved:
+        say(f"stored in {path}: predict uses it from now on")
+    elif not verbosity.quiet:
+        say("not stored; --save stores it for predict")
+
+
+def show_scores(evaluation: "Evaluation") -> None:
+    """Print the scores with a column per way of choosing the threshold."""
+    from ..evaluation.evaluator import CROSS_FITTED, TUNED
+
+    heads = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
+    scores = evaluation.by_name()
+    table = new_table("", *(heads.get(name, name) for name in scores))
+    for title, key in _SCORES.items():
+        table.add_row(title, *(interval(getattr(s, key)) for s in scores.values()))
+    show(table)
+
+
+def predict(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder of train, or an ONNX file of export."),
+    ],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file."),
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Label new images with the stored threshold.
+
+    Without --out it prints a table, or CSV in a pipe. A file that cannot be used gets its reason
+    in the column error, and the exit code is 1. An ONNX file is computed by ONNX Runtime on the
+    CPU, in fp32.
+
+    Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
+    """
+    from ..data.dataset import find_images
+    from ..inference import predictor
+    from .progress import progress
+
+    if out is not None:
+        predictor.check_out(out)
+    find_images(paths)  # an error at once if a path names nothing
+
+    with progress("predicting") as on_progress:
+        predictions, info = predictor.predict_with_info(
+            folder,
+            paths,
+            checkpoint=checkpoint,
+            max_pixels=max_pixels,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    if out is not None:
+        text = predictor.to_text(predictions, info.class_names, out.suffix.lower())
+        files.write_atomic(out, text)
+        say(f"{len(predictions):,} images -> {out}")
+    elif sys.stdout.isatty():
+        show_predictions(predictions, info)
+    else:
+        sys.stdout.write(predictor.to_text(predictions, info.class_names, ".csv"))
+    bad = [p for p in predictions if p.error]
+    if bad:
+        more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""
+        raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
+
+
+def show_predictions(predictions: "list[Prediction]", info: "ModelInfo") -> None:
+    """Print the labels of each image with their probabilities."""
+    table = new_table("image", "labels", num_texts=2)
+    for p in predictions[:_SHOWN_PREDICTIONS]:
+        words = [f"{escape(name)} [dim]{p.probabilities[name]:.2f}[/dim]" for name in p.labels]
+        cell = f"[red]{escape(p.error)}[/red]" if p.error else ", ".join(words) or "[dim]-[/dim]"
+        table.add_row(Text(str(p.path)), cell)
+    show(table)
+    if len(predictions) > _SHOWN_PREDICTIONS:
+        say(f"... and {len(predictions) - _SHOWN_PREDICTIONS:,} more: --out FILE.csv has them all")
+    if isinstance(info.thresholds, float):
+        say(f"\nlabels from probability {info.thresholds:.4f} on ({info.threshold_source})")
+    else:
+        say(f"\nlabels from a threshold per class on ({info.threshold_source})")
+
+
+def export(
+    folder: RunArgument,
+    file_format: Annotated[
+        Literal["onnx", "pt2"],
+        typer.Option(
+            "--format",
+            help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load).",
+        ),
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The file. [default: RUN/model.onnx or RUN/model.pt2]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+    threads: ThreadsOption = None,
+) -> None:
+    """Write a trained model as one file for other programs.
+
+    It takes a batch of images, uint8 RGB, and returns the probabilities of the labels. Class
+    names, thresholds and how to resize an image are in its metadata. It is compared with PyTorch
+    on images of the validation part before it is written.
+
+    Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
+    """
+    from ..inference import exporter
+    from .progress import progress
+
+    with progress("exporting") as on_progress:
+        done = exporter.export(
+            folder,
+            format=file_format,
+            out=out,
+            checkpoint=checkpoint,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    show_export(done)
+
+
+def show_export(done: "Exported") -> None:
+    """Print what was written, how it was checked, and what to do next."""
+    from ..inference.exporter import INPUT, OUTPUT
+
+    side, num_classes = done.info.size_px, len(done.info.class_names)
+    say(f"{files.shown(done.path)} ({done.path.stat().st_size / 1e6:.1f} MB)")
+    say(f"  {INPUT:13}  uint8 RGB (N, {side}, {side}, 3)")
+    say(f"  {OUTPUT:13}  float32 (N, {num_classes})")
+    say(
+        f"checked: {done.runtime} and PyTorch differ by {done.difference:.1e} at most in a"
+        f" probability,\non {done.images}, in batches of"
+        f" {' and '.join(map(str, done.batch_sizes))}"
+    )
+    if done.path.suffix.lower() == ".onnx":
+        say(f"next: grigri-fast predict {files.shown(done.path)} PHOTOS")
+
+
+def report(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="The page. [default: RUN/report.html]"),
+    ] = None,
+    part: Annotated[
+        Literal["val", "test", "train"],
+        typer.Option("--part", help="Part of the run's own data."),
+    ] = "val",
+    threshold: ThresholdOption = "auto",
+    checkpoint: CheckpointOption = "last",
+    max_bad: MaxBadOption = 0.05,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Write one HTML page of a run: scores, curves, calibration, and its errors.
+
+    The page is one file that needs no network, so it can be mailed. It holds small copies of
+    images.
+
+    Example:  grigri-fast report runs/my-photos-resnet34 --part test
+    """
+    from ..reporting import run_report
+    from .progress import progress
+
+    with progress("scoring") as on_progress:
+        path = run_report.write_report(
+            folder,
+            out,
+            checkpoint=checkpoint,
+            part=part,
+            threshold=threshold_of(threshold),
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            max_bad=max_bad,
+            max_pixels=max_pixels,
+            on_progress=on_progress,
+        )
+    say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -1,0 +1,165 @@
+"""Options that several commands share, and those of a training run, which TrainConfig declares."""
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+from ..config import OPTIONS
+from ..runtime.option import Option
+
+
+def architectures(incomplete: str) -> list[str]:
+    """Return the names for --arch that begin so, for the shell's completion.
+
+    They are read from torchvision's source, where a line names each: importing it takes seconds.
+    """
+    names = ["grigri", "simple"]
+    package = importlib.util.find_spec("torchvision")
+    for folder in package.submodule_search_locations or () if package else ():
+        for file in Path(folder, "models").glob("*.py"):
+            names += re.findall(
+                r"^@register_model\(\)\n(?:@.*\n)*def (\w+)", file.read_text(), re.M
+            )
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _parse_threshold(text: str) -> str:
+    if text in ("auto", "per-class"):
+        return text
+    try:
+        if 0 <= float(text) <= 1:
+            return text
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r} is not auto, per-class or a number from 0 to 1")
+
+
+def threshold_of(text: str) -> Any:
+    """Return what the text of ``--threshold`` means."""
+    return text if text in ("auto", "per-class") else float(text)
+
+
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder or a CSV file.")]
+DataOrDemoArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATA]",
+        help="Images and labels, as in train. Without it: the demo set.",
+        show_default=False,
+    ),
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train.")]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option("--images", metavar="DIR", help=OPTIONS["images"].text),
+]
+CheckpointOption = Annotated[
+    Literal["last", "best"],
+    typer.Option(
+        "--checkpoint",
+        help="last: the final epoch. best: the epoch with the best validation micro-F1, whose "
+        "score there flatters.",
+    ),
+]
+ThresholdOption = Annotated[
+    str,
+    typer.Option(
+        "--threshold",
+        metavar="auto|per-class|NUMBER",
+        callback=_parse_threshold,
+        help="How a label is decided on: auto, one threshold for the best micro-F1; per-class, "
+        "one for each class's best F1; or a number.",
+    ),
+]
+MaxBadOption = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
+]
+MaxPixelsOption = Annotated[
+    int, typer.Option("--max-pixels", min=1, help=OPTIONS["max_pixels"].text)
+]
+DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")]
+AmpOption = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"],
+    typer.Option("--amp", help="Number format; auto: what the device is fast at."),
+]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="The most that this process may take on the device (on a CPU: of memory of its own), "
+        "like 4GiB.",
+    ),
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
+ArchOption = Annotated[str, typer.Option("--arch", autocompletion=architectures)]
+SizeOption = Annotated[int, typer.Option("--size", min=1)]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=2)]
+FastOption = Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every one of TrainConfig but DATA, with its documentation.
+
+    ``None`` stands for "not given", so that the command line wins over a config file.
+    """
+    parameters = [
+        *(p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD),
+        *(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[about.kind | None, _typer_option(about)],
+            )
+            for name, about in OPTIONS.items()
+            if name != "data"
+        ),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _typer_option(about: Option) -> Any:
+    more: dict[str, Any] = {"autocompletion": architectures} if about.name == "arch" else {}
+    if about.words and int in (about.kind, *get_args(about.kind)):
+        more = {"parser": _number_or_word(about), "metavar": "|".join(["N", *about.words])}
+    return typer.Option(
+        f"{about.flag}/--no-{about.flag[2:]}" if about.is_switch else about.flag,
+        # Rich would take [default: 1] for a style.
+        help=about.help_with_default.replace("[", "\\["),
+        rich_help_panel=about.group,
+        show_default=False,
+        **more,
+    )
+
+
+def _number_or_word(about: Option) -> Callable[[str], int]:
+    """Return what reads a whole number, or a word that stands for one."""
+
+    def parse(text: str) -> int:
+        if text in about.words:
+            return about.words[text]
+        try:
+            number = int(text)
+        except ValueError:
+            words = " or ".join(about.words)
+            raise typer.BadParameter(f"{text!r} is not a whole number or {words}") from None
+        if number in about.words.values():
+            raise typer.BadParameter(f"{number} is not at least {about.range.low}")
+        return number
+
+    return parse
+
+
+def given(data: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a training run that were given on the command line."""
+    return {name: value for name, value in {"data": data, **options}.items() if value is not None}

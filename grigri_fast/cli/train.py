@@ -1,0 +1,313 @@
+"""Commands that train: train, tune, reproduce."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import read_toml
+from ..errors import GrigriError
+from ..runtime import files
+from ..runtime.distributed import World
+from . import api
+from .console import interval, new_table, number, say, show, value_of_option, verbosity
+from .evaluate import show_scores
+from .options import (
+    AmpOption,
+    DataOrDemoArgument,
+    DeviceOption,
+    MemoryLimitOption,
+    ThreadsOption,
+    given,
+    with_config_options,
+)
+
+if TYPE_CHECKING:
+    from ..experiments.reproduce import Reproduced
+    from ..experiments.trials import Tuned
+    from ..training.trainer import Result
+
+_SHOWN_TRIALS = 10
+
+
+@with_config_options
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Images and labels: a folder or a CSV. Without it: a generated demo set.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Read options from a file; those on the command line win.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Go on in a run folder where it was stopped, killed, or out of disk.",
+            show_default=False,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Train a multi-label classifier and leave a run folder.
+
+    DATA is one of: images/ + annotations/<class>.txt (each line N means im<N>.jpg); a CSV with
+    image,<class>,<class>... in 0/1 or with image,labels; a folder with metadata.csv or
+    metadata.jsonl; a folder per class.
+
+    Example:  grigri-fast train my-photos --arch resnet18 --size 128 --epochs 10
+    """
+    chosen = given(data, options)
+    if resume is None:
+        api.train_config(chosen, config)  # a wrong option is an error before anything heavy loads
+
+    from .progress import TrainDisplay
+
+    is_first = World.from_environment().is_first  # of several processes the first one shows it
+    with TrainDisplay(has_bar=is_first) as display:
+        result = api.train(config=config, resume=resume, callback=display, **chosen)
+    if is_first:
+        show_result(result)
+
+
+def show_result(result: "Result") -> None:
+    """Print the scores of a finished run, where it is, and what to do next."""
+    evaluation = result.evaluation
+    if verbosity.quiet:
+        scores = evaluation.honest
+        say(
+            f"{result.folder}: micro-F1 {scores.micro_f1.value:.4f} (cross-fitted), mAP"
+            f" {number(scores.mAP.value)}"
+        )
+        return
+    say(f"\nlast epoch on {evaluation.num_images:,} validation images, with 95 % intervals\n")
+    show_scores(evaluation)
+    minutes, seconds = divmod(round(result.train_s), 60)
+    say()
+    say(f"trained in {minutes} min {seconds} s; everything is in {result.folder}")
+    say(f"next: grigri-fast eval {result.folder} --save")
+    say(f"      grigri-fast predict {result.folder} PHOTOS")
+
+
+@with_config_options
+def tune(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="Images and labels, as in train.", show_default=False),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all.")
+    ] = 20,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", metavar="M", help="Begin no trial after so long.", show_default=False
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="OPTION",
+            help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
+            "... [default: lr, weight_decay, momentum]",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Start from these options; those on the command line win, and stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    **options: Any,
+) -> None:
+    """Search for better options by many short runs, with Optuna (pip install optuna).
+
+    What is given on the command line is fixed. The first trial is where the search starts: the
+    defaults, or --config. Hopeless trials are ended early. After Ctrl-C the same command goes on.
+    --out is the folder of the search: trial-000 and so on, trials.csv, tuning.png, and best.toml,
+    which train --config takes.
+
+    Example:  grigri-fast tune my-photos --trials 20 --arch resnet18 --size 128 --epochs 10
+    """
+    if minutes is not None and not minutes > 0:
+        raise typer.BadParameter(f"--minutes must be more than 0, not {minutes:g}")
+    if data is None and (config is None or "data" not in read_toml(config)):
+        raise typer.BadParameter("DATA is missing: images and labels, a folder or a CSV")
+
+    from ..experiments import tuner
+    from .progress import TuneDisplay
+
+    with TuneDisplay() as display:
+        result = tuner.tune(
+            data,
+            trials=trials,
+            minutes=minutes,
+            search=search or (),
+            config=config,
+            callback=display,
+            **options,
+        )
+    show_tuned(result)
+
+
+def show_tuned(result: "Tuned") -> None:
+    """Print the best trials, what their scores are worth, and what to do next."""
+    from ..evaluation.bootstrap import Interval
+    from ..experiments.trials import DONE, PRUNED
+
+    best, trials = result.best, result.trials
+    ranked = sorted((t for t in trials if t.state == DONE), key=lambda t: (-t.score, t.number))
+    say(f"\nthe best trials, on {result.num_val:,} validation images after the last epoch\n")
+    table = new_table("trial", "mAP", "micro-F1, cross-fitted", *result.space)
+    for t in ranked[:_SHOWN_TRIALS]:
+        micro_f1 = interval(Interval(t.micro_f1, t.micro_f1_low, t.micro_f1_high))
+        name = t.name + (" (the start)" if t.number == 0 else "")
+        values = (value_of_option(t.params[name]) for name in result.space)
+        table.add_row(name, number(t.score), micro_f1, *values)
+    show(table)
+    num_pruned = sum(t.state == PRUNED for t in trials)
+    num_failed = len(trials) - len(ranked) - num_pruned
+    say(
+        f"\n{len(trials)} trials: {len(ranked)} trained to the end, {num_pruned} pruned,"
+        f" {num_failed} failed"
+    )
+    if result.importance:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in result.importance.items())
+        say(f"what mattered (PED-ANOVA): {shares}")
+    start = next((t for t in ranked if t.number == 0), None)
+    if best is start:
+        say(f"nothing was better than the start ({start.score:.4f})")
+    elif start is not None:
+        say(f"mAP {best.score:.4f}, {best.score - start.score:.4f} above the start")
+    if len(ranked) > 1:
+        say(
+            f"the best of {len(ranked)} on the same {result.num_val:,} images flatters; by how much"
+            f" is not known without a test part{'' if result.num_test else ' (--test 0.1)'}"
+        )
+    if result.num_test:
+        say(f"no trial has seen the {result.num_test:,} images of the test part")
+    say(f"everything is in {result.folder}")
+    if verbosity.quiet:
+        return
+    say(f"next: grigri-fast train --config {result.folder / 'best.toml'}")
+    part = " --part test" if result.num_test else " --save"
+    say(f"      grigri-fast eval {result.folder / best.name}{part}")
+
+
+def reproduce(
+    data: DataOrDemoArgument = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NAME",
+            help="Only this row (several times, or with commas): data, bce, mse, adam, rmsprop, "
+            "amsgrad, onecycle, augmentation, resnet34, wide_resnet50_2, untrained, frozen, "
+            "threshold, thresholds_per_class, simple.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only N images, to try it.")] = None,
+    size_scale: Annotated[
+        float, typer.Option("--size-scale", help="Multiply the sizes of 128 and 224 px with this.")
+    ] = 1.0,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="imagenet|none|DIR",
+            help="Pretrained weights: torchvision's cache or download; none, all from scratch; or "
+            "a folder of files named as torchvision names them.",
+        ),
+    ] = "imagenet",
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the rows' run folders and the reports.")
+    ] = Path("runs/reproduce"),
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Run the experiments of the report of 2020 again, and show its figures beside ours.
+
+    Writes report.html and report.md. A row that is finished is not run again, one that was
+    stopped goes on, and one that cannot run is in the report with the reason.
+
+    Example:  grigri-fast reproduce grigri --weights none --epochs 1 --limit 600 --size-scale 0.5
+    """
+    from ..experiments import report_2020
+
+    names = [name.strip() for text in only or [] for name in text.split(",")]
+    unknown = [name for name in names if name not in report_2020.NAMES]
+    if unknown:
+        raise typer.BadParameter(
+            f"--only {unknown[0]}: the rows are {', '.join(report_2020.NAMES)}"
+        )
+
+    from ..experiments import reproduce as reproducing
+    from .progress import ReproduceDisplay
+
+    with ReproduceDisplay() as display:
+        result = reproducing.reproduce(
+            data,
+            only=names,
+            epochs=epochs,
+            limit=limit,
+            size_scale=size_scale,
+            weights=weights,
+            out=out,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            callback=display,
+        )
+    show_reproduced(result)
+    if len(result.failed) == result.num_asked:
+        name, reason = next(iter(result.failed.items()))
+        raise GrigriError(f"no row could be run; {name}: {reason}")
+
+
+def show_reproduced(result: "Reproduced") -> None:
+    """Print the report's scores beside ours, and what has no result."""
+    from ..experiments import reproduce_report
+
+    sides = ("report", "ours (95 % interval)", "difference")
+    table = new_table(
+        "row", *(f"{score}\n{side}" for score in ("micro-F1", "accuracy") for side in sides)
+    )
+    for row in result.rows:
+        cells = [
+            cell
+            for key in ("micro_f1", "subset_accuracy")
+            for cell in reproduce_report.against_report(row, key)
+        ]
+        table.add_row(row.row.name, *cells)
+    say()
+    show(table)
+    say()
+    by_name = {row.row.name: row for row in result.rows}
+    reductions = reproduce_report.reduced(result.reproduction, by_name)
+    if reductions:
+        say(f"at reduced scale: {'; '.join(reductions).replace('`', '')}")
+    for why, names in reproduce_report.why_not(result.rows).items():
+        say(f"no result of {', '.join(names)}: {why}")
+    out = files.shown(result.reproduction.out)
+    say(f"everything is in {out}; read {files.shown(result.page)}")

@@ -1,0 +1,48 @@
+"""Threads that read files: on a disk that does not answer they hang, and nothing can end them.
+
+At its exit the interpreter waits for every thread of a pool, so the program would hang with them.
+Pools that may do so are made here, and the program ends with :func:`leave`.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
+
+_running: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+
+
+def file_pool(num_threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool for work on files that may wait for a disk or a server for ever.
+
+    Args:
+        num_threads: threads that run at once.
+        name: what the threads do, for a debugger: their names begin with it.
+    """
+    return ThreadPoolExecutor(num_threads, thread_name_prefix=name, initializer=_register)
+
+
+def _register() -> None:
+    """Take note of the thread that runs this, before its first task."""
+    _running.add(threading.current_thread())
+
+
+def leave(code: int, at_once: bool = False) -> NoReturn:
+    """End the process with an exit code, without waiting for a thread of a file pool that runs.
+
+    Pools are shut down when their work is done, without waiting for a task that hangs: a thread
+    that is still alive here is one that hangs, or whose task was given up just now.
+
+    Args:
+        code: the exit code.
+        at_once: wait for nothing else either.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if at_once or any(thread.is_alive() for thread in _running):
+        os._exit(code)
+    sys.exit(code)
