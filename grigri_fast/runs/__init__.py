@@ -1,0 +1,1 @@
+"""The run folder: config, split, manifest, history and checkpoints."""
