@@ -227,13 +227,13 @@ def fuzz_images(numbers: range, seed: int, folder: Path) -> Counter:
     from grigri_fast.pipeline import check
 
     said: Counter = Counter()
-    ended_by = check._Child.ended_by
+    ended_by = check._Worker.ended_by
 
-    def counted(child: check._Child) -> str:
+    def counted(worker: check._Worker) -> str:
         said["image: (crashes of the decoder's process, absorbed)"] += 1
-        return ended_by(child)
+        return ended_by(worker)
 
-    check._Child.ended_by = counted
+    check._Worker.ended_by = counted
     for first in range(numbers.start, numbers.stop, _BATCH):
         batch = range(first, min(first + _BATCH, numbers.stop))
         paths = [folder / f"{number}.jpg" for number in batch]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from grigri_fast.pipeline.decode import Checker
+from grigri_fast.pipeline.check_worker import Checker
 
 CLASSES = ("cat", "dog", "sky")
 
@@ -49,6 +49,6 @@ def decoded(path: Path) -> np.ndarray:
     seen = []
     checker = Checker(threads=1, max_pixels=10**8)
     (contents,) = checker.read_ahead([{0: path}])
-    (found,) = checker.check(contents, on_image=lambda row, pixels: seen.append(pixels.copy()))
-    assert not found.reason
+    ((_, result),) = checker.check(contents, lambda row, pixels: seen.append(pixels.copy()))
+    assert not result.reason
     return seen[0]

@@ -41,7 +41,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 GROUND = {"errors", "runtime"}
 # Libraries that one module alone imports, so that one place knows each of them.
 ONE_DOOR = {
-    "nvidia": {"pipeline.decode", "pipeline.loader"},
+    "nvidia": {"pipeline.decode"},
     "typer": {"cli"},
     "rich": {"cli"},
     "skmultilearn": {"data.split"},

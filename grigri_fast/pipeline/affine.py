@@ -1,8 +1,8 @@
-"""Where each output pixel comes from: crop, flip, rotation and resize as one affine map.
+"""Where each output pixel comes from: crop, flip, rotation and resize as one affine transform.
 
-Conventions: a map takes output coordinates to source coordinates, ``src = A @ out + t``, stored as
-``[A | t]`` of shape (2, 3), float32. Coordinates are (x, y) in pixels and continuous: (0, 0) is the
-corner of the image, the centre of the first pixel is (0.5, 0.5). Sizes are (height, width).
+Conventions: a matrix takes output coordinates to source coordinates, ``src = A @ out + t``, stored
+as ``[A | t]`` of shape (2, 3), float32. Coordinates are (x, y) in pixels and continuous: (0, 0) is
+the corner of the image, the centre of the first pixel is (0.5, 0.5). Sizes are (height, width).
 Shapes: N images.
 """
 
@@ -21,14 +21,15 @@ _FLIP_SHARE = 0.5
 # on ImageNet at 224 px from images of at most 400-500 px, without a loss: ffcv.io, "rn50 configs".)
 _WORKING_SCALE = 2
 
-# A map that takes steps of more than this many source pixels skips some of them, so several points
-# of each output pixel are looked at. (Assumed: bilinear sampling is fine up to 1.5.)
+# Where the source points of two neighbouring output pixels are further apart than this, source
+# pixels would be skipped; so each output pixel averages several points, its taps. (Assumed: up to
+# 1.5, bilinear sampling is fine.)
 _MAX_STEP_PX = 1.5
 _MAX_TAPS = 16  # per axis; only a panorama of more than 12 : 1 would need more
 
 
 def whole_image_matrices(sizes_HW: NDArray, size_px: int) -> NDArray[np.float32]:
-    """Return the maps (N, 2, 3) that resize whole images to a square: the evaluation transform.
+    """Return the matrices (N, 2, 3) that resize whole images to a square, as evaluation does.
 
     Nothing is cut off, since a label may be about what stands at the edge; an image that is not
     square is squeezed, by less than training crops are.
@@ -46,12 +47,12 @@ def random_matrices(
     least_area: float = LEAST_AREA,
     max_angle_deg: float = MAX_ANGLE_DEG,
 ) -> NDArray[np.float32]:
-    """Return random training maps (N, 2, 3): resized crop, then flip, then rotation.
+    """Return random matrices (N, 2, 3) for training: resized crop, then flip, then rotation.
 
     The distributions are torchvision's (area ``least_area`` to 1, aspect 3/4-4/3, flip 50 %, angle
-    up to ``max_angle_deg`` either way). The one deviation: a rotated crop shows what is beside it
-    in the photograph instead of black corners, since all of it is one look into the source; outside
-    the photograph its edge goes on.
+    up to ``max_angle_deg`` either way). The one deviation: the corners of a rotated crop show what
+    is beside it in the photograph instead of black, since the source is sampled once, through the
+    whole transform; outside the photograph its edge pixels are repeated.
     """
     n = len(sizes_HW)
     boxes = random_crop_boxes(rng, sizes_HW, least_area)
@@ -65,8 +66,8 @@ def random_crop_boxes(
 ) -> NDArray[np.int64]:
     """Return random boxes (N, 4) of (top, left, height, width) as RandomResizedCrop draws them.
 
-    Up to ten tries per image to place a box of random area and aspect; the first that fits is
-    taken, else the largest central box of an allowed aspect
+    Up to ten boxes of random area and aspect are drawn per image, and the first that fits is taken;
+    where none does, the largest central box of an allowed aspect
     (torchvision.transforms.RandomResizedCrop.get_params, which a test compares).
     """
     n = len(sizes_HW)
@@ -91,7 +92,7 @@ def random_crop_boxes(
 def _compose(
     boxes: NDArray, flips: NDArray[np.bool_], angles_rad: NDArray, size_px: int
 ) -> NDArray[np.float32]:
-    """Return the maps of: crop the box, resize it to the square, flip it, rotate it."""
+    """Return the matrices that crop a box, resize it to the square, flip it and rotate it."""
     top, left, height, width = boxes.T.astype(np.float64)
     scale_x, scale_y = width / size_px, height / size_px
     mirror = np.where(flips, -1.0, 1.0)
@@ -107,25 +108,25 @@ def _compose(
 def working_sizes(sizes_HW: NDArray[np.int64], size_px: int) -> NDArray[np.int64]:
     """Return the sizes (N, 2) that images are shrunk to when they are decoded, with anti-aliasing.
 
-    All maps are maps into images of these sizes.
+    All matrices are for source images of these sizes.
     """
     factor_N = np.maximum(1, sizes_HW.min(1) / (_WORKING_SCALE * size_px))
     return np.maximum(1, np.rint(sizes_HW / factor_N[:, None])).astype(np.int64)
 
 
-def taps(maps: NDArray[np.float32]) -> NDArray[np.int64]:
+def taps(matrices: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return how many points of an output pixel to average, (N, 2) for its x and its y axis.
 
-    One, unless that would skip source pixels; else so many that the way from one point to the next
-    is at most 1.5 source pixels: a box filter over the output pixel, against aliasing.
+    One, unless that would skip source pixels; else so many that two points are at most 1.5 source
+    pixels apart: a box filter over the output pixel, against aliasing.
     """
-    steps_N2 = np.linalg.norm(maps[:, :, :2].astype(np.float64), axis=1)
-    # A hair more, so that a step of 1.5 that float32 has made 1.5000001 stays one tap.
+    steps_N2 = np.linalg.norm(matrices[:, :, :2].astype(np.float64), axis=1)
+    # The small number keeps a step of 1.5, which float32 may store as 1.5000001, at one tap.
     return np.ceil(steps_N2 / _MAX_STEP_PX - 1e-6).clip(1, _MAX_TAPS).astype(np.int64)
 
 
 def describe_evaluation(size_px: int) -> list[str]:
-    """Return what evaluation does to a decoded image, for who writes another program."""
+    """Return what evaluation does to a decoded image, in words, to write it in another program."""
     most = _WORKING_SCALE * size_px
     return [
         f"If its short side is more than {most} px: shrink it until that is {most} px, the aspect"

@@ -1,16 +1,18 @@
-"""Batches: which rows are in each, in which order, and which process takes which part.
+"""Batches: which rows are in each, and which process takes which part of them.
 
-All of it is a function of seed, epoch and the rows alone, so that an epoch can be repeated, or
-resumed after any batch.
+All of it depends on seed, epoch and rows alone, so that an epoch can be repeated, and resumed after
+any batch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Purpose = Literal["order", "crops", "colors", "mixing", "sampling"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def cut_batches(rows: NDArray[np.intp], batch_size: int) -> list[NDArray[np.intp
 def drop_rows(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArray[np.intp]]:
     """Return the batches without the ``bad`` rows: as many of them, some smaller or empty.
 
-    A batch of which a single image is left gives it to the next one, the last to the one before.
+    If a single image is left of a batch, it joins the next one; that of the last, the one before.
     """
     bad = list(bad)
     left = [rows[~np.isin(rows, bad)] for rows in batches]
@@ -61,8 +63,8 @@ def drop_rows(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArr
 def part_of_rank(rows: NDArray[np.intp], rank: int, size: int) -> NDArray[np.intp]:
     """Return the part of a batch that process ``rank`` of ``size`` takes, in the batch's order.
 
-    None has a single image, of which BatchNorm has no variance; so some parts of a small batch are
-    empty, the last ones.
+    No part has a single image, of which BatchNorm has no variance; so the last parts of a small
+    batch may be empty.
     """
     parts = np.array_split(rows, max(1, min(size, len(rows) // 2)))
     return parts[rank] if rank < len(parts) else rows[:0]
@@ -73,7 +75,33 @@ def emptied(batch: Batch) -> Batch:
     return replace(batch, images_NHWC=batch.images_NHWC[:0], rows_N=batch.rows_N[:0])
 
 
-def joined(a: Batch, b: Batch) -> Batch:
+def join_small(
+    batches: Iterable[tuple[Batch, bool]], min_images: int, in_place: bool, end: int
+) -> Iterator[Batch]:
+    """Yield the batches of an epoch; one that bad files have made too small joins the next one.
+
+    Args:
+        batches: the batches in order, each with whether it is the last.
+        min_images: a batch with fewer images is too small.
+        in_place: yield an empty batch in its place, so that their number stays the same.
+        end: position of the end of the epoch. The last batch gets it, whatever its own is: rows
+            that are in no batch are done when the last one is.
+    """
+    small: Batch | None = None
+    for batch, is_last in batches:
+        if small is not None:
+            batch, small = _joined(small, batch), None
+        if is_last:
+            batch = replace(batch, position=end)
+        elif in_place and 0 < len(batch.rows_N) < min_images:
+            small, batch = replace(batch, dropped={}), emptied(batch)
+        elif not in_place and len(batch.rows_N) < min_images:
+            small = batch
+            continue
+        yield batch
+
+
+def _joined(a: Batch, b: Batch) -> Batch:
     """Return two batches as one."""
     return Batch(
         torch.cat([a.images_NHWC, b.images_NHWC]),
@@ -83,18 +111,14 @@ def joined(a: Batch, b: Batch) -> Batch:
     )
 
 
-_PURPOSES = ("order", "maps", "colors", "mixing", "sampling")
-
-
 def epoch_rng(
     seed: int,
     epoch: int,
-    purpose: Literal["order", "maps", "colors", "mixing", "sampling"],
+    purpose: Purpose,
     position: int = 0,
 ) -> np.random.Generator:
-    """Return the generator of one purpose in one epoch: what it draws depends on nothing else.
+    """Return the random generator of one purpose in one epoch: a function of its arguments alone.
 
-    ``position`` is that of a batch, where each batch draws for itself.
+    ``position``: that of a batch, where each batch has its own generator.
     """
-    key = [seed, epoch, _PURPOSES.index(purpose)]
-    return np.random.default_rng([*key, position])
+    return np.random.default_rng([seed, epoch, get_args(Purpose).index(purpose), position])

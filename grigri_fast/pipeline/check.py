@@ -1,4 +1,8 @@
-"""Every image is checked before it is used: what cannot be decoded, and why."""
+"""Every image is checked before it is used: what cannot be decoded, and why.
+
+The checking itself happens in a process that may crash (``check_worker``). Here are its start, its
+restart after a crash, and the result.
+"""
 
 import contextlib
 import errno
@@ -15,35 +19,36 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BetweenStepsError, GrigriError
 from . import image_file
-from .check_cache import CheckCache, FileCheck
-from .decode import DECODER, Finding, groups_of
+from .check_cache import CheckCache
+from .decode import DECODER, groups_of
+from .image_file import FileCheck
 
 Result = TypeVar("Result")
 
-SLOW_S = 30.0  # no images for so long is said ...
-HANG_S = 600.0  # ... and for so long ends the program
-POLL_S = 0.2  # how often who waits for images looks whether to give up
+SLOW_S = 30.0  # after so long without an image the user is told ...
+HANG_S = 600.0  # ... and after so long the program ends
+POLL_S = 0.2  # how often to ask whether to give up while waiting for images
 
+_ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
-_AHEAD = 3  # groups that the other process has been given
-_REMEMBER_EVERY = 2048  # verdicts stored at a time
+_AHEAD = 3  # groups that the worker has been given
 _MAX_CRASHES = 20  # in one group, without any file being checked
 
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """What :func:`check_images` found.
+    """What :func:`check_images` returns.
 
     Attributes:
-        sizes_HW: decoded sizes (N, 2), after EXIF orientation; 1 x 1 for a bad file, and where
-            nobody looked.
+        sizes_HW: decoded sizes (N, 2), after EXIF orientation; 1 x 1 for files that are bad or were
+            not checked.
         crc32_N: checksum of the encoded bytes, int64 (N); -1 likewise.
         bad: reason by index, for each file that cannot be used.
         max_pixels: the limit that was asked for.
@@ -55,6 +60,15 @@ class ImageCheck:
     bad: dict[int, str]
     max_pixels: int
     digests: dict[int, str] = field(default_factory=dict)
+
+    def _enter(self, row: int, result: FileCheck) -> None:
+        if result.reason:
+            self.bad[row] = result.reason
+            return
+        self.sizes_HW[row] = result.height_px, result.width_px
+        self.crc32_N[row] = result.crc32
+        if result.digest:
+            self.digests[row] = result.digest
 
 
 def check_images(
@@ -69,85 +83,72 @@ def check_images(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_slow: Callable[[str], None] = lambda text: None,
 ) -> ImageCheck:
-    """Look at every file, then decode it, and say what is wrong with which.
+    """Check every file: what it is, what its header claims, and whether it can be decoded.
 
-    First what the file is, then what its header claims, and only then a real decode, in another
-    process: nothing blocks, never are more than ``max_pixels`` decoded, and a file that makes the
-    decoder crash is a bad file and nothing more. Results are remembered by path, size and time of
-    change, so a second check of 12,000 files takes a tenth of a second.
+    Files are decoded in another process: nothing blocks, no image of more than ``max_pixels`` is
+    decoded, and a file that crashes the decoder is a bad file and nothing more. Results are
+    remembered by path, size and time of change, so checking 12,000 files again takes a tenth of a
+    second.
 
     Args:
         paths: image files.
-        rows: which of them to look at, all by default.
+        rows: which of them to check, all by default.
         threads: CPU threads to read and decode with.
         max_pixels: larger images are refused before they are decoded.
-        max_bad: stop looking when more files than this are bad.
-        use_cache: use and store what earlier checks have found.
+        max_bad: stop when more files than this are bad.
+        use_cache: use and store remembered results.
         digests: return digests of the pixels; all files are decoded for it.
         on_progress: called with the number of files done and of all.
-        on_slow: told what is waited for, when no file could be checked for a while.
+        on_slow: called with a line that says what is waited for, when no file could be checked for
+            a while.
 
     Raises:
         BetweenStepsError: when a file system does not answer for ten minutes.
     """
     rows = np.arange(len(paths)) if rows is None else rows
-    sizes_HW = np.ones((len(paths), 2), dtype=np.int64)
-    crc32_N = np.full(len(paths), -1, dtype=np.int64)
-    bad: dict[int, str] = {}
-    digest_of: dict[int, str] = {}
+    n = len(paths)
+    check = ImageCheck(np.ones((n, 2), dtype=np.int64), np.full(n, -1), {}, max_pixels)
     stamps: dict[int, image_file.Stamp] = {}
     for row in rows.tolist():
         try:
             stamps[row] = image_file.stamp(paths[row])
         except GrigriError as e:
-            bad[row] = str(e)
-
-    def enter(row: int, verdict: FileCheck) -> None:
-        if verdict.reason:
-            bad[row] = verdict.reason
-        else:
-            sizes_HW[row] = verdict.height_px, verdict.width_px
-            crc32_N[row] = verdict.crc32
-
-    with contextlib.ExitStack() as stack:
-        verdicts = stack.enter_context(CheckCache(DECODER)) if use_cache else None
-        if verdicts is not None and not digests:
-            known = verdicts.known({paths[row]: stamp for row, stamp in stamps.items()})
+            check.bad[row] = str(e)
+    with CheckCache(DECODER, is_used=use_cache) as cache:
+        if not digests:
+            known = cache.known({paths[row]: stamp for row, stamp in stamps.items()})
             for row in stamps:
-                verdict = known.get(paths[row])
-                if verdict and verdict.height_px * verdict.width_px <= max_pixels:
-                    enter(row, verdict)
-        new: list[tuple[Path, image_file.Stamp, FileCheck]] = []
-
-        def remember() -> None:
-            if verdicts is not None:
-                verdicts.remember(new)
-            new.clear()
-
-        stack.callback(remember)  # also what was found before Ctrl-C
-        left = [row for row in stamps if crc32_N[row] < 0 and row not in bad]
+                result = known.get(paths[row])
+                if result and result.height_px * result.width_px <= max_pixels:
+                    check._enter(row, result)
+        left = [row for row in stamps if check.crc32_N[row] < 0 and row not in check.bad]
         num_done = len(rows) - len(left)
         on_progress(num_done, len(rows))
         groups = groups_of(left, [stamps[row][0] for row in left], _GROUP_BYTES)
-        options = (threads, max_pixels, int(digests))
-        findings = _checked_elsewhere(paths, groups, options, on_slow)
-        stack.enter_context(contextlib.closing(findings))
-        while max_bad is None or len(bad) <= max_bad:
-            group = next(findings, None)
-            if group is None:
-                break
-            for found in group:
-                verdict = FileCheck(found.crc32, found.height_px, found.width_px, found.reason)
-                enter(found.row, verdict)
-                if found.digest:
-                    digest_of[found.row] = found.digest
-                if found.lasts:
-                    new.append((paths[found.row], stamps[found.row], verdict))
-            if len(new) >= _REMEMBER_EVERY:
-                remember()
-            num_done += len(group)
-            on_progress(num_done, len(rows))
-    return ImageCheck(sizes_HW, crc32_N, dict(sorted(bad.items())), max_pixels, digest_of)
+        options = _Options(threads, max_pixels, digests)
+        with contextlib.closing(_check_groups(paths, groups, options, on_slow)) as results:
+            while max_bad is None or len(check.bad) <= max_bad:
+                group = next(results, None)
+                if group is None:
+                    break
+                for row, result in group:
+                    check._enter(row, result)
+                    if result.lasts:
+                        cache.add(paths[row], stamps[row], result)
+                num_done += len(group)
+                on_progress(num_done, len(rows))
+    return merge([check])
+
+
+def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
+    """Return as one the checks of different rows of the same files; bad files are sorted."""
+    return ImageCheck(
+        np.maximum.reduce([part.sizes_HW for part in parts]),
+        np.maximum.reduce([part.crc32_N for part in parts]),
+        dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
+        parts[0].max_pixels,
+        {row: digest for part in parts for row, digest in part.digests.items()},
+    )
 
 
 def without(rows: NDArray[np.intp], bad: Iterable[int]) -> NDArray[np.intp]:
@@ -177,28 +178,18 @@ def require_few(bad: dict[Path, str], num_images: int, max_bad: float) -> None:
     )
 
 
-def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
-    """Return as one what several processes have found of different rows of the same files."""
-    return ImageCheck(
-        np.maximum.reduce([part.sizes_HW for part in parts]),
-        np.maximum.reduce([part.crc32_N for part in parts]),
-        dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
-        parts[0].max_pixels,
-    )
-
-
 def wait_for(
     poll: Callable[[], Result],
-    waited_for: Callable[[], Iterable[Path]],
+    being_read: Callable[[], Iterable[Path]],
     on_slow: Callable[[str], None],
     give_up: Callable[[], bool] = lambda: False,
 ) -> Result | None:
-    """Return what ``poll`` returns once it no longer times out; notice where that takes long.
+    """Call ``poll`` until it no longer times out, and return its result.
 
     Args:
         poll: raises queue.Empty or TimeoutError after a moment without a result.
-        waited_for: returns the files that are being read.
-        on_slow: told from time to time what is waited for.
+        being_read: returns the files that are being read.
+        on_slow: called from time to time with a line that says what is waited for.
         give_up: where it returns True, the result is None.
 
     Raises:
@@ -214,7 +205,7 @@ def wait_for(
         if now_s - said_s < SLOW_S:
             continue
         said_s = now_s
-        names = [str(path) for path in list(waited_for())[:3]]
+        names = [str(path) for path in list(being_read())[:3]]
         what = f"no images for {now_s - start_s:.0f} s; " + (
             f"being read: {', '.join(names)}" if names else "no file is being read"
         )
@@ -223,100 +214,103 @@ def wait_for(
         on_slow(what)
 
 
-# ---------------------------------------------------------------------- in another process
+# ------------------------------------------------------------- the process that may crash
 
 
-def _checked_elsewhere(
+class _Options(NamedTuple):
+    """What a worker gets on its command line; see ``check_worker``."""
+
+    threads: int
+    max_pixels: int
+    digests: bool
+    one_by_one: bool = False
+
+
+def _check_groups(
     paths: Sequence[Path],
     groups: Iterable[list[int]],
-    options: tuple[int, int, int],
+    options: _Options,
     on_slow: Callable[[str], None],
-) -> Iterator[list[Finding]]:
-    """Yield the findings on each group; a child process that ends is replaced.
+) -> Iterator[list[tuple[int, FileCheck]]]:
+    """Yield the results of each group; a worker that crashes is replaced.
 
-    The files of the group that it was at are checked one by one then.
+    The files of the group at which it crashed are then checked one by one.
     """
     todo = deque(groups)
     sent: deque[list[int]] = deque()
-    child: _Child | None = None
+    worker: _Worker | None = None
     try:
         while todo or sent:
-            child = child or _Child(options)
+            worker = worker or _Worker(options)
             while todo and len(sent) < _AHEAD:
                 sent.append(todo.popleft())
-                child.send(paths, sent[-1])
+                worker.send(paths, sent[-1])
             if not todo:
-                child.no_more()
-            found = child.receive(paths, sent[0], on_slow)
-            if found is not None:
+                worker.end_input()
+            results = worker.receive(paths, sent[0], on_slow)
+            if results is not None:
                 sent.popleft()
-                yield found
+                yield results
                 continue
-            child.ended_by()
-            child = None
+            worker.ended_by()
+            worker = None
             suspects = sent.popleft()
             todo.extendleft(reversed(sent))
             sent.clear()
-            yield from _one_by_one(paths, suspects, options, on_slow)
+            yield from _check_one_by_one(paths, suspects, options, on_slow)
     finally:
-        if child is not None:
-            child.kill()
+        if worker is not None:
+            worker.kill()
 
 
-def _one_by_one(
+def _check_one_by_one(
     paths: Sequence[Path],
     rows: list[int],
-    options: tuple[int, int, int],
+    options: _Options,
     on_slow: Callable[[str], None],
-) -> Iterator[list[Finding]]:
-    """Yield the findings on each file; one with which a child ends, and a fresh one too, is bad.
+) -> Iterator[list[tuple[int, FileCheck]]]:
+    """Yield the result of each file; one that crashes a worker, and then a fresh one too, is bad.
 
-    Fresh, since a crash may be the late effect of the file before (see ``decode``).
+    A fresh one, since a crash may be the late effect of the file before (see ``check_worker``).
     """
-    child: _Child | None = None
-    answers = crashes = 0
+    worker: _Worker | None = None
+    num_answers = num_crashes = 0
     try:
         for row in rows:
-            found, ended_by = None, ""
+            results, ended_by = None, ""
             for _ in range(2):
-                child = child or _Child(options, one_by_one=True)
-                child.send(paths, [row])
-                found = child.receive(paths, [row], on_slow)
-                if found is not None:
-                    answers += 1
+                worker = worker or _Worker(options._replace(one_by_one=True))
+                worker.send(paths, [row])
+                results = worker.receive(paths, [row], on_slow)
+                if results is not None:
+                    num_answers += 1
                     break
-                ended_by = child.ended_by()
-                child = None
-                crashes += 1
-            if not answers and crashes >= _MAX_CRASHES:
+                ended_by = worker.ended_by()
+                worker = None
+                num_crashes += 1
+            if not num_answers and num_crashes >= _MAX_CRASHES:
                 raise RuntimeError(f"the process that decodes keeps ending by {ended_by}")
-            yield found or [Finding(row, -1, reason=f"crashes the decoder ({ended_by})")]
+            yield results or [(row, FileCheck(-1, reason=f"crashes the decoder ({ended_by})"))]
     finally:
-        if child is not None:
-            child.kill()
+        if worker is not None:
+            worker.kill()
 
 
-class _Child:
-    """A process that checks files: :func:`decode.serve`.
+class _Worker:
+    """A process that checks files: ``check_worker``."""
 
-    Args:
-        options: threads, max_pixels and digests.
-        one_by_one: do not read ahead; the parent sends nothing before it has an answer.
-    """
-
-    def __init__(self, options: tuple[int, int, int], one_by_one: bool = False) -> None:
-        package = Path(__file__).parent.parent
-        program = (
-            f"import sys; sys.path.insert(0, {str(package.parent)!r});"
-            f" from {package.name}.pipeline.decode import serve; serve()"
-        )
+    def __init__(self, options: _Options) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        # -P: nothing is imported from the current folder. The worker gets this very package.
+        others = os.environ.get("PYTHONPATH")
+        search_path = f"{_ROOT}{os.pathsep}{others}" if others else str(_ROOT)
+        words = [str(int(option)) for option in options]
         self._process = subprocess.Popen(
-            # -P: nothing is imported from the current folder.
-            [sys.executable, "-P", "-c", program, *map(str, options), str(int(one_by_one))],
+            [sys.executable, "-P", "-m", f"{__package__}.check_worker", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            env=os.environ | {"PYTHONPATH": search_path},
         )
         self._buffer = b""
 
@@ -327,28 +321,28 @@ class _Child:
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
 
-    def no_more(self) -> None:
-        """Say that no group follows."""
+    def end_input(self) -> None:
+        """Tell it that no group follows."""
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
     def receive(
         self, paths: Sequence[Path], rows: list[int], on_slow: Callable[[str], None]
-    ) -> list[Finding] | None:
-        """Return the findings on a group, None if the process has ended before them."""
+    ) -> list[tuple[int, FileCheck]] | None:
+        """Return the results of a group, None if the process has ended before them."""
         while b"\n" not in self._buffer:
             piece = wait_for(self._read, lambda: [paths[row] for row in rows], on_slow)
             if not piece:
                 return None
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
-        return [Finding(*fields) for fields in json.loads(line)]
+        return [(row, FileCheck(*fields)) for row, fields in json.loads(line)]
 
     def ended_by(self) -> str:
         """Return the name of the signal that has ended it.
 
         Raises:
-            RuntimeError: if it was an error of its own, with what it said.
+            RuntimeError: if it ended by an error of its own; the message has its stderr.
         """
         code = self._process.wait()
         size = os.fstat(self._stderr.fileno()).st_size
@@ -361,7 +355,7 @@ class _Child:
     def kill(self) -> None:
         """End it, if it has not ended, and free what belongs to it."""
         self._process.kill()
-        self.no_more()
+        self.end_input()
         self._process.stdout.close()
         self._process.wait()
         self._stderr.close()

@@ -3,13 +3,11 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ..runtime import files
-from .image_file import Stamp
+from .image_file import FileCheck, Stamp
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS verdict (
@@ -18,84 +16,76 @@ CREATE TABLE IF NOT EXISTS verdict (
 ) WITHOUT ROWID
 """
 _AT_A_TIME = 500  # paths in a query
-_PATIENCE_S = 5  # how long to wait for another process that writes
-
-
-@dataclass(frozen=True, slots=True)
-class FileCheck:
-    """What is known of a file's content.
-
-    Attributes:
-        crc32: of the encoded bytes.
-        height_px, width_px: decoded size, after EXIF orientation.
-        reason: why it cannot be decoded, or "".
-    """
-
-    crc32: int
-    height_px: int = 0
-    width_px: int = 0
-    reason: str = ""
+_STORE_EVERY = 2048  # results in a transaction
+_TIMEOUT_S = 5  # how long to wait for another process that writes
 
 
 class CheckCache:
-    """The remembered verdicts, by path and stamp: a SQLite file, which many processes may share.
+    """Remembered results, by path and stamp: a SQLite file, which many processes may share.
 
-    A cache that cannot be used is as good as an empty one: nothing here raises.
+    A cache that cannot be used is as good as an empty one: nothing here raises. What was added is
+    stored at the latest when the context ends, after an exception too.
 
     Args:
-        decoder: name and version of what decodes; another one's verdicts are not used.
+        decoder: name and version of what decodes; results of another one are not used.
+        is_used: whether to read and write anything at all.
     """
 
-    def __init__(self, decoder: str) -> None:
+    def __init__(self, decoder: str, is_used: bool = True) -> None:
         self._file = files.cache_folder() / f"checked-1-{decoder}.sqlite"
+        self._is_used = is_used
         self._database: sqlite3.Connection | None = None
+        self._new: list[tuple] = []
 
     def __enter__(self) -> Self:
-        for _ in range(2):
+        for _ in range(2 if self._is_used else 0):
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                self._database = sqlite3.connect(self._file, timeout=_PATIENCE_S)
+                self._database = sqlite3.connect(self._file, timeout=_TIMEOUT_S)
                 with self._database:
                     self._database.execute(_TABLE)
                 break
             except sqlite3.OperationalError:  # locked, no space, not to be written
-                self._forget()
+                self._close()
                 break
             except (sqlite3.DatabaseError, OSError):  # damaged: start anew
-                self._forget()
+                self._close()
                 with contextlib.suppress(OSError):
                     self._file.unlink()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._forget()
+        self._store()
+        self._close()
 
     def known(self, stamps: dict[Path, Stamp]) -> dict[Path, FileCheck]:
-        """Return the verdicts on those files that are as they were."""
-        found = {}
+        """Return the results of those files that are as they were."""
+        results = {}
         by_key = {_key(path): path for path in stamps}
         keys = list(by_key)
         for first in range(0, len(keys), _AT_A_TIME):
-            for key, size, mtime, *verdict in self._rows(keys[first : first + _AT_A_TIME]):
+            for key, size, mtime, *fields in self._rows(keys[first : first + _AT_A_TIME]):
                 path = by_key[key]
                 if stamps[path] == (size, mtime):
-                    found[path] = FileCheck(*verdict)
-        return found
+                    results[path] = FileCheck(*fields)
+        return results
 
-    def remember(self, found: Sequence[tuple[Path, Stamp, FileCheck]]) -> None:
-        """Store verdicts, in one transaction."""
-        if self._database is None:
-            return
-        rows = [
-            (_key(p), *stamp, v.crc32, v.height_px, v.width_px, v.reason) for p, stamp, v in found
-        ]
-        try:
-            with self._database:
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", rows
-                )
-        except sqlite3.Error:
-            self._forget()
+    def add(self, path: Path, stamp: Stamp, result: FileCheck) -> None:
+        """Remember a result."""
+        self._new.append((_key(path), *stamp, *result[:4]))
+        if len(self._new) >= _STORE_EVERY:
+            self._store()
+
+    def _store(self) -> None:
+        if self._database is not None:
+            try:
+                with self._database:
+                    self._database.executemany(
+                        "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", self._new
+                    )
+            except sqlite3.Error:
+                self._close()
+        self._new.clear()
 
     def _rows(self, keys: list[bytes]) -> list[tuple]:
         if self._database is None:
@@ -106,10 +96,10 @@ class CheckCache:
                 f"SELECT * FROM verdict WHERE path IN ({marks})", keys
             ).fetchall()
         except sqlite3.Error:
-            self._forget()
+            self._close()
             return []
 
-    def _forget(self) -> None:
+    def _close(self) -> None:
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()

@@ -1,7 +1,8 @@
-"""An image file before it is decoded: is it a file, of a format that is read, of a sane size."""
+"""An image file before it is decoded: is it a file, in a format that is read, of a sane size?"""
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import GrigriError
 from ..runtime import files
@@ -31,9 +32,28 @@ _MAX_OTHER_BYTES = 64 * 2**20  # profiles, previews, videos of "live" photograph
 # can hold thousands.
 _MAX_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
-Stamp = tuple[int, int]  # size in bytes and time of last change in ns: the same, the same content
-
 _ADDRESS = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+
+Stamp = tuple[int, int]  # size in bytes, time of last change in ns; the same, the same content
+
+
+class FileCheck(NamedTuple):
+    """What checking a file showed.
+
+    Attributes:
+        crc32: checksum of the encoded bytes, -1 where they could not be read.
+        height_px, width_px: decoded size, after EXIF orientation.
+        reason: why the file cannot be used, or "".
+        lasts: whether this holds as long as the file's content stays the same.
+        digest: of the pixels, if it was asked for.
+    """
+
+    crc32: int
+    height_px: int = 0
+    width_px: int = 0
+    reason: str = ""
+    lasts: bool = True
+    digest: str = ""
 
 
 def stamp(path: Path) -> Stamp:

@@ -1,16 +1,15 @@
-"""From files to batches on the device.
+"""From image files to batches on the device: read, decode, warp, batch.
 
 A batch is one task of one thread: read the files, decode them with DALI (which also shrinks large
-originals) into a flat buffer of pixels, and look at each image once through its map (see
-``geometry`` and ``warp``). Several such tasks run side by side and ahead of who consumes them, so
-that nothing waits for anything but the slowest part as a whole; on a CPU that is 1.3 times as fast
-as threads that share each batch (benchmarks/README.md). The same on CUDA and on a CPU: only the
-decoder's device and the code of the look differ. Training and evaluation differ only in the maps.
+originals), and sample each image once through its affine matrix (``affine``, ``warp``). Several
+tasks run side by side and ahead of the training step; on a CPU that is 1.3 times as fast as threads
+that share each batch (benchmarks/README.md). CUDA and CPU differ only in the decoder's device and
+in what warps; training and evaluation differ only in the matrices.
 
-The decoded images may be kept (the cache), in host memory or on the device: they are decoded in the
-first epoch then, and never again. A pixel is the same with and without.
+Decoded images may be kept (``cache``); they are then decoded in the first epoch and never again.
+Pixels are the same with and without.
 
-Labels never come here: a batch carries the row numbers of its images.
+A batch carries the row numbers of its images; labels never come here.
 """
 
 import contextlib
@@ -20,37 +19,42 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from nvidia.dali import Pipeline
 
 from ..errors import GrigriError
 from ..runtime import files
 from ..runtime.threads import file_pool
 from . import affine, image_file, warp
-from .batching import Batch, cut_batches, drop_rows, emptied, epoch_rng, joined, part_of_rank
+from .batching import Batch, cut_batches, drop_rows, epoch_rng, join_small, part_of_rank
 from .cache import CachePlan, PixelCache
 from .check import POLL_S, ImageCheck, check_images, wait_for
-from .decode import GROUP_FILES, GROUP_PIXELS, groups_of, image_graph, release_unused_memory
+from .decode import (
+    GROUP_FILES,
+    GROUP_PIXELS,
+    Pipeline,
+    groups_of,
+    image_graph,
+    release_unused_memory,
+)
 
 _AHEAD = 2  # batches that wait ready while the device works on one
-_LEAVE_S = 5.0  # how long batches that are being made are waited for when an epoch is left
+_LEAVE_S = 5.0  # how long to wait for unfinished batches when an epoch is left
 
 
 class ImageLoader:
-    """Reads, decodes and warps images in background threads, ahead of who consumes them.
+    """Reads, decodes and warps images in background threads, ahead of the training step.
 
-    Every byte that is decoded is one that :func:`check_images` has checked: a file that is gone, or
-    whose content is another one by now, is dropped from its batch and named there; the others
-    are unharmed.
+    Only bytes that :func:`check_images` has checked are decoded: a file that is gone, or whose
+    content has changed since, is dropped from its batch and named there; the others are unharmed.
 
     Args:
         paths: image files; row i is ``paths[i]``.
-        found: what :func:`check_images` said of them.
+        checked: what :func:`check_images` returned for them.
         size_px: side of the square output, the largest where an epoch has another one.
         batch_size: images in a batch (a few more in some, see :func:`cut_batches`), over all
             processes.
@@ -60,15 +64,16 @@ class ImageLoader:
         rank, num_ranks: of several processes that share each batch of a training epoch, which one
             this is; see :func:`part_of_rank`.
         host_warp: warp with OpenCV instead of on the device; by default on a CPU.
-        give_up: asked before each batch and while waiting for it; if it returns True, the epoch
+        give_up: called before each batch and while waiting for it; if it returns True, the epoch
             ends early.
-        on_slow: told what is waited for, when there have been no images for a while.
+        on_slow: called with a line that says what is waited for, when there have been no images
+            for a while.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        found: ImageCheck,
+        checked: ImageCheck,
         *,
         size_px: int,
         batch_size: int,
@@ -82,15 +87,13 @@ class ImageLoader:
         on_slow: Callable[[str], None] = lambda text: None,
     ) -> None:
         on_gpu = device.type == "cuda"
-        self._paths, self._crc32_N = paths, found.crc32_N
-        self._sizes_HW = affine.working_sizes(found.sizes_HW, size_px)
-        self._num_pixels_N = found.sizes_HW.prod(1)  # as they are decoded
-        self._size_px, self._max_pixels = size_px, found.max_pixels
-        self._device, self._batch_size = device, batch_size
+        self._paths, self._checked = paths, checked
+        self._sizes_HW = affine.working_sizes(checked.sizes_HW, size_px)
+        self._shrink = bool((self._sizes_HW != checked.sizes_HW).any())
+        self._size_px, self._device, self._batch_size = size_px, device, batch_size
         self._rank, self._num_ranks = rank, num_ranks
         self._give_up, self._on_slow = give_up, on_slow
-        self._reading: set[Path] = set()
-        self._shrink = bool((self._sizes_HW != found.sizes_HW).any())
+        self._being_read: set[Path] = set()
         self._host_warp = not on_gpu if host_warp is None else host_warp
         self._stream = torch.cuda.Stream(device) if on_gpu else None
         # On a CPU every thread decodes a batch of its own. On a GPU one decoder uses all threads
@@ -139,34 +142,38 @@ class ImageLoader:
         least_area: float = affine.LEAST_AREA,
         max_angle_deg: float = affine.MAX_ANGLE_DEG,
     ) -> Iterator[Batch]:
-        """Yield every row once, in an order and with maps that seed and epoch decide.
+        """Yield every row once, in an order and with crops that depend on seed and epoch.
 
-        With several processes, their parts of each batch together are that batch, and each of them
-        yields as many, of which some may be empty.
+        Several processes take parts of the same batches, and each yields as many batches, of which
+        some may be empty.
 
         Args:
             rows: the rows of the training part.
-            seed, epoch: decide the order of all rows and the pixels of each, nothing else does.
-            augment: random maps; otherwise those of evaluation.
+            seed, epoch: the order of all rows and the pixels of each depend on these alone.
+            augment: random crops, flips and rotations; otherwise images as in evaluation.
             bad: rows that are left out; the others keep their place and their pixels.
             first: batches that were done before (``Batch.position``).
             size_px: side of the output, by default the loader's.
-            least_area, max_angle_deg: of the random maps.
+            least_area, max_angle_deg: ranges of the crops and rotations.
         """
         size_px = size_px or self._size_px
         order = epoch_rng(seed, epoch, "order").permutation(rows)
         if augment:
-            rng = epoch_rng(seed, epoch, "maps")
-            maps = affine.random_matrices(rng, self._sizes_HW, size_px, least_area, max_angle_deg)
+            rng = epoch_rng(seed, epoch, "crops")
+            matrices = affine.random_matrices(
+                rng, self._sizes_HW, size_px, least_area, max_angle_deg
+            )
         else:
-            maps = affine.whole_image_matrices(self._sizes_HW, size_px)
+            matrices = affine.whole_image_matrices(self._sizes_HW, size_px)
         batches = drop_rows(cut_batches(order, self._batch_size)[first:], bad)
         todo = [
             (first + i, part_of_rank(rows, self._rank, self._num_ranks))
             for i, rows in enumerate(batches, 1)
             if len(rows)
         ]
-        return self._run_ahead(todo, maps, size_px, first + len(batches), min_images=2)
+        end, shared = first + len(batches), self._num_ranks > 1
+        with contextlib.closing(self._make_ahead(todo, matrices, size_px)) as made:
+            yield from join_small(made, min_images=2, in_place=shared, end=end)
 
     def eval_epoch(self, rows: NDArray[np.intp], size_px: int | None = None) -> Iterator[Batch]:
         """Yield every row exactly once, in order, whole images without randomness.
@@ -174,9 +181,10 @@ class ImageLoader:
         ``size_px``: side of the output, by default the loader's.
         """
         size_px = size_px or self._size_px
-        maps = affine.whole_image_matrices(self._sizes_HW, size_px)
+        matrices = affine.whole_image_matrices(self._sizes_HW, size_px)
         todo = list(enumerate(cut_batches(rows, self._own_batch_size), 1))
-        return self._run_ahead(todo, maps, size_px, len(todo), min_images=1)
+        with contextlib.closing(self._make_ahead(todo, matrices, size_px)) as made:
+            yield from join_small(made, min_images=1, in_place=False, end=len(todo))
 
     def close(self) -> None:
         """Free the decoders, the threads and the cache."""
@@ -186,42 +194,35 @@ class ImageLoader:
         if self._device.type == "cuda":
             release_unused_memory()
 
-    def _run_ahead(
+    def _make_ahead(
         self,
         numbered: list[tuple[int, NDArray[np.intp]]],
-        maps: NDArray[np.float32],
+        matrices: NDArray[np.float32],
         size_px: int,
-        last: int,
-        min_images: int,
-    ) -> Iterator[Batch]:
-        """Yield the batches in order while threads make the next ones; closing ends the making.
+    ) -> Iterator[tuple[Batch, bool]]:
+        """Yield the batches in order, and whether it is the last, while threads make the next ones.
 
         Args:
             numbered: position and rows of each batch.
-            maps: of all rows of the data set.
+            matrices: of all rows of the data set.
             size_px: side of the output.
-            last: position of the epoch's end.
-            min_images: a batch with fewer joins the next one.
         """
         todo = iter(numbered)
         coming: deque[Future[Batch]] = deque()
-        waiting = {"give_up": self._give_up, "on_slow": self._on_slow}
-        left: Batch | None = None  # too small: it joins the next one
         try:
             while True:
                 for position, rows in todo:
-                    coming.append(
-                        self._pool.submit(self._make, rows, maps[rows], size_px, position)
-                    )
+                    task = (rows, matrices[rows], size_px, position)
+                    coming.append(self._pool.submit(self._make_batch, *task))
                     if len(coming) == self._num_tasks + _AHEAD:
                         break
                 if not coming or self._give_up():
                     return
-                first_one = coming[0]
                 batch = wait_for(
-                    lambda done=first_one: done.result(timeout=POLL_S),
-                    lambda: self._reading,
-                    **waiting,
+                    lambda made=coming[0]: made.result(timeout=POLL_S),
+                    lambda: self._being_read,
+                    on_slow=self._on_slow,
+                    give_up=self._give_up,
                 )
                 if batch is None:
                     return
@@ -229,64 +230,49 @@ class ImageLoader:
                 if self._stream is not None:
                     batch.images_NHWC.record_stream(torch.cuda.current_stream(self._device))
                     batch.rows_N.record_stream(torch.cuda.current_stream(self._device))
-                if left is not None:
-                    batch, left = joined(left, batch), None
-                if not coming:  # what no batch has been made of is done with the last one
-                    batch = replace(batch, position=last)
-                elif self._num_ranks > 1 and min_images > 1:  # all of them yield as many
-                    if 0 < len(batch.rows_N) < min_images:
-                        left, batch = replace(batch, dropped={}), emptied(batch)
-                elif len(batch.rows_N) < min_images:
-                    left = batch
-                    continue
-                yield batch
+                yield batch, not coming
         finally:
             for future in coming:
                 future.cancel()
             wait(coming, _LEAVE_S)  # one that hangs is left behind
 
-    def _make(
-        self, rows: NDArray[np.intp], maps: NDArray[np.float32], size_px: int, position: int
+    # ------------------------------------------------------------------ in a thread of the pool
+
+    def _make_batch(
+        self, rows: NDArray[np.intp], matrices: NDArray[np.float32], size_px: int, position: int
     ) -> Batch:
         """Return the batch of those rows that can be used."""
-        views, dropped = self._pixels(rows)
-        good = np.array([row in views for row in rows.tolist()], dtype=bool)
-        rows, maps = rows[good], maps[good]
-        look = self._warp_on_host if self._host_warp else self._warp_on_device
-        images_NHWC = look(rows, [views[row] for row in rows.tolist()], maps, size_px)
+        pixels, dropped = self._load(rows)
+        good = np.array([row in pixels for row in rows.tolist()], dtype=bool)
+        rows, matrices = rows[good], matrices[good]
+        warp_images = self._warp_on_host if self._host_warp else self._warp_on_device
+        images_NHWC = warp_images(rows, [pixels[row] for row in rows.tolist()], matrices, size_px)
         return Batch(images_NHWC, self._to_device(rows), position, dropped)
 
-    # ---------------------------------------------------------------------- reading, decoding
-
-    def _pixels(self, rows: NDArray[np.intp]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+    def _load(self, rows: NDArray[np.intp]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
         """Return by row the decoded pixels, uint8 RGB (P, 3), or why a file is bad."""
-        views: dict[int, torch.Tensor] = {}
+        pixels: dict[int, torch.Tensor] = {}
         if self._cache is not None:
-            firsts, sizes = self._cache.first_N[rows], self._sizes_HW[rows].prod(1)
-            for row, first, size in zip(
-                rows.tolist(), firsts.tolist(), sizes.tolist(), strict=True
-            ):
-                if first >= 0:
-                    views[row] = self._cache.pixels[first : first + size]
-        contents = {row: self._read(row) for row in rows.tolist() if row not in views}
+            pixels = self._cache.get(rows, self._sizes_HW[rows].prod(1))
+        contents = {row: self._read(row) for row in rows.tolist() if row not in pixels}
         dropped = {row: c for row, c in contents.items() if isinstance(c, str)}
         new = [row for row in contents if row not in dropped]
-        weights = self._num_pixels_N[new].tolist()
-        for group in groups_of(new, weights, self._group_pixels):
-            views |= self._decode(group, contents, dropped)
-        return views, dropped
+        num_pixels = self._checked.sizes_HW[new].prod(1).tolist()  # before they are shrunk
+        for group in groups_of(new, num_pixels, self._group_pixels):
+            pixels |= self._decode(group, contents, dropped)
+        return pixels, dropped
 
     def _read(self, row: int) -> NDArray[np.uint8] | str:
         """Return a file's bytes if they are those that were checked, else why they are not."""
         path = self._paths[row]
-        self._reading.add(path)
+        self._being_read.add(path)
         try:
-            content = files.read_bytes(path, image_file.max_bytes(self._max_pixels))
+            content = files.read_bytes(path, image_file.max_bytes(self._checked.max_pixels))
         except GrigriError as e:
             return str(e)
         finally:
-            self._reading.discard(path)
-        if zlib.crc32(content) != self._crc32_N[row]:
+            self._being_read.discard(path)
+        if zlib.crc32(content) != self._checked.crc32_N[row]:
             return "its content has changed since it was checked"
         return np.frombuffer(content, dtype=np.uint8)
 
@@ -297,9 +283,9 @@ class ImageLoader:
         decoder = self._decoders.get()
         try:
             images = self._run_graph(decoder, rows, [contents[row] for row in rows])
-            return self._taken(images, rows)
+            return self._copy_out(images, rows)
         except RuntimeError:
-            bad = self._to_blame(decoder, rows, contents)
+            bad = self._find_bad(decoder, rows, contents)
             if not bad:
                 raise
         finally:
@@ -308,7 +294,9 @@ class ImageLoader:
         good = [row for row in rows if row not in bad]
         return self._decode(good, contents, dropped) if good else {}
 
-    def _run_graph(self, decoder: Pipeline, rows: list[int], encoded: list[NDArray[np.uint8]]):
+    def _run_graph(
+        self, decoder: Pipeline, rows: list[int], encoded: list[NDArray[np.uint8]]
+    ) -> Any:
         """Return DALI's list of the decoded images, which is valid until the next call.
 
         Raises:
@@ -323,15 +311,15 @@ class ImageLoader:
             raise RuntimeError("decoded to another size than when it was checked")
         return images
 
-    def _taken(self, images, rows: list[int]) -> dict[int, torch.Tensor]:
-        """Return the pixels in PyTorch's memory, out of DALI's, which is used again; keep them."""
+    def _copy_out(self, images: Any, rows: list[int]) -> dict[int, torch.Tensor]:
+        """Return the pixels in PyTorch's memory, since DALI uses its own again; cache them."""
         num_pixels = self._sizes_HW[rows].prod(1)
         total = int(num_pixels.sum())
-        first = self._cache.reserve(total) if self._cache is not None else None
-        place = None if first is None else self._cache.pixels[first : first + total]
+        place = None if self._cache is None else self._cache.reserve(total)
+        cached_P3 = None if place is None else self._cache.pixels_P3[place]
         with self._on_stream():
-            if place is not None and place.device.type == self._device.type:
-                pixels_P3 = place
+            if cached_P3 is not None and cached_P3.device.type == self._device.type:
+                pixels_P3 = cached_P3
             else:
                 pixels_P3 = torch.empty((total, 3), dtype=torch.uint8, device=self._device)
             to = ctypes.c_void_p(pixels_P3.data_ptr())
@@ -341,23 +329,22 @@ class ImageLoader:
                 on = ctypes.c_void_p(self._stream.cuda_stream)
                 images.copy_to_external(to, on, non_blocking=True)
                 self._stream.synchronize()  # a thread of the loader waits, not the step
-        if place is not None:
-            if place is not pixels_P3:
-                place.copy_(pixels_P3)
-            self._cache.first_N[rows] = first + np.cumsum(num_pixels) - num_pixels
+        if cached_P3 is not None:
+            if cached_P3 is not pixels_P3:
+                cached_P3.copy_(pixels_P3)
+            self._cache.enter(rows, num_pixels, place)
         return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))
 
-    def _to_blame(
+    def _find_bad(
         self, decoder: Pipeline, rows: list[int], contents: dict[int, NDArray[np.uint8]]
     ) -> dict[int, str]:
-        """Return the files that a failed group is to be blamed on, if it is not all of them.
+        """Return the files that made a group fail, with reasons; none if it is all of them.
 
         They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
         that can do less than the one on the CPU.
         """
-        numbers = np.array(rows, dtype=np.intp)
-        options = {"threads": 1, "max_pixels": self._max_pixels, "use_cache": False}
-        bad = dict(check_images(self._paths, numbers, **options).bad)
+        options = {"threads": 1, "max_pixels": self._checked.max_pixels, "use_cache": False}
+        bad = check_images(self._paths, np.array(rows, dtype=np.intp), **options).bad
         if bad:
             return bad
         for row in rows:
@@ -367,27 +354,25 @@ class ImageLoader:
                 bad[row] = f"cannot be decoded on {self._device.type}"
         return bad if len(bad) < len(rows) else {}
 
-    # -------------------------------------------------------------------------------- warping
-
     def _warp_on_host(
         self,
         rows: NDArray[np.intp],
-        views: list[torch.Tensor],
-        maps: NDArray[np.float32],
+        pixels: list[torch.Tensor],
+        matrices: NDArray[np.float32],
         size_px: int,
     ) -> torch.Tensor:
         """Return the output images (N, size_px, size_px, 3)."""
         images_NHWC = np.empty((len(rows), size_px, size_px, 3), dtype=np.uint8)
         sizes = self._sizes_HW[rows].tolist()
-        images = [v.numpy().reshape(*size, 3) for v, size in zip(views, sizes, strict=True)]
-        warp.on_host(images, maps, images_NHWC)
+        images = [p.numpy().reshape(*size, 3) for p, size in zip(pixels, sizes, strict=True)]
+        warp.on_host(images, matrices, images_NHWC)
         return torch.from_numpy(images_NHWC)
 
     def _warp_on_device(
         self,
         rows: NDArray[np.intp],
-        views: list[torch.Tensor],
-        maps: NDArray[np.float32],
+        pixels: list[torch.Tensor],
+        matrices: NDArray[np.float32],
         size_px: int,
     ) -> torch.Tensor:
         """Return the output images (N, size_px, size_px, 3) on the device."""
@@ -397,9 +382,9 @@ class ImageLoader:
         sizes_HW = self._sizes_HW[rows]
         firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
         with self._on_stream():
-            pixels_P3 = torch.cat([view.to(self._device) for view in views])
-            on_device = [self._to_device(array) for array in (firsts, sizes_HW, maps)]
-            images_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(maps), size_px)
+            pixels_P3 = torch.cat([p.to(self._device) for p in pixels])
+            on_device = [self._to_device(array) for array in (firsts, sizes_HW, matrices)]
+            images_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(matrices), size_px)
             if self._stream is not None:
                 self._stream.synchronize()  # a thread of the loader waits, not the step
         return images_NHWC

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import check
 from .batching import Batch
-from .check import without
+from .check import ImageCheck, check_images, without
 from .loader import ImageLoader
+
+_BATCH_SIZE = 32
 
 
 def load_thumbnails(
@@ -20,29 +21,23 @@ def load_thumbnails(
     size_px: int,
     threads: int,
     max_pixels: int,
-) -> tuple[check.ImageCheck, Iterator[Batch]]:
-    """Check some files; return what was found, and the good ones whole, squeezed to ``size_px``.
+) -> tuple[ImageCheck, Iterator[Batch]]:
+    """Check some files; return the check, and the good ones whole, squeezed to ``size_px``.
 
-    They are read by the loader, on the CPU, so a file that has gone or changed its content since
-    the check is not decoded but in a batch's ``dropped``.
+    The batches are made on the CPU while they are iterated over. A file that is gone or changed
+    since the check is not decoded but named in a batch's ``dropped``.
     """
-    found = check.check_images(paths, rows_N, threads=threads, max_pixels=max_pixels)
+    checked = check_images(paths, rows_N, threads=threads, max_pixels=max_pixels)
 
     def batches() -> Iterator[Batch]:
-        good_N = without(rows_N, found.bad)
+        good_N = without(rows_N, checked.bad)
         if not len(good_N):
             return
-        loader = ImageLoader(
-            paths,
-            found,
-            size_px=size_px,
-            batch_size=32,
-            device=torch.device("cpu"),
-            threads=threads,
-        )
+        options = {"size_px": size_px, "batch_size": _BATCH_SIZE, "threads": threads}
+        loader = ImageLoader(paths, checked, device=torch.device("cpu"), **options)
         try:
             yield from loader.eval_epoch(good_N)
         finally:
             loader.close()
 
-    return found, batches()
+    return checked, batches()

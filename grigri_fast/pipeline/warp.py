@@ -1,11 +1,11 @@
-"""One look from the source image to the output, through a map: on the host and on the device.
+"""Sampling the source image once, through its affine matrix: on the host and on the device.
 
-Both back-ends do the same: bilinear sampling, the image's edge goes on beyond it, and where a map
-shrinks, the average of several points per output pixel (:func:`geometry.taps`). They agree within
-one level (a test holds them together).
+Both back-ends do the same: bilinear sampling, edge pixels repeated outside the image, and where the
+image shrinks, the average of several points per output pixel (:func:`affine.taps`). Their results
+differ by at most one level (a test compares them).
 
-Shapes: N images, S = size_px. Images lie one behind the other in one flat buffer of pixels, each in
-rows of RGB.
+Shapes: N images, S = size_px. The device gets all images in one flat buffer of RGB pixels, image
+after image, row by row.
 """
 
 from collections.abc import Sequence
@@ -23,66 +23,66 @@ _PIXELS_AT_A_TIME = 2**19  # of the output, on the device: some 60 bytes of scra
 
 
 def on_host(
-    images: Sequence[NDArray[np.uint8]], maps: NDArray[np.float32], out_NHWC: NDArray[np.uint8]
+    images: Sequence[NDArray[np.uint8]], matrices: NDArray[np.float32], out_NHWC: NDArray[np.uint8]
 ) -> None:
-    """Fill ``out_NHWC`` (N, S, S, 3) with images (HWC) seen through their maps (N, 2, 3).
+    """Fill ``out_NHWC`` (N, S, S, 3) with the images (HWC), warped by their matrices (N, 2, 3).
 
     By OpenCV 5, whose ``warpAffine`` does not round coordinates.
     """
     size = out_NHWC.shape[1]
-    taps_N2 = affine.taps(maps)
-    cv_maps = maps.astype(np.float64)
-    cv_maps[:, :, :2] /= taps_N2[:, None, :]
+    taps_N2 = affine.taps(matrices)
+    cv_matrices = matrices.astype(np.float64)
+    cv_matrices[:, :, :2] /= taps_N2[:, None, :]
     # OpenCV's coordinate (0, 0) is the centre of the first pixel, ours is its corner.
-    cv_maps[:, :, 2] += cv_maps[:, :, :2].sum(2) / 2 - 0.5
-    for image_HWC, cv_map, (taps_x, taps_y), out_HWC in zip(
-        images, cv_maps, taps_N2.tolist(), out_NHWC, strict=True
+    cv_matrices[:, :, 2] += cv_matrices[:, :, :2].sum(2) / 2 - 0.5
+    for image_HWC, cv_matrix, (taps_x, taps_y), out_HWC in zip(
+        images, cv_matrices, taps_N2.tolist(), out_NHWC, strict=True
     ):
         # With a fourth channel OpenCV warps twice as fast as with three, to the same values.
         source = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2RGBA)
-        seen = cv2.warpAffine(
+        warped = cv2.warpAffine(
             source,
-            cv_map,
+            cv_matrix,
             (size * taps_x, size * taps_y),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
         if (taps_x, taps_y) != (1, 1):
-            seen = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA)
-        cv2.cvtColor(seen, cv2.COLOR_RGBA2RGB, dst=out_HWC)
+            warped = cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out_HWC)
 
 
 def on_device(
     pixels_P3: torch.Tensor,
     firsts_N: torch.Tensor,
     sizes_HW: torch.Tensor,
-    maps: torch.Tensor,
+    matrices: torch.Tensor,
     taps: NDArray[np.int64],
     size_px: int,
 ) -> torch.Tensor:
-    """Return images seen through their maps, uint8 (N, S, S, 3) on the device of ``pixels_P3``.
+    """Return the warped images, uint8 (N, S, S, 3) on the device of ``pixels_P3``.
 
     Args:
         pixels_P3: uint8 RGB pixels of many images.
         firsts_N: int64, where in them each image begins.
         sizes_HW: int64 (N, 2), the images' sizes.
-        maps: float32 (N, 2, 3).
-        taps: of the maps, on the host, since they decide how often to look.
+        matrices: float32 (N, 2, 3).
+        taps: of the matrices (N, 2), on the host, where they decide how many passes there are.
         size_px: side of the output.
     """
     num_images = max(1, _PIXELS_AT_A_TIME // size_px**2)
     parts = [
-        _look(pixels_P3, firsts_N[i:j], sizes_HW[i:j], maps[i:j], taps[i:j], size_px)
-        for i, j in ((i, i + num_images) for i in range(0, len(maps), num_images))
+        _sample(pixels_P3, firsts_N[i:j], sizes_HW[i:j], matrices[i:j], taps[i:j], size_px)
+        for i, j in ((i, i + num_images) for i in range(0, len(matrices), num_images))
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _look(
+def _sample(
     pixels_P3: torch.Tensor,
     firsts_N: torch.Tensor,
     sizes_HW: torch.Tensor,
-    maps: torch.Tensor,
+    matrices: torch.Tensor,
     taps: NDArray[np.int64],
     size_px: int,
 ) -> torch.Tensor:
@@ -90,7 +90,7 @@ def _look(
     taps_N2 = torch.from_numpy(taps).to(device, non_blocking=True)
     steps = torch.arange(size_px, dtype=torch.float32, device=device)
     last_y, last_x = (sizes_HW[:, i, None, None] - 1 for i in (0, 1))
-    sum_NHWC = torch.zeros(len(maps), size_px, size_px, 3, device=device)
+    sum_NHWC = torch.zeros(len(matrices), size_px, size_px, 3, device=device)
     most_x, most_y = taps.max(0).tolist()
     for tap_x in range(most_x):
         for tap_y in range(most_y):
@@ -98,9 +98,9 @@ def _look(
             out_x = steps[None, None, :] + (tap_x + 0.5) / taps_x
             out_y = steps[None, :, None] + (tap_y + 0.5) / taps_y
             src_x, src_y = (
-                maps[:, i, 0, None, None] * out_x
-                + maps[:, i, 1, None, None] * out_y
-                + (maps[:, i, 2, None, None] - 0.5)
+                matrices[:, i, 0, None, None] * out_x
+                + matrices[:, i, 1, None, None] * out_y
+                + (matrices[:, i, 2, None, None] - 0.5)
                 for i in (0, 1)
             )
             x, y = src_x.floor(), src_y.floor()
@@ -115,9 +115,9 @@ def _look(
                 torch.lerp(pixels_P3[row + xs[0]].float(), pixels_P3[row + xs[1]].float(), right)
                 for row in rows
             )
-            seen_NHWC = torch.lerp(upper, lower, down)
+            sampled_NHWC = torch.lerp(upper, lower, down)
             if most_x * most_y > 1:  # not all images have so many taps
-                is_one = (tap_x < taps_x) & (tap_y < taps_y)
-                seen_NHWC = seen_NHWC * (is_one / (taps_x * taps_y))[..., None]
-            sum_NHWC += seen_NHWC
+                has_tap = (tap_x < taps_x) & (tap_y < taps_y)
+                sampled_NHWC = sampled_NHWC * (has_tap / (taps_x * taps_y))[..., None]
+            sum_NHWC += sampled_NHWC
     return sum_NHWC.round_().to(torch.uint8)

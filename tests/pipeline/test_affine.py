@@ -149,6 +149,6 @@ def test_taps_leave_no_way_of_more_than_one_and_a_half_source_pixels() -> None:
 
 def test_generators_of_epochs_and_purposes_differ_and_repeat() -> None:
     draw = lambda *a: batching.epoch_rng(*a).random()  # noqa: E731
-    assert draw(0, 1, "maps") == draw(0, 1, "maps")
-    values = {draw(s, e, p) for s in (0, 1) for e in (1, 2) for p in ("order", "maps")}
+    assert draw(0, 1, "crops") == draw(0, 1, "crops")
+    values = {draw(s, e, p) for s in (0, 1) for e in (1, 2) for p in ("order", "crops")}
     assert len(values) == 8

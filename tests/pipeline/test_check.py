@@ -34,14 +34,14 @@ def child_that(monkeypatch):
         program = (
             "import os, signal, sys, time\n"
             f"sys.path.insert(0, {str(Path(check.__file__).parents[2])!r})\n"
-            "from grigri_fast.pipeline import decode, image_file as imagefile\n"
-            "read = imagefile.read\n"
+            "from grigri_fast.pipeline import check_worker, image_file\n"
+            "read = image_file.read\n"
             "def odd(path, max_pixels):\n"
             f"    times = {str(folder)!r} + '/times-' + path.name\n"
             f"    {code}\n"
             "    return read(path, max_pixels)\n"
-            "imagefile.read = odd\n"
-            "decode.serve()\n"
+            "image_file.read = odd\n"
+            "check_worker.main()\n"
         )
         popen = subprocess.Popen
 

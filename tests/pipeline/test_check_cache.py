@@ -7,20 +7,22 @@ import pytest
 from small_set import write_image
 
 from grigri_fast.pipeline import check
-from grigri_fast.pipeline.check_cache import CheckCache, FileCheck
+from grigri_fast.pipeline.check_cache import CheckCache
+from grigri_fast.pipeline.image_file import FileCheck
 from grigri_fast.runtime import files
 
 GOOD, BAD = FileCheck(7, 20, 30), FileCheck(8, reason="cannot be decoded")
 
 
-def stored(*found: tuple) -> None:
-    with CheckCache("test") as verdicts:
-        verdicts.remember(found)
+def stored(*results: tuple) -> None:
+    with CheckCache("test") as cache:
+        for path, stamp, result in results:
+            cache.add(path, stamp, result)
 
 
 def known(stamps: dict) -> dict:
-    with CheckCache("test") as verdicts:
-        return verdicts.known(stamps)
+    with CheckCache("test") as cache:
+        return cache.known(stamps)
 
 
 def test_a_verdict_holds_while_the_file_is_as_it_was() -> None:
@@ -42,8 +44,8 @@ def test_many_at_once() -> None:
 
 def test_another_decoder_has_its_own_verdicts() -> None:
     stored((Path("/a"), (1, 1), GOOD))
-    with CheckCache("another") as verdicts:
-        assert verdicts.known({Path("/a"): (1, 1)}) == {}
+    with CheckCache("another") as cache:
+        assert cache.known({Path("/a"): (1, 1)}) == {}
 
 
 def cache_file() -> Path:
@@ -81,7 +83,7 @@ def test_without_a_place_for_a_cache_there_is_none(in_the_way: str) -> None:
 
 def test_a_locked_cache_is_done_without(monkeypatch) -> None:
     stored((Path("/a"), (1, 1), GOOD))
-    monkeypatch.setattr("grigri_fast.pipeline.check_cache._PATIENCE_S", 0.1)
+    monkeypatch.setattr("grigri_fast.pipeline.check_cache._TIMEOUT_S", 0.1)
     other = sqlite3.connect(cache_file(), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     assert known({Path("/a"): (1, 1)}) == {}
@@ -97,14 +99,14 @@ def test_a_locked_cache_is_done_without(monkeypatch) -> None:
 def decoded(monkeypatch) -> list[int]:
     """Return a list that grows by the number of files that are really decoded."""
     counts = []
-    checked = check._checked_elsewhere
+    checked = check._check_groups
 
     def counted(*args: object):
         for group in checked(*args):
             counts.append(len(group))
             yield group
 
-    monkeypatch.setattr(check, "_checked_elsewhere", counted)
+    monkeypatch.setattr(check, "_check_groups", counted)
     return counts
 
 

@@ -168,15 +168,15 @@ def test_a_cache_survives_an_epoch_that_was_left(files) -> None:
 
 def test_where_the_cache_goes(files, monkeypatch) -> None:
     found = check_images(files, threads=1, max_pixels=10**8)
-    needed = kept().needed
+    needed = kept().needed_bytes
     free = {"cpu": 3 * needed, "cuda": 5 * needed}
     monkeypatch.setattr(cache.compute, "free_bytes", lambda device: free[device.type])
     cuda = torch.device("cuda")
 
     def plan(name: str, device: torch.device) -> tuple[str, int]:
         p = cache.plan_cache(name, found, 24, device)
-        assert p.needed == needed and str(round(p.capacity / 2**20)) in p.in_words()
-        return p.place, p.capacity
+        assert p.needed_bytes == needed and str(round(p.capacity_bytes / 2**20)) in p.in_words()
+        return p.place, p.capacity_bytes
 
     assert plan("auto", CPU) == ("ram", needed)
     assert plan("auto", cuda) == ("device", needed)
@@ -195,7 +195,7 @@ def test_large_originals_are_kept_shrunk(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     write_noise(path, 300, 400, seed=0)
     found = check_images([path], threads=1, max_pixels=10**8)
-    assert cache.plan_cache("ram", found, 32, CPU).needed == 64 * 85 * 3
+    assert cache.plan_cache("ram", found, 32, CPU).needed_bytes == 64 * 85 * 3
 
 
 # ---------------------------------------------------------------- the two back-ends

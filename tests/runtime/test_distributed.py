@@ -441,7 +441,7 @@ def test_two_share_the_memory_for_kept_images() -> None:
     found = check.ImageCheck(np.full((1000, 2), 10_000), np.zeros(1000, dtype=np.int64), {}, 10**9)
     cpu = torch.device("cpu")
     one, two = (cache.plan_cache("ram", found, 10_000, cpu, None, n) for n in (1, 2))
-    assert two.capacity == pytest.approx(one.capacity / 2, rel=0.1)
+    assert two.capacity_bytes == pytest.approx(one.capacity_bytes / 2, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["memory_limit", "mixup"])
