@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import files
 from ..data.dataset import Dataset
 from ..errors import GrigriError
+from ..runtime import files
 
 _FORMAT = "grigri-fast data 1"
 _UNKNOWN = -1  # the checksum of a file that was not read
