@@ -318,7 +318,7 @@ def flat(place: Place) -> dict[str, Any]:
         seen = []
         for _ in range(20):
             way.run()
-            seen.append({"host_mib": bench_long.resident_mib(), "device_bytes": budget.look()})
+            seen.append({"host_mib": bench_long.resident_mib(), "device_bytes": budget.sample()})
     half = len(seen) // 2
     for name in ("host_mib", "device_bytes"):
         grown = seen[-1][name] / seen[half][name] - 1

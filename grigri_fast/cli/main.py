@@ -51,10 +51,10 @@ def main(args: list[str] | None = None) -> int:
     try:
         code, words = _run(args)
     except Exception:
-        distributed.let_the_first_speak(world, 1)
+        distributed.let_first_process_report(world, 1)
         raise
     if code:
-        distributed.let_the_first_speak(world, code)
+        distributed.let_first_process_report(world, code)
     if words and (world.is_first or code < 128):
         print(words if world.is_first else f"rank {world.rank}: {words}", file=sys.stderr)
     return code
@@ -63,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
 def _run(args: list[str] | None) -> tuple[int, str]:
     """Run the command line and return the exit code, and what to say on stderr."""
     try:
-        with signals.raised():
+        with signals.raise_interrupted():
             code = app(args, standalone_mode=False)
     except GrigriError as e:
         if verbosity.verbose:

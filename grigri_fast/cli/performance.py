@@ -141,7 +141,7 @@ def bench(
     show_bench(report, environment)
     if json_file is not None:
         files.write_json(json_file, {"environment": environment, **report.to_json()})
-    budget.require_held()
+    budget.require_within_limit()
 
 
 def show_bench(report: "Report", environment: dict[str, Any]) -> None:

@@ -203,7 +203,7 @@ class Classifier:
                 on_progress=lambda done: on_progress(done, len(rows)),
             )
         loader.close()
-        budget.require_held()
+        budget.require_within_limit()
         bad = dict(sorted((checked.bad | dropped).items()))
         return none if len(dropped) == len(good) else self._as_probabilities(outputs_NC), bad
 
@@ -221,7 +221,7 @@ class Classifier:
                 micro_batch_size=self._micro_batch_size(budget),
                 on_progress=lambda done: on_progress(done, len(images)),
             )
-        budget.require_held()
+        budget.require_within_limit()
         return [self._prediction(None, row_C) for row_C in self._as_probabilities(outputs_NC)]
 
     def _micro_batch_size(self, budget: Budget) -> int:

@@ -586,7 +586,7 @@ def fitted(s: Setting, budget: Budget, say: Callable[[str], None]) -> Setting:
 def peak_memory(budget: Budget) -> dict[str, int]:
     """Return the most memory in bytes that this process has taken until now."""
     found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    budget.look()
+    budget.sample()
     if budget.meter.device.type == "cuda":
         found["device_torch"] = torch.cuda.max_memory_reserved(budget.meter.device)
     if budget.meter.device.type == "cuda" or budget.limit is not None:

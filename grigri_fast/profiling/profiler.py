@@ -278,24 +278,24 @@ def measure(
 
 def _beside_tensors(budget: Budget) -> int:
     """Return the bytes on the device that PyTorch's allocator does not hold."""
-    used, device = budget.look(), budget.meter.device
+    used, device = budget.sample(), budget.meter.device
     return used - torch.cuda.memory_reserved(device) if device.type == "cuda" else used
 
 
 def _peak(work: Callable[[], None], budget: Budget) -> dict[str, int]:
     """Return the peak of some work: the device's figure, and PyTorch's where it has some."""
     device = budget.meter.device
-    memory.give_back(device)
+    memory.release(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    budget.start_again()
+    budget.reset_peak()
     for _ in range(2):
         work()
-        budget.look()
+        budget.sample()
     found = {"total": budget.peak}
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        found["total"] = max(budget.peak, budget.look())
+        found["total"] = max(budget.peak, budget.sample())
         found["allocated"] = torch.cuda.max_memory_allocated(device)
         found["reserved"] = torch.cuda.max_memory_reserved(device)
     return found

@@ -69,7 +69,7 @@ class World:
 
     # Each of these is called by all processes, in the same order.
 
-    def agree(self, *numbers: int) -> list[list[int]]:
+    def all_gather(self, *numbers: int) -> list[list[int]]:
         """Return the numbers of every process, by rank."""
         if not self.is_shared:
             return [list(numbers)]
@@ -81,7 +81,7 @@ class World:
         dist.all_gather(of_all, own)
         return [one.tolist() for one in of_all]
 
-    def gather(self, thing: T) -> list[T]:
+    def all_gather_object(self, thing: T) -> list[T]:
         """Return the thing of every process, by rank."""
         if not self.is_shared:
             return [thing]
@@ -91,7 +91,7 @@ class World:
         dist.all_gather_object(things, thing)
         return things
 
-    def gather_to_first(self, thing: T) -> list[T]:
+    def gather_object(self, thing: T) -> list[T]:
         """Return the thing of every process, by rank, to the first; nothing to the others."""
         if not self.is_shared:
             return [thing]
@@ -111,11 +111,11 @@ class World:
         dist.broadcast_object_list(things)
         return things[0]
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Return when all have come here."""
-        self.agree(0)
+        self.all_gather(0)
 
-    def add_up(self, tensor: "torch.Tensor") -> None:
+    def all_reduce(self, tensor: "torch.Tensor") -> None:
         """Replace a tensor on the device by the sum of those of all processes."""
         if self.is_shared:
             import torch.distributed as dist
@@ -123,10 +123,10 @@ class World:
             dist.all_reduce(tensor)
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def own_device(world: World, device: "torch.device") -> "torch.device":
+def device_of_process(world: World, device: "torch.device") -> "torch.device":
     """Return the device of this process: of several GPUs the one with its number.
 
     Raises:
@@ -147,7 +147,7 @@ def own_device(world: World, device: "torch.device") -> "torch.device":
 
 
 @contextlib.contextmanager
-def joined(world: World, device: "torch.device") -> Iterator[None]:
+def process_group(world: World, device: "torch.device") -> Iterator[None]:
     """Let the processes talk to each other."""
     if not world.is_shared:
         yield
@@ -155,7 +155,7 @@ def joined(world: World, device: "torch.device") -> Iterator[None]:
     import torch.distributed as dist
 
     on_gpu = device.type == "cuda"
-    with others_watched():
+    with ending_with_others():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             timeout=_PATIENCE,
@@ -163,12 +163,12 @@ def joined(world: World, device: "torch.device") -> Iterator[None]:
         )
         yield
         # Not after an error: it could wait for a process that has ended.
-        world.wait_for_all()
+        world.barrier()
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def others_watched(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def ending_with_others(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """End without a word when another process has ended: that one, or torchrun, says why.
 
     ``stop``: whether a signal to end has come already.
@@ -182,12 +182,12 @@ def others_watched(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
         if not _is_of_others(e):
             raise
         if not stop():
-            signals.wait_to_be_ended(1, 2 * _ENDED_WITHIN_S)
+            signals.wait_for_end(1, 2 * _ENDED_WITHIN_S)
         reason = str(e).splitlines()[0][:150]
         raise GrigriError(f"another process of this training has ended ({reason})") from e
 
 
-def let_the_first_speak(world: World, code: int) -> None:
+def let_first_process_report(world: World, code: int) -> None:
     """Before another process than the first ends with an error: wait, since the first may, too.
 
     What all find wrong is said once then, by the first: torchrun ends the others, here.
@@ -202,7 +202,7 @@ def let_the_first_speak(world: World, code: int) -> None:
         seconds = _STARTED_WITHIN_S
     else:
         seconds = _ENDED_WITHIN_S
-    signals.wait_to_be_ended(code, seconds)
+    signals.wait_for_end(code, seconds)
 
 
 def _is_of_others(error: RuntimeError) -> bool:
@@ -215,7 +215,7 @@ def _is_of_others(error: RuntimeError) -> bool:
     )
 
 
-def replicated(model: "nn.Module", world: World, device: "torch.device") -> "nn.Module":
+def replicate(model: "nn.Module", world: World, device: "torch.device") -> "nn.Module":
     """Return the model as DistributedDataParallel: its gradients become those of all processes.
 
     Weights and buffers become those of the first process, here and now. Before a step, buffers are

@@ -141,17 +141,17 @@ class Budget:
         """The limit less some headroom: what may be planned with."""
         return int((1 - _HEADROOM[self.meter.device.type]) * self.limit)
 
-    def look(self) -> int:
+    def sample(self) -> int:
         """Return the bytes that are taken now, and count them."""
         used = self.meter.used()
         self.peak = max(self.peak, used)
         return used
 
-    def start_again(self) -> None:
+    def reset_peak(self) -> None:
         """Forget the peak."""
         self.peak = self.meter.used()
 
-    def require_held(self) -> None:
+    def require_within_limit(self) -> None:
         """Raise BetweenStepsError if more than the limit has been seen; costs nothing."""
         if self.limit is not None and self.peak > self.limit:
             raise BetweenStepsError(
@@ -164,17 +164,17 @@ class Budget:
         if self.limit is None or self.meter.device.type != "cuda":
             return
         device = self.meter.device
-        others = self.look() - torch.cuda.memory_reserved(device)
+        others = self.sample() - torch.cuda.memory_reserved(device)
         left = self.usable - others
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, left / total)), device)
 
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLED_EVERY_S):
-            self.look()
+            self.sample()
 
 
-def give_back(device: torch.device) -> None:
+def release(device: torch.device) -> None:
     """Give the memory that PyTorch and the C library keep for later back to the system."""
     gc.collect()
     if device.type == "cuda":
@@ -211,17 +211,17 @@ def out_of_memory_explained(advice: str) -> Iterator[None]:
 def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
     """Return the peak in bytes while work is done, None if memory runs out."""
     device = budget.meter.device
-    give_back(device)
-    budget.start_again()
+    release(device)
+    budget.reset_peak()
     budget.cap_torch()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             work()
-        budget.look()
+        budget.sample()
         fitted = True
     except (RuntimeError, MemoryError) as e:
         if not is_out_of_memory(e):
             raise
         fitted = False
-    give_back(device)
+    release(device)
     return budget.peak if fitted else None

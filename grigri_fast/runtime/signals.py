@@ -27,7 +27,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
+def raise_interrupted() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise :class:`Interrupted`, as Ctrl-C raises KeyboardInterrupt."""
 
     def handler(signum: int, frame: object) -> None:
@@ -82,7 +82,7 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
             os.close(reader)
 
 
-def wait_to_be_ended(code: int, seconds: float) -> None:
+def wait_for_end(code: int, seconds: float) -> None:
     """Wait for a signal, which ends the process with ``code``, without a word.
 
     For one of several processes of a training, when another one has said what there is to say.

@@ -209,7 +209,7 @@ def plan_training(
     """
     limit = budget.limit
     if limit is None:
-        allowed = int(budget.look() + _SHARE_OF_FREE * devices.free_bytes(compute.device))
+        allowed = int(budget.sample() + _SHARE_OF_FREE * devices.free_bytes(compute.device))
     else:
         allowed = budget.usable
 

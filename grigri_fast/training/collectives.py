@@ -84,7 +84,7 @@ def require_same(
         "split": hashlib.sha256(split.to_json(parts, data).encode()).digest(),
         "state": (progress.epoch, progress.batches, progress.num_seen),
     }
-    for rank, other in enumerate(world.gather(what)):
+    for rank, other in enumerate(world.all_gather_object(what)):
         for name in what:
             if other[name] != what[name]:
                 raise GrigriError(
@@ -127,13 +127,13 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
                 alone = batch.rows_N.tolist()
                 batch, num_own = batching.emptied(batch), 0
             news = ({} if batch is None else batch.dropped, alone, error)
-            told = world.agree(num_own, stop.signum, any(news))
+            told = world.all_gather(num_own, stop.signum, any(news))
             nums, signums, have_news = zip(*told, strict=True)
             # Only what all were told counts; a signal that has come since is for the next time.
             stop.signum = stop.signum or max(signums)
             if any(have_news):
                 dropped, alone = {}, []
-                for their_dropped, their_alone, their_error in world.gather(news):
+                for their_dropped, their_alone, their_error in world.all_gather_object(news):
                     if their_error:
                         raise BetweenStepsError(their_error)
                     dropped |= their_dropped
@@ -146,7 +146,7 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
 
 def any_stop(stop: Stop, world: World) -> bool:
     """Return whether any process has been asked to stop; all ask at the same time."""
-    signum = max(signum for (signum,) in world.agree(stop.signum))
+    signum = max(signum for (signum,) in world.all_gather(stop.signum))
     stop.signum = stop.signum or signum
     return signum != 0
 
@@ -170,9 +170,9 @@ def predicted_by_all(
         logits_NC, dropped = predict_logits(np.array_split(rows, world.size)[world.rank])
     except BetweenStepsError as e:
         error = str(e)
-    for their_dropped, their_error in world.gather((dropped, error)):
+    for their_dropped, their_error in world.all_gather_object((dropped, error)):
         if their_error:
             raise BetweenStepsError(their_error)
         dropped = dropped | their_dropped
-    found = [part for part in world.gather_to_first(logits_NC) if len(part)]
+    found = [part for part in world.gather_object(logits_NC) if len(part)]
     return (np.concatenate(found) if found else logits_NC), dropped

@@ -14,7 +14,7 @@ from ..config import TrainConfig
 from ..models import activation_checkpoint, factory
 from ..runtime import distributed
 from ..runtime.compute import Compute
-from ..runtime.distributed import ALONE, World
+from ..runtime.distributed import SINGLE_PROCESS, World
 from . import optim
 from .losses import LOSSES
 from .step import TrainStep
@@ -67,7 +67,7 @@ def prepare(
     config: TrainConfig,
     compute: Compute,
     *,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     use_graph: bool = True,
     phase: Callable[[str], AbstractContextManager] = record_function,
 ) -> Prepared:
@@ -85,7 +85,7 @@ def prepare(
         factory.freeze_backbone(model)
     if config.activation_checkpointing:
         activation_checkpoint.checkpoint_activations(model)
-    replica = distributed.replicated(model, world, compute.device)
+    replica = distributed.replicate(model, world, compute.device)
     optimizer = optim.make_optimizer(
         config,
         [p for p in model.parameters() if p.requires_grad],

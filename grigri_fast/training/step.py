@@ -20,7 +20,7 @@ from torch.profiler import record_function
 
 from ..models import normalize
 from ..runtime import compute
-from ..runtime.distributed import ALONE, World
+from ..runtime.distributed import SINGLE_PROCESS, World
 from .losses import Loss
 from .optim import DeviceSGD
 
@@ -83,7 +83,7 @@ class TrainStep:
         phase: returns the context of a part of the step (forward, backward, metrics, optimizer), so
             that it can be measured.
         world: the processes that make each step. With several, the model is what
-            ``distributed.replicated`` returns, there are no CUDA graphs, for which DDP would need
+            ``distributed.replicate`` returns, there are no CUDA graphs, for which DDP would need
             much, and the sums and the decision to leave a step out are those of all.
     """
 
@@ -102,7 +102,7 @@ class TrainStep:
         compiled: nn.Module | None = None,
         micro_batch_size: int | None = None,
         phase: Callable[[str], AbstractContextManager] = record_function,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self._world = world
         self._statistics = [b for b in model.buffers() if b.is_floating_point() and b.ndim == 1]
@@ -297,7 +297,7 @@ class TrainStep:
         """
         values = torch.cat([of_batch, *self._statistics])  # all float64
         values[_NUM_PER_EPOCH:] *= num_own
-        self._world.add_up(values)
+        self._world.all_reduce(values)
         if self._statistics:
             means = (values[_NUM_PER_EPOCH:] / num_images).float()
             torch._foreach_copy_(self._statistics, means.split([len(s) for s in self._statistics]))

@@ -81,7 +81,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
         tensorboard.require()
     world = World.from_environment()
     config = collectives.config_for(config, world, resumed=resume is not None)
-    device = distributed.own_device(world, compute.pick_device(config.device))
+    device = distributed.device_of_process(world, compute.pick_device(config.device))
     limit = config.memory_limit and parse_bytes(config.memory_limit, "--memory-limit")
     threads = config.threads or max(1, compute.usable_threads() // world.local_size)
     torch.set_num_threads(threads)
@@ -92,7 +92,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
         budget = stack.enter_context(Budget(device, limit))
         if device.type == "cuda":  # one for everything, and not the default one: see TrainStep
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
-        stack.enter_context(distributed.joined(world, device))
+        stack.enter_context(distributed.process_group(world, device))
         amp = world.from_first(lambda: compute.pick_amp(config.amp, device))
         here = Compute(device, amp, threads, limit)
         callback, say_from_here = collectives.callback_of(callback, world)
@@ -137,7 +137,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             on_slow=say_from_here,
         )
         if world.is_shared:
-            found = check.merge(world.gather(found))
+            found = check.merge(world.all_gather_object(found))
         if resume is not None:
             manifest.require_same(resume / run_folder.DATA, data, found.crc32_N)
         quarantine.add(found.bad, progress.epoch if state else BEFORE)
@@ -197,7 +197,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
         model.to(device)
         if config.fast:
             model.to(memory_format=torch.channels_last)
-        replica = distributed.replicated(model, world, device)
+        replica = distributed.replicate(model, world, device)
         trained = [p for p in model.parameters() if p.requires_grad]
         callback.log(
             f"{config.arch} at {config.size} px, weights {config.weights}: "
@@ -280,7 +280,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             keeper.store()  # from here on there is something to resume
         else:
             keeper.keep_epoch()  # in case it was killed between the state and these
-        budget.start_again()
+        budget.reset_peak()
         loader = make_loader(batch_size=config.batch_size, cache=cache, give_up=stop)
         stack.callback(loader.close)
         advice = (
@@ -319,7 +319,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
             if isinstance(error, BetweenStepsError):
                 look()
                 keeper.store()
-                world.wait_for_all()  # torchrun ends all when one has ended
+                world.barrier()  # torchrun ends all when one has ended
 
         # Rows and learning rates of the steps that were made since the last look.
         unseen: deque[tuple[int, torch.Tensor, float]] = deque()
@@ -352,7 +352,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
                 callback.log(quarantine.in_words(folder))
 
         stack.push(store_after_the_last_step)
-        stack.enter_context(distributed.others_watched(stop))
+        stack.enter_context(distributed.ending_with_others(stop))
         targets_NC = torch.from_numpy(data.targets_NC).to(device)
         augmentation = Augmentation(config, len(data), device)
         factors_N = None
@@ -401,7 +401,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
                 if average is not None:
                     average.update_parameters(model)
                 unseen.append((step, batch.rows_N, lr))
-                budget.require_held()
+                budget.require_within_limit()
 
                 # --- a look at it: on a CPU, which does not wait for that, after every step
                 now_s = time.perf_counter()
@@ -428,7 +428,7 @@ def train(config: TrainConfig, callback: Callback, resume: Path | None = None) -
                     raise BetweenStepsError("no image is left to validate on")
             if collectives.any_stop(stop, world):
                 keeper.store()
-                world.wait_for_all()  # torchrun ends all when one has ended
+                world.barrier()  # torchrun ends all when one has ended
                 raise Interrupted(stop.signum, keeper.advice)
             train_scores = _scores_of_totals(progress.totals, progress.num_seen)
             val_scores = world.from_first(

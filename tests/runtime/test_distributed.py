@@ -288,12 +288,12 @@ def step_of(model, world, micro_batch_size=None):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     options = dict(device=cpu, amp="fp32", batch_size=16, micro_batch_size=micro_batch_size)
-    replica = distributed.replicated(model, world, cpu).train()
+    replica = distributed.replicate(model, world, cpu).train()
     step = TrainStep(replica, optimizer, scaler, LOSSES["bce"], world=world, **options)
     step.start_epoch([], 0, 0)
     return step
 
-with distributed.joined(world, cpu):
+with distributed.process_group(world, cpu):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
     one, ours = copy.deepcopy(net), copy.deepcopy(net)
@@ -301,7 +301,7 @@ with distributed.joined(world, cpu):
         for tensor in ours.state_dict().values():
             tensor.zero_()  # the first one's weights and statistics count
     # BatchNorm in one process that takes micro-batches sees the same images together.
-    alone, shared = step_of(one, distributed.ALONE, 8), step_of(ours, world)
+    alone, shared = step_of(one, distributed.SINGLE_PROCESS, 8), step_of(ours, world)
     for n in (16, 16, 13, 3, 16, 16):
         images = torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8)
         targets = (torch.rand(n, 3) < 0.4).float()
@@ -325,13 +325,13 @@ with distributed.joined(world, cpu):
     assert (a.num_images, a.num_skipped, a.bad_step) == (64, 1, 5), a
     assert a[1:6] == b[1:6] and a[6:9] == b[6:9], (a, b)
     torch.testing.assert_close(a.loss, b.loss, rtol=1e-5, atol=0.0)
-    for state in world.gather({k: v.double() for k, v in ours.state_dict().items()}):
+    for state in world.all_gather_object({k: v.double() for k, v in ours.state_dict().items()}):
         for name, tensor in ours.state_dict().items():
             assert torch.equal(state[name], tensor.double()), name  # the same in all
     # Sizes, and what each of several gets.
-    assert world.agree(world.rank, 7) == [[0, 7], [1, 7]]
+    assert world.all_gather(world.rank, 7) == [[0, 7], [1, 7]]
     assert world.from_first(lambda: world.rank) == 0
-    assert world.gather_to_first(world.rank) == ([0, 1] if world.is_first else [])
+    assert world.gather_object(world.rank) == ([0, 1] if world.is_first else [])
 """
 
 
@@ -358,8 +358,8 @@ def being(monkeypatch, rank: int, size: int) -> None:
 
 def test_without_torchrun_it_is_alone(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")  # of a scheduler
-    assert World.from_environment() == distributed.ALONE
-    assert not distributed.ALONE.is_shared and distributed.ALONE.is_first
+    assert World.from_environment() == distributed.SINGLE_PROCESS
+    assert not distributed.SINGLE_PROCESS.is_shared and distributed.SINGLE_PROCESS.is_first
     being(monkeypatch, 2, 4)
     assert World.from_environment() == World(2, 2, 4, 4)
 
@@ -423,7 +423,7 @@ def test_another_than_the_first_waits_for_it_and_then_says_which_it_is(
 ) -> None:
     being(monkeypatch, 1, 2)
     waited = []
-    monkeypatch.setattr(distributed.signals, "wait_to_be_ended", lambda *args: waited.append(args))
+    monkeypatch.setattr(distributed.signals, "wait_for_end", lambda *args: waited.append(args))
     code, _, err = cli("train", photos_once, "--batch-size=3")
     assert code == 1 and err.startswith("rank 1: error: --batch-size 3 is too small")
     assert waited == [(1, distributed._STARTED_WITHIN_S)]
@@ -432,9 +432,9 @@ def test_another_than_the_first_waits_for_it_and_then_says_which_it_is(
 def test_more_processes_than_gpus_are_one_line(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(GrigriError, match="2 processes on a machine with 1 GPU"):
-        distributed.own_device(World(0, 0, 2, 2), torch.device("cuda"))
+        distributed.device_of_process(World(0, 0, 2, 2), torch.device("cuda"))
     cpu = torch.device("cpu")
-    assert distributed.own_device(World(1, 1, 2, 2), cpu) == cpu
+    assert distributed.device_of_process(World(1, 1, 2, 2), cpu) == cpu
 
 
 def test_two_share_the_memory_for_kept_images() -> None:

@@ -45,13 +45,13 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 
 
 def test_a_meter_sees_what_is_taken_and_given_back() -> None:
-    memory.give_back(CPU)  # or the block is put where something was
+    memory.release(CPU)  # or the block is put where something was
     meter = Meter(CPU)
     before = meter.used()
     block = np.ones(200 * MIB, dtype=np.uint8)
     assert meter.used() - before == pytest.approx(200 * MIB, rel=0.05)
     del block
-    memory.give_back(CPU)
+    memory.release(CPU)
     assert meter.used() - before < 20 * MIB
 
 
@@ -65,26 +65,26 @@ def test_mapped_files_do_not_count(tmp_path: Path) -> None:
 
 
 def test_a_budget_sees_a_peak_that_is_over() -> None:
-    memory.give_back(CPU)
+    memory.release(CPU)
     with Budget(CPU, None) as budget:
-        before = budget.look()
+        before = budget.sample()
         block = np.ones(200 * MIB, dtype=np.uint8)
         time.sleep(0.3)  # it is looked at twenty times a second
         del block
-        memory.give_back(CPU)
+        memory.release(CPU)
         assert budget.peak - before > 180 * MIB
-        budget.start_again()
+        budget.reset_peak()
         assert budget.peak - before < 50 * MIB
-        budget.require_held()
+        budget.require_within_limit()
     assert not any(thread.name == "memory" for thread in threading.enumerate())
 
 
 def test_a_limit_that_was_passed_is_said() -> None:
     said = pytest.raises(BetweenStepsError, match=r"--memory-limit 10 MiB: .* were in use")
     with Budget(CPU, 10 * MIB) as budget, said:
-        budget.require_held()
+        budget.require_within_limit()
     with Budget(CPU, 2**40) as budget:
-        budget.require_held()
+        budget.require_within_limit()
 
 
 def test_bytes_in_words() -> None:

@@ -99,11 +99,11 @@ def test_checkpointing_and_batch_size_auto(cli, photos: Path, tmp_path: Path, mo
 def test_a_limit_that_was_passed_while_training_ends_the_run_and_keeps_it(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    def start_again(self) -> None:
+    def reset_peak(self) -> None:
         self.peak = 5 * GIB
 
     scripted(monkeypatch, [1.0])
-    monkeypatch.setattr(Budget, "start_again", start_again)
+    monkeypatch.setattr(Budget, "reset_peak", reset_peak)
     options = [*SMALL, "--memory-limit=4GiB", "--name=passed"]
     code, out, err = cli("train", photos, "--out", tmp_path, *options)
     assert code == 1 and err.count("\n") == 1
@@ -199,8 +199,8 @@ def test_decoding_the_largest_comes_before_the_trial(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     order = []
-    plain = memory.give_back
+    plain = memory.release
     monkeypatch.setattr(forward, "decode_the_largest", lambda *args: order.append("decoded"))
-    monkeypatch.setattr(memory, "give_back", lambda d: (order.append("tried"), plain(d))[1])
+    monkeypatch.setattr(memory, "release", lambda d: (order.append("tried"), plain(d))[1])
     fit(cli, photos, tmp_path, *SMALL, "--memory-limit=8GiB")
     assert order[0] == "decoded" and "tried" in order

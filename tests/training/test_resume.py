@@ -301,7 +301,7 @@ def test_before_training_there_is_nothing_to_resume(photos_once: Path, tmp_path:
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals.raised(), signals.deferred() as stop:
+        with signals.raise_interrupted(), signals.deferred() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             time.sleep(0.1)
             assert not stop()
