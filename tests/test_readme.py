@@ -1,26 +1,35 @@
-"""The README and the manual say what is so: every command in them is run, every file is there."""
+"""The README and the manual are true: every command in them is run, every file and name exists."""
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from archives import image_members, label_members, zipped
 from readme import the_readmes_program
-from small_runs import stopping
+from small_runs import start, stopping
 from small_set import CLASSES, labels_of, write_image, write_photos
+from test_architecture import MAY_IMPORT
 
+import grigri_fast
+from grigri_fast.config import OPTIONS
 from grigri_fast.data.mirflickr import ANNOTATIONS, IMAGES
+from grigri_fast.runtime.option import markdown_table
 
 ROOT = Path(__file__).parent.parent
-TEXTS = {name: (ROOT / name).read_text() for name in ("README.md", "grigri_fast/README.md")}
-README, MANUAL = TEXTS.values()
+PACKAGE = ROOT / "grigri_fast"
+FILES = [ROOT / "README.md", PACKAGE / "README.md", *sorted(PACKAGE.glob("*/README.md"))]
+TEXTS = {str(file.relative_to(ROOT)): file.read_text() for file in FILES}
+README, MANUAL = (TEXTS[name] for name in ("README.md", "grigri_fast/README.md"))
+FOLDERS = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
 
 
 def commands_of(text: str) -> Iterator[str]:
@@ -31,6 +40,10 @@ def commands_of(text: str) -> Iterator[str]:
                 command = re.split(r"\s#\s", line.removeprefix("$ "))[0]
                 yield from filter(None, map(str.strip, command.split(" && ")))
 
+
+COMMANDS = {name: list(commands_of(text)) for name, text in TEXTS.items()}
+# Everybody has trained as the README says; so the tests do that once.
+TRAININGS = [c for c in COMMANDS["README.md"] if "grigri-fast train" in c]
 
 # ------------------------------------------------------------------------ every command, in order
 
@@ -60,31 +73,49 @@ def smaller(words: list[str]) -> list[str]:
     return [*SMALLER.get(words[0], []), *more]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch) -> Path:
-    """Return a folder with all that the texts' commands read, as the current folder."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return a folder with all that the texts' commands read, and with the README's runs."""
+    folder = tmp_path_factory.mktemp("readme")
     for name in ("my-photos", "grigri"):
-        write_photos(tmp_path / name)
+        write_photos(folder / name)
     header = ",".join(("image", *CLASSES))
     rows = [[int(name in labels_of(row)) for name in CLASSES] for row in range(48)]
     lines = [f"im{i + 1}.jpg,{','.join(map(str, row))}" for i, row in enumerate(rows)]
-    (tmp_path / "grigri" / "labels_20000.csv").write_text("\n".join([header, *lines]) + "\n")
+    (folder / "grigri" / "labels_20000.csv").write_text("\n".join([header, *lines]) + "\n")
     for row, number in enumerate((10000, 10001, 10031, 10036)):
-        write_image(tmp_path / "holiday" / f"im{number}.jpg", row)
-    (tmp_path / "holiday" / "notes.jpg").write_text("milk, bread\n")
-    mirror = tmp_path / "mirror"
+        write_image(folder / "holiday" / f"im{number}.jpg", row)
+    (folder / "holiday" / "notes.jpg").write_text("milk, bread\n")
+    mirror = folder / "mirror"
     mirror.mkdir()
     (mirror / IMAGES).write_bytes(zipped(image_members()))
     (mirror / ANNOTATIONS).write_bytes(zipped(label_members()))
-    # Weights of pretrained networks' shapes, where torchvision looks for them, and in a folder.
-    for folder in ("torch/hub/checkpoints", "imagenet-weights"):
-        (tmp_path / folder).mkdir(parents=True)
-        for name in ("resnet18-f37072fd", "resnet34-b627a593"):
-            weights = getattr(torchvision.models, name.partition("-")[0])().state_dict()
-            torch.save(weights, tmp_path / folder / f"{name}.pth")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    # Weights of pretrained networks' shapes, in a folder and where torchvision looks for them.
+    weights, hub = folder / "imagenet-weights", folder / "torch" / "hub" / "checkpoints"
+    weights.mkdir()
+    for name in ("resnet18-f37072fd", "resnet34-b627a593"):
+        model = getattr(torchvision.models, name.partition("-")[0])()
+        torch.save(model.state_dict(), weights / f"{name}.pth")
+    shutil.copytree(weights, hub, copy_function=os.link)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.chdir(folder)
+        for command in TRAININGS:
+            words = shlex.split(command)[1:]
+            process = start(*words, *smaller(words))
+            printed, err = process.communicate()
+            assert (process.returncode, err) == (0, ""), command
+            assert printed
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch) -> Path:
+    """Return a copy of that folder, as the current folder; commands never change a file in it."""
+    folder = shutil.copytree(trained, tmp_path / "place", copy_function=os.link)
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def in_a_process(words: list[str], cwd: Path) -> None:
@@ -130,27 +161,46 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
         assert out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name]])
 def test_every_command_is_run(name: str, cli, place: Path, monkeypatch) -> None:
-    commands = list(commands_of(TEXTS[name]))
-    assert len(commands) > 8
-    if name != "README.md":  # whoever reads the manual has trained as the README says
-        commands = [c for c in commands_of(README) if "grigri-fast train" in c] + commands
+    commands = [c for c in COMMANDS[name] if not (name == "README.md" and c in TRAININGS)]
     for command, next_one in zip(commands, [*commands[1:], ""], strict=True):
         if command.startswith(BY_CI):
             assert command.split(" -c ")[0] in (ROOT / ".ci" / "run").read_text()
             continue
         try:
             if "--resume" in next_one:  # the text stops this one, and so do we
+                stopped = place / next_one.split()[-1]
+                shutil.rmtree(stopped, ignore_errors=True)
                 with monkeypatch.context() as patched:
                     stopping(patched, every=2)
                     run_command(command, cli, place, monkeypatch, code=143)
+                assert not (stopped / "summary.json").exists()
             else:
                 run_command(command, cli, place, monkeypatch)
+            if "--resume" in command:
+                assert (place / command.split()[-1] / "summary.json").is_file()
         except BaseException as e:
             e.add_note(f"in {name}: {command}")
             raise
+
+
+def test_commands_are_recognised() -> None:
+    assert len(TRAININGS) == 3
+    assert sum(map(len, COMMANDS.values())) > 45
+
+
+@pytest.mark.slow
+def test_its_python_program_is_run(place: Path, monkeypatch) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", TEXTS["grigri_fast/inference/README.md"], re.S)
+    train = grigri_fast.train
+    tiny = {"size": 32, "batch_size": 16, "epochs": 1, "threads": 1}
+    monkeypatch.setattr(grigri_fast, "train", lambda *data, **o: train(*data, **(o | tiny)))
+    names = {"pixels": np.zeros((40, 50, 3), np.uint8)}
+    exec(program, names)
+    assert names["result"].folder.is_dir() and names["prediction"].error
 
 
 def test_the_two_lines_are_what_ci_runs() -> None:
@@ -165,15 +215,21 @@ def test_the_two_lines_are_what_ci_runs() -> None:
 # --------------------------------------------------------------------------------- what it shows
 
 
-def test_files_that_it_shows_are_there() -> None:
-    for name, text in TEXTS.items():
-        targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
-        targets += re.findall(r'(?:src|srcset)="([^"]+)"', text)
-        for target in targets:
-            file, _, heading = target.partition("#")
-            path = (ROOT / name).parent / file if file else ROOT / name
-            assert path.is_file(), target
-            assert not heading or heading in anchors(path.read_text()), target
+@pytest.mark.parametrize("name", [*TEXTS, "CHANGELOG.md", "benchmarks/README.md"])
+def test_what_it_links_to_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    targets += re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    for target in targets:
+        file, _, heading = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), target
+        assert not heading or heading in anchors(path.read_text()), target
+
+
+def test_each_chapter_is_in_the_manuals_table() -> None:
+    for name in list(TEXTS)[2:]:
+        assert f"]({Path(name).relative_to('grigri_fast')})" in MANUAL
 
 
 def anchors(text: str) -> set[str]:
@@ -184,6 +240,47 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
+def rows_of(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of a table's rows below its head, in the section with that heading."""
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_its_table_of_imports_is_that_of_the_architecture() -> None:
+    table = {}
+    for folder, words in rows_of(MANUAL, "What a folder may import"):
+        everything = {*MAY_IMPORT} - {"cli"}
+        table[folder.strip("`")] = everything if words == "all" else set(re.findall(r"\w+", words))
+    assert table == MAY_IMPORT
+
+
+def test_every_folder_is_in_the_table_and_in_the_figure() -> None:
+    rows = rows_of(MANUAL, "The way of the data")
+    assert sorted(cells[0] for cells in rows) == sorted(f"[{name}]({name})" for name in FOLDERS)
+    figure = (PACKAGE / "way.svg").read_text()
+    assert set(re.findall(r'class="path"[^>]*>(\w+)<', figure)) == FOLDERS
+
+
+def test_its_map_names_what_is_there() -> None:
+    """A file in the map defines the names that stand behind it."""
+    maps = [(ROOT, README, "How it works")]
+    maps += [(PACKAGE, MANUAL, heading) for heading in ("Where is it", "Where do I add it")]
+    for folder, text, heading in maps:
+        rows = rows_of(text, heading)
+        assert len(rows) >= 5
+        for cells in rows:
+            assert 1 <= cells[1].count("](") <= 2, cells  # to be answered in two files at most
+            for file, names in re.findall(r"\]\((\S+\.py)\)((?:,? `\w+`)*)", cells[1]):
+                source = (folder / file).read_text()
+                for name in re.findall(r"\w+", names):
+                    assert re.search(rf"^(def |class )?{name}\b", source, re.MULTILINE), cells
+
+
+def test_its_table_of_options_is_made_of_their_declarations() -> None:
+    assert markdown_table(OPTIONS).strip() in TEXTS["grigri_fast/training/README.md"]
+
+
 def test_constraints_hold_names_and_versions_alone() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
@@ -191,7 +288,7 @@ def test_constraints_hold_names_and_versions_alone() -> None:
 
 def test_the_tests_that_it_names_are_there() -> None:
     source = "".join(p.read_text() for p in (ROOT / "tests").rglob("*.py"))
-    names = set(re.findall(r"`(test_\w+(?:\.py)?)`", README + MANUAL))
+    names = set(re.findall(r"`(test_\w+(?:\.py)?)`", "".join(TEXTS.values())))
     assert len(names) > 12
     for name in names:
         there = (
