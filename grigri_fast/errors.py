@@ -17,6 +17,10 @@ class GrigriError(Exception):
         super().__init__(" ".join(_COLOURS.sub("", message).split()))
 
 
+class UsageError(GrigriError):
+    """Options that do not go with each other; the command line exits with code 2."""
+
+
 class Interrupted(BaseException):
     """A signal ended the program; the command line exits with 128 + its number.
 

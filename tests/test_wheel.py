@@ -39,7 +39,11 @@ def test_it_holds_the_package_and_nothing_else(wheel) -> None:
     folder = f"grigri_fast-{__version__}.dist-info"
     ours = {name for name in wheel.namelist() if not name.startswith(f"{folder}/")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "grigri_fast").rglob("*.py")}
-    assert ours == modules | {"grigri_fast/py.typed"}
+    templates = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "grigri_fast/reporting/templates").iterdir()
+    }
+    assert len(templates) > 5
+    assert ours == modules | templates | {"grigri_fast/py.typed"}
     about = {name.removeprefix(f"{folder}/") for name in wheel.namelist()} - ours
     wanted = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt"}
     assert about == wanted | {"licenses/LICENSE"}
@@ -65,7 +69,7 @@ def test_what_it_imports_it_requires(wheel) -> None:
     of_import = {"nvidia": "nvidia-dali-cuda120", "pynvml": "nvidia-ml-py", "PIL": "pillow"}
     of_import |= {"imagehash": "ImageHash"}
     of_import |= {"cv2": "opencv-python-headless", "skmultilearn": "scikit-multilearn"}
-    of_import |= {"sklearn": "scikit-learn"}
+    of_import |= {"sklearn": "scikit-learn", "markdown_it": "markdown-it-py"}
     folder = f"grigri_fast-{__version__}.dist-info"
     about = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
     required = {
@@ -73,7 +77,7 @@ def test_what_it_imports_it_requires(wheel) -> None:
         for line in about.get_all("Requires-Dist")
         if 'extra == "dev"' not in line
     }
-    for path in (ROOT / "grigri_fast").glob("*.py"):
+    for path in (ROOT / "grigri_fast").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:

@@ -13,8 +13,8 @@ from .console import new_table, say, say_first, show
 from .options import DataArgument, ImagesOption, MaxPixelsOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from ..curation.label_issues import Cleaning
-    from ..curation.summary import Survey
+    from ..curation.findings import Findings
+    from ..curation.summary import Summary
     from ..data.dataset import Dataset
     from ..data.mirflickr import Fetched
     from ..data.split import SplitResult
@@ -95,128 +95,100 @@ def check(
 
     Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
-    deep_only = {
-        "--run": run_folder,
-        "--folds": folds,
-        "--epochs": epochs,
-        "--size": size,
-        "--split": split_file,
-        "--distance": distance,
-        "--out": out,
-    }
-    for name, value in deep_only.items():
-        if value is not None and not deep:
-            raise typer.BadParameter(f"{name} goes with --deep")
-        if value is not None and name in ("--epochs", "--size") and folds is None:
-            raise typer.BadParameter(f"{name} goes with --folds")
-    if run_folder is not None and folds is not None:
-        raise typer.BadParameter("--run and --folds are two ways to the same; leave one out")
-    if run_folder is not None and split_file is not None:
-        raise typer.BadParameter("--run has its own split; leave --split out")
+    from ..curation import check as checking
+    from .progress import TrainDisplay
 
-    from ..curation import summary
-    from ..data import dataset
-    from ..runtime import compute
-    from .progress import TrainDisplay, progress
-
-    threads = threads or compute.usable_threads()
-    labelled = dataset.load(data, images)
-    if deep:
-        from ..curation import label_issues
-
-        label_issues.require_libraries(label_errors=run_folder is not None or folds is not None)
-    with progress("checking") as on_progress:
-        found = summary.survey(
-            labelled, threads=threads, max_pixels=max_pixels, on_progress=on_progress
+    with TrainDisplay() as display:
+        checked = checking.check(
+            data,
+            images=images,
+            deep=deep,
+            run=run_folder,
+            folds=folds,
+            epochs=epochs,
+            size=size,
+            split=split_file,
+            distance=distance,
+            out=out,
+            max_pixels=max_pixels,
+            threads=threads,
+            on_progress=display.on_check,
+            on_summary=show_summary,
+            callback=display,
         )
-    show_survey(labelled, found)
-    if deep:
-        how = label_issues.How(threads, max_pixels, epochs or 10, size or 64, images)
-        out = out or Path("runs") / f"check-{Path(data).resolve().stem}"
-        distance = label_issues.DISTANCE if distance is None else distance
-        with TrainDisplay() as display:
-            cleaning = label_issues.check(
-                labelled,
-                data,
-                out,
-                how,
-                display,
-                run_folder=run_folder,
-                num_folds=folds,
-                split_file=split_file,
-                distance=distance,
-            )
-        show_cleaning(cleaning)
-    if found.bad:
-        raise GrigriError(f"{len(found.bad):,} of {len(labelled):,} files cannot be used")
+    if checked.findings is not None:
+        show_findings(checked.findings)
+    num_bad = len(checked.summary.bad)
+    if num_bad:
+        raise GrigriError(f"{num_bad:,} of {len(checked.data):,} files cannot be used")
 
 
-def show_survey(data: "Dataset", found: "Survey") -> None:
+def show_summary(data: "Dataset", summary: "Summary") -> None:
     """Print the tables of ``data check``."""
     n = len(data)
     say(f"{data.layout}\n")
     facts = new_table("", "", num_texts=2)
     facts.show_header = False
-    unlabelled = found.labels_per_image.get(0, 0)
-    sizes = ", ".join(f"{w}x{h} px ({count:,})" for (h, w), count in found.sizes[:3])
-    more_sizes = f" and {len(found.sizes) - 3:,} other sizes" if len(found.sizes) > 3 else ""
-    labels = sum(k * v for k, v in found.labels_per_image.items())
-    num_copies = sum(len(group) - 1 for group in found.duplicates)
+    unlabelled = summary.labels_per_image.get(0, 0)
+    sizes = ", ".join(f"{w}x{h} px ({count:,})" for (h, w), count in summary.sizes[:3])
+    more_sizes = f" and {len(summary.sizes) - 3:,} other sizes" if len(summary.sizes) > 3 else ""
+    labels = sum(k * v for k, v in summary.labels_per_image.items())
+    num_copies = sum(len(group) - 1 for group in summary.duplicates)
     for name, text in (
         ("images", f"{n:,}"),
         ("classes", f"{len(data.class_names):,}"),
         ("images without label", f"{unlabelled:,} ({unlabelled / n:.2%})"),
-        ("labels per image", f"{labels / n:.3f} (at most {max(found.labels_per_image)})"),
+        ("labels per image", f"{labels / n:.3f} (at most {max(summary.labels_per_image)})"),
         ("sizes", f"{sizes}{more_sizes}"),
-        ("grayscale", f"{found.num_grayscale:,}"),
+        ("grayscale", f"{summary.num_grayscale:,}"),
         ("exact duplicates", f"{num_copies:,}"),
-        ("files that cannot be used", f"{len(found.bad):,}"),
+        ("files that cannot be used", f"{len(summary.bad):,}"),
     ):
         facts.add_row(name, text)
     show(facts)
 
     table = new_table("class", "images", "frequency")
-    for name, count in zip(data.class_names, found.count_C, strict=True):
+    for name, count in zip(data.class_names, summary.count_C, strict=True):
         table.add_row(escape(name), f"{count:,}", f"{count / n:.2%}")
     say()
     show(table)
-    if found.duplicates:
+    if summary.duplicates:
         say("\nExact duplicates (the same pixels)")
-        groups = [" = ".join(map(str, group)) for group in found.duplicates]
+        groups = [" = ".join(map(str, group)) for group in summary.duplicates]
         say_first(groups, "and {:,} more groups")
-    if found.bad:
+    if summary.bad:
         say("\nFiles that cannot be used")
-        for path, reason in found.bad.items():
+        for path, reason in summary.bad.items():
             say(f"  {path}: {reason}")
 
 
-def show_cleaning(found: "Cleaning") -> None:
+def show_findings(findings: "Findings") -> None:
     """Print the number of near-duplicates and of wrong labels, and the worst of them."""
-    from ..curation.label_issues import GALLERY, ISSUES, NEAR
+    from ..curation.findings import GALLERY, ISSUES, NEAR
 
-    names, labels = found.data.names, found.data.class_names
-    across = [p for p in found.pairs if found.across(p)]
-    of_split = f", {len(across):,} of them across the split" if found.part_of else ""
-    plural = "" if len(found.pairs) == 1 else "s"
-    say(f"\n{len(found.pairs):,} near-duplicate{plural}{of_split}")
+    names, labels = findings.data.names, findings.data.class_names
+    across = [p for p in findings.pairs if findings.is_across(p)]
+    of_split = f", {len(across):,} of them across the split" if findings.part_of else ""
+    plural = "" if len(findings.pairs) == 1 else "s"
+    say(f"\n{len(findings.pairs):,} near-duplicate{plural}{of_split}")
     lines = []
-    for p in across + [p for p in found.pairs if p not in across]:
-        parts = [found.part_of.get(row, "no part") for row in (p.first, p.second)]
-        where = f", {parts[0]} and {parts[1]}" if found.part_of else ""
+    for p in findings.across_first():
+        parts = [findings.part_of.get(row, "no part") for row in (p.first, p.second)]
+        where = f", {parts[0]} and {parts[1]}" if findings.part_of else ""
         lines.append(f"{names[p.first]} = {names[p.second]} ({p.distance} of 64 bits{where})")
     say_first(lines, "")
-    if found.issues is None:
+    if findings.issues is None:
         say("\nlabels were not checked: --run RUN or --folds K says by which model")
     else:
-        say(f"\n{len(found.issues):,} labels are likely wrong, by {found.source}\n")
+        say(f"\n{len(findings.issues):,} labels are likely wrong, by {findings.source}\n")
         table = new_table("class", "given, but improbable", "not given, but probable")
         for c, name in enumerate(labels):
-            given = [i.given for i in found.issues if i.c == c]
+            given = [i.given for i in findings.issues if i.c == c]
             wrong, missing = sum(given), len(given) - sum(given)
             table.add_row(escape(name), f"{wrong:,}", f"{missing:,}")
         show(table)
-    written = [NEAR, *([] if found.issues is None else [ISSUES]), GALLERY]
-    say(f"\n{', '.join(written)} are in {files.shown(found.out)}")
+    written = [NEAR, *([] if findings.issues is None else [ISSUES]), GALLERY]
+    say(f"\n{', '.join(written)} are in {files.shown(findings.out)}")
 
 
 def split(

@@ -312,9 +312,9 @@ def report(
     from .progress import progress
 
     with progress("scoring") as on_progress:
-        path = run_report.write_report(
+        path = run_report.report(
             folder,
-            out,
+            out=out,
             checkpoint=checkpoint,
             part=part,
             threshold=threshold_of(threshold),

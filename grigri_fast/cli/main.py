@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import GrigriError, Interrupted
+from ..errors import GrigriError, Interrupted, UsageError
 from ..runtime import distributed, signals, threads
 from . import data, evaluate, performance, train
 from .console import verbosity
@@ -68,7 +68,8 @@ def _run(args: list[str] | None) -> tuple[int, str]:
     except GrigriError as e:
         if verbosity.verbose:
             traceback.print_exception(e)
-        return 1, f"error: {e}"
+        is_usage = isinstance(e, UsageError)
+        return (2, f"error: {e} (see --help)") if is_usage else (1, f"error: {e}")
     except typer.TyperException as e:
         message = " ".join(e.format_message().replace("Value error, ", "").split())
         # Without a command the help has been shown, and there is no more to say.

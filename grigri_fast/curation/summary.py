@@ -1,4 +1,4 @@
-"""What a data set holds: the numbers behind ``data check``, and small looks at its images."""
+"""What a data set holds: the numbers of ``data check``."""
 
 import contextlib
 import warnings
@@ -16,8 +16,8 @@ from ..pipeline import check
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What decoding every image of a data set showed.
+class Summary:
+    """What a data set holds, by its labels and by decoding every image.
 
     Attributes:
         count_C: images with each class's label.
@@ -36,15 +36,15 @@ class Survey:
     bad: dict[Path, str]
 
 
-def survey(
+def summarize(
     data: Dataset,
     *,
     threads: int,
     max_pixels: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Survey:
-    """Decode every image once and return what was seen."""
-    found = check.check_images(
+) -> Summary:
+    """Decode every image once and return what the data set holds."""
+    checked = check.check_images(
         data.paths,
         threads=threads,
         max_pixels=max_pixels,
@@ -52,18 +52,18 @@ def survey(
         on_progress=on_progress,
     )
     same_pixels: dict[str, list[Path]] = defaultdict(list)
-    for i, digest in sorted(found.digests.items()):
+    for i, digest in sorted(checked.digests.items()):
         same_pixels[digest].append(data.paths[i])
-    good = [i for i in range(len(data)) if i not in found.bad]
-    sizes = Counter(tuple(map(int, found.sizes_HW[i])) for i in good)
+    good = [i for i in range(len(data)) if i not in checked.bad]
+    sizes = Counter(tuple(map(int, checked.sizes_HW[i])) for i in good)
     labels = Counter(data.targets_NC.sum(1).astype(int).tolist())
-    return Survey(
+    return Summary(
         count_C=data.targets_NC.sum(0).astype(np.int64),
         labels_per_image=dict(sorted(labels.items())),
         sizes=sizes.most_common(),
         num_grayscale=sum(_is_grayscale(data.paths[i]) for i in good),
         duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
-        bad={data.paths[i]: reason for i, reason in found.bad.items()},
+        bad={data.paths[i]: reason for i, reason in checked.bad.items()},
     )
 
 

@@ -1,11 +1,12 @@
 """What ``reproduce`` shows: the report's figures beside ours, as ``report.md`` and ``report.html``.
 
-Every number comes from the rows' folders (see ``Reproduction.results``).
+Every number comes from the rows' folders (see ``Reproduction.results``). The prose is in
+``reporting/templates/reproduction.md.j2``.
 """
 
-import functools
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,8 +14,7 @@ from ..errors import GrigriError
 from ..evaluation import evaluator
 from ..evaluation.bootstrap import Interval
 from ..models import factory
-from ..reporting import document, plots
-from ..reporting.document import Block, Code, Document, Figure, Heading, Notice, Table, Text
+from ..reporting import html, markdown, plots
 from ..runtime import files
 from . import report_2020
 from .report_2020 import CLASS_NAMES
@@ -22,10 +22,51 @@ from .reproduction import Reproduction, RowResult
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 NONE = "-"
-_TITLE = "The report of 2020, reproduced"
 _FOOT = "Written by grigri-fast reproduce."
+# Headings, and the rows whose curves stand in one figure.
+_SECTIONS = {
+    "BCE against MSE": ("bce", "mse"),
+    "Optimizers": ("bce", "adam", "rmsprop", "amsgrad"),
+    "One-cycle": ("bce", "onecycle"),
+    "Augmentation": ("onecycle", "augmentation"),
+    "ResNet34 at 224 px": ("resnet34",),
+    "Wide ResNet-50-2": ("wide_resnet50_2",),
+    "An untrained head": ("untrained",),
+    "Backbone frozen": ("resnet34", "frozen"),
+    "Thresholds": ("threshold", "thresholds_per_class"),
+    "SimpleConvNet from scratch": ("simple",),
+}
 
-Findings = dict[str, RowResult]
+Results = dict[str, RowResult]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report.
+
+    Attributes:
+        name: of its file, without suffix.
+        caption: what it shows, in Markdown.
+        figure: what is drawn.
+    """
+
+    name: str
+    caption: str
+    figure: plots.Figure
+
+    @property
+    def file(self) -> str:
+        """The picture's name in the Markdown, in the folder of the figures."""
+        return f"{FIGURES}/{self.name}.png"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is computed for a section: paragraphs and a table in Markdown, and a figure."""
+
+    paragraphs: list[str]
+    table: str = ""
+    figure: Drawing | None = None
 
 
 def write(study: Reproduction) -> Path:
@@ -34,46 +75,55 @@ def write(study: Reproduction) -> Path:
     Raises:
         GrigriError: if they cannot be written.
     """
-    found = study.results()
-    page = make(study, found)
+    text, drawings = make(study, study.results())
     folder = study.out / FIGURES
     try:
         folder.mkdir(exist_ok=True)
     except OSError as e:
         raise GrigriError(f"{folder}: cannot be made: {e.strerror or e}") from e
-    for name, png in document.pictures(page).items():
-        files.write_atomic(folder / name, png)
-    files.write_atomic(study.out / MARKDOWN, document.to_markdown(page, FIGURES))
-    files.write_atomic(study.out / HTML, document.to_html(page, _FOOT))
+    for drawing in drawings:
+        files.write_atomic(study.out / drawing.file, plots.png(drawing.figure))
+    files.write_atomic(study.out / MARKDOWN, text)
+    files.write_atomic(study.out / HTML, to_html(text, drawings))
     return study.out / HTML
 
 
-def make(study: Reproduction, found: list[RowResult]) -> Document:
-    """Return the report as a document."""
-    by_name = {finding.row.name: finding for finding in found}
-    blocks: list[Block] = []
+def to_html(text: str, drawings: list[Drawing]) -> str:
+    """Return the page of a report in Markdown."""
+    svgs = {d.file: plots.svg(d.figure, d.name, d.caption.replace("`", "")) for d in drawings}
+    return markdown.to_html(text, svgs, _FOOT)
+
+
+def make(study: Reproduction, results: list[RowResult]) -> tuple[str, list[Drawing]]:
+    """Return the report in Markdown, and its figures."""
+    by_name = {result.row.name: result for result in results}
     reductions = reduced(study, by_name)
-    if reductions:
-        blocks.append(
-            Notice(
-                f"**At reduced scale**: {'; '.join(reductions)}. So the figures below show that"
-                " the way works. They are not what the report's networks reach, and the"
-                " differences are no verdict on it."
-            )
-        )
-    blocks += _opening(by_name)
-    blocks += [Heading("All rows"), overview(found)]
-    if any(f.is_done and f.score("micro_f1") for f in found):
-        blocks.append(_forest(found))
-    blocks += _without_result(found)
-    blocks += _data_section(by_name["data"])
-    for section in _SECTIONS:
-        blocks += _section(section, study, by_name, comparable=not reductions)
-    blocks += _closing(study)
-    return Document(_TITLE, blocks)
+    data = by_name["data"].summary
+    num_scored = {r.summary["validation"].get("num_images") for r in results if r.summary}
+    sections = {
+        title: _section(title, [by_name[name] for name in names], study, not reductions)
+        for title, names in _SECTIONS.items()
+    }
+    sections["Thresholds"] = _thresholds(sections["Thresholds"], by_name)
+    of_data, all_rows = _data(by_name["data"]), _all_rows(results)
+    text = html.render(
+        "reproduction.md.j2",
+        reductions=reductions,
+        num_images=data["sets"][-1]["num_images"] if data else None,
+        num_scored=sorted(filter(None, num_scored)),
+        machines=_machines(results),
+        overview=_overview(results),
+        all_rows=all_rows,
+        without_result=_without_result(results),
+        data=of_data,
+        sections=sections,
+        chosen_thresholds=_chosen(by_name["thresholds_per_class"]),
+    )
+    drawings = [all_rows, of_data.get("figure"), *(s.figure for s in sections.values())]
+    return text, [drawing for drawing in drawings if drawing is not None]
 
 
-def reduced(study: Reproduction, found: Findings) -> list[str]:
+def reduced(study: Reproduction, results: Results) -> list[str]:
     """Return in words what makes the study's figures others than the report's could be."""
     words = []
     if study.epochs != report_2020.EPOCHS:
@@ -91,7 +141,7 @@ def reduced(study: Reproduction, found: Findings) -> list[str]:
             "every network trained from scratch (`--weights none`), in the report only"
             " SimpleConvNet was"
         )
-    data = found["data"].summary
+    data = results["data"].summary
     if data and data["sets"][0]["class_names"] != CLASS_NAMES:
         words.append("other data than the report's")
     return words
@@ -104,18 +154,18 @@ def _some(number: int, thing: str) -> str:
 # --------------------------------------------------------------------------------- all rows
 
 
-def overview(found: list[RowResult]) -> Table:
+def _overview(results: list[RowResult]) -> str:
     """Return the table of all rows: the report's scores, ours, the difference."""
     columns = ["row", "what"]
     for score in ("micro-F1", "subset accuracy"):
         columns += [f"{score}: report", "ours (95 % interval)", "difference"]
     rows = []
-    for finding in found:
-        cells = [f"`{finding.row.name}`", finding.row.title]
+    for result in results:
+        cells = [f"`{result.row.name}`", result.row.title]
         for key in ("micro_f1", "subset_accuracy"):
-            cells += against_report(finding, key)
+            cells += against_report(result, key)
         rows.append(cells)
-    return Table(columns, rows, num_text=2)
+    return markdown.table(columns, rows, num_text=2)
 
 
 def against_report(finding: RowResult, key: str) -> list[str]:
@@ -138,117 +188,82 @@ def interval(score: Interval | None) -> str:
     return f"{score.value:.4f} ({low}-{high})"
 
 
-def _opening(found: Findings) -> list[Block]:
-    """Return what was run, on what."""
-    text = (
-        "A report of 2020 fine-tuned networks on photographs with several labels each. Here its"
-        " experiments are run again by `grigri-fast reproduce`. As in the report, the scores are"
-        " those of the last epoch on the validation images, a label being given from probability"
-        " 0.5 on. **micro-F1** is F1 of all labels in one pot, **subset accuracy** the share of"
-        " images whose labels are all right. Intervals are of the bootstrap over images: they say"
-        " how a score would vary over other validation images, not over other seeds (one standard"
-        " deviation of micro-F1 on 4,000 images is about 0.006)."
-    )
-    blocks: list[Block] = [Text(text)]
-    data = found["data"].summary
-    if data:
-        used = data["sets"][-1]
-        num = used["num_images"]
-        words = f"Data: {num['train']:,} images to train on and {num['val']:,} to validate on"
-        words += " (the report: 16,000 and 4,000)."
-        if num["train"] < 16_000:
-            words += " With fewer to learn from, lower scores are to be expected."
-        scored = {f.summary["validation"].get("num_images") for f in found.values() if f.summary}
-        numbers = sorted(n for n in scored if n)
-        if numbers:
-            words += f" Scored on {', '.join(f'{n:,}' for n in numbers)} validation images."
-        blocks.append(Text(words))
-    machines = _machines(found)
-    if machines:
-        blocks.append(Text(f"Made with {'; '.join(machines)}."))
-    return blocks
-
-
-def _machines(found: Findings) -> list[str]:
+def _machines(results: list[RowResult]) -> list[str]:
     """Return the hardware and PyTorch of the rows, each once."""
     seen = []
-    for finding in found.values():
-        e = finding.environment
-        if finding.is_done and e:
+    for result in results:
+        e = result.environment
+        if result.is_done and e:
             where = e.get("gpu") or f"{e['cpu']}, {_some(e['cpu_threads'], 'thread')}"
             seen.append(f"{where}, {e['amp']}, torch {e['packages']['torch']}")
     return list(dict.fromkeys(seen))
 
 
-def _forest(found: list[RowResult]) -> Figure:
-    rows = []
-    for finding in found:
-        ours, theirs = finding.score("micro_f1"), finding.row.reported.get("micro_f1")
-        if ours is None and theirs is None:
-            continue
-        triple = None if ours is None else (ours.value, ours.low, ours.high)
-        rows.append((finding.row.name, theirs, triple))
-    return Figure(
-        "all-rows",
-        "Micro-F1 of every row: the report's beside ours with its 95 % interval.",
-        functools.partial(_draw_forest, rows),
-    )
+def _all_rows(results: list[RowResult]) -> Drawing | None:
+    """Return the figure of every row's micro-F1; None where none of ours is there."""
+    scores = [(r.row.name, r.row.reported.get("micro_f1"), r.score("micro_f1")) for r in results]
+    if all(ours is None for _, _, ours in scores):
+        return None
+    rows = [
+        (name, theirs, None if ours is None else (ours.value, ours.low, ours.high))
+        for name, theirs, ours in scores
+        if ours is not None or theirs is not None
+    ]
+    figure = plots.against(rows, "micro-F1 on the validation images")
+    caption = "Micro-F1 of every row: the report's beside ours with its 95 % interval."
+    return Drawing("all-rows", caption, figure)
 
 
-def _draw_forest(rows: list, file_format: str) -> bytes:
-    return plots.against(rows, "micro-F1 on the validation images", file_format)
+def _without_result(results: list[RowResult]) -> str:
+    rows = [
+        [", ".join(f"`{name}`" for name in names), _cell(why)]
+        for why, names in why_not(results).items()
+    ]
+    return markdown.table(["rows", "why"], rows, num_text=2) if rows else ""
 
 
-def _without_result(found: list[RowResult]) -> list[Block]:
-    reasons = why_not(found)
-    if not reasons:
-        return []
-    rows = [[", ".join(f"`{name}`" for name in names), why] for why, names in reasons.items()]
-    return [Heading("Rows without a result"), Table(["rows", "why"], rows, num_text=2)]
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
-def why_not(found: list[RowResult]) -> dict[str, list[str]]:
+def why_not(results: list[RowResult]) -> dict[str, list[str]]:
     """Return by reason the names of the rows that have no result."""
     reasons: dict[str, list[str]] = {}
-    for finding in found:
-        if not finding.is_done:
-            reasons.setdefault(finding.why, []).append(finding.row.name)
+    for result in results:
+        if not result.is_done:
+            reasons.setdefault(result.why, []).append(result.row.name)
     return reasons
 
 
 # --------------------------------------------------------------------------------- the data
 
 
-def _data_section(finding: RowResult) -> list[Block]:
+def _data(result: RowResult) -> dict[str, Any]:
     """Return frequencies beside the report's, and the baselines."""
-    blocks: list[Block] = [Heading("The data")]
-    if not finding.is_done:
-        return [*blocks, Text(f"Not looked at: {finding.why}.")]
-    sets = finding.summary["sets"]
+    if not result.is_done:
+        return {"why": result.why}
+    sets = result.summary["sets"]
     first = sets[0]
     is_reports = first["class_names"] == CLASS_NAMES
-    blocks.append(
-        Text(
-            "Training and validation part are made by iterative stratification of label pairs"
-            f" (80/20). Of `{first['name']}`, the class frequencies"
-            + (f" {_agreement(first)}." if is_reports else " have nothing to be compared with.")
-        )
-    )
-    blocks.append(_frequency_table(first, is_reports))
     columns = {"training": first["frequencies"]["train"], "validation": first["frequencies"]["val"]}
-    draw = functools.partial(plots.bars, first["class_names"], columns, "share of the images")
+    figure = plots.bars(first["class_names"], columns, "share of the images")
     caption = f"Class frequencies of both parts of `{first['name']}`."
-    blocks.append(Figure("frequencies", caption, lambda f: draw(file_format=f)))
-    blocks.append(_baselines(sets))
-    return blocks
+    return {
+        "why": "",
+        "name": first["name"],
+        "agreement": _agreement(first) if is_reports else "have nothing to be compared with",
+        "frequencies": _frequency_table(first, is_reports),
+        "figure": Drawing("frequencies", caption, figure),
+        "baselines": _baselines(sets),
+    }
 
 
-def _agreement(found: dict) -> str:
+def _agreement(data: dict) -> str:
     """Return in words how many of the frequencies are those that the report prints."""
     pairs = [
         (ours, theirs)
         for part, column in report_2020.FREQUENCIES.items()
-        for ours, theirs in zip(found["frequencies"][part], column, strict=True)
+        for ours, theirs in zip(data["frequencies"][part], column, strict=True)
     ]
     same = sum(ours == theirs for ours, theirs in pairs)
     if same == len(pairs):
@@ -260,12 +275,12 @@ def _agreement(found: dict) -> str:
     )
 
 
-def _frequency_table(found: dict, is_reports: bool) -> Table:
+def _frequency_table(data: dict, is_reports: bool) -> str:
     columns = ["class"]
-    rows = [[name] for name in found["class_names"]]
+    rows = [[_cell(name)] for name in data["class_names"]]
     for part in ("train", "val"):
         theirs = report_2020.FREQUENCIES[part] if is_reports else [None] * len(rows)
-        ours = found["frequencies"][part]
+        ours = data["frequencies"][part]
         differ = is_reports and ours != theirs
         columns += [part, *(["report"] if is_reports else []), *(["difference"] if differ else [])]
         for cells, value, other in zip(rows, ours, theirs, strict=True):
@@ -274,135 +289,59 @@ def _frequency_table(found: dict, is_reports: bool) -> Table:
                 cells.append(f"{other:.7g}")
             if differ:
                 cells.append(f"{value - other:+.2g}" if value != other else "0")
-    return Table(columns, rows)
+    return markdown.table(columns, rows)
 
 
-def _baselines(sets: list[dict]) -> Table:
+def _baselines(sets: list[dict]) -> str:
     columns = [
         *("labels of", "images", "without a label", "labels per image"),
         *("predict nothing: subset accuracy", "on val", "always the most frequent: micro-F1"),
     ]
     rows = []
-    for found in sets:
-        nothing = Interval(**found["nothing"]["subset_accuracy"])
+    for data in sets:
+        nothing = Interval(**data["nothing"]["subset_accuracy"])
         rows.append(
             [
-                f"`{found['name']}`",
-                f"{sum(found['num_images'].values()):,}",
-                f"{found['without_label']:.2%}",
-                f"{found['labels_per_image']:.3f}",
+                f"`{data['name']}`",
+                f"{sum(data['num_images'].values()):,}",
+                f"{data['without_label']:.2%}",
+                f"{data['labels_per_image']:.3f}",
                 interval(nothing),
-                f"{found['val_without_label']:.4f}",
-                f"{found['always_micro_f1']:.4f} ({found['most_frequent']})",
+                f"{data['val_without_label']:.4f}",
+                f"{data['always_micro_f1']:.4f} ({data['most_frequent']})",
             ]
         )
-    return Table(columns, rows)
+    return markdown.table(columns, rows)
 
 
 # ----------------------------------------------------------------------------- the sections
 
-# Heading, rows whose curves stand in one figure, and what was asked.
-_SECTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    (
-        "BCE against MSE",
-        ("bce", "mse"),
-        "Which loss? ResNet18 at 128 px, SGD with learning rate 0.01 and momentum 0.9, both"
-        " constant, batches of 32, no augmentation (the report's figures 1 and 2). The two losses"
-        " are on different scales: compare the scores.",
-    ),
-    (
-        "Optimizers",
-        ("bce", "adam", "rmsprop", "amsgrad"),
-        "Adam, RMSprop and AMSGrad with learning rate 1e-3 against SGD (figure 3). The report's"
-        " last figures of these are not known here.",
-    ),
-    (
-        "One-cycle",
-        ("bce", "onecycle"),
-        "SGD whose learning rate goes up to 0.01 and down to 1e-7 while momentum goes from 0.95 to"
-        " 0.85 and back (Smith and Topin 2017), weight decay 1e-3 (figure 4).",
-    ),
-    (
-        "Augmentation",
-        ("onecycle", "augmentation"),
-        "Random crops, flips and rotations on top of one-cycle (figure 5).",
-    ),
-    (
-        "ResNet34 at 224 px",
-        ("resnet34",),
-        "The report's best network: augmented, BCE, one-cycle, weight decay 1e-4 (figure 6).",
-    ),
-    (
-        "Wide ResNet-50-2",
-        ("wide_resnet50_2",),
-        "The widest network, at 128 px, otherwise trained as ResNet34 (figure 7). torchvision's"
-        " default weights of this network are newer than the report's; a `--weights` folder"
-        " that holds the old ones is preferred.",
-    ),
-    (
-        "An untrained head",
-        ("untrained",),
-        "What ResNet34 scores before anything is trained: a check that nothing leaks. A fresh head"
-        " says yes to about half of all labels, whatever the image; which half, its random numbers"
-        " decide, so this score differs from seed to seed by more than its interval.",
-    ),
-    (
-        "Backbone frozen",
-        ("resnet34", "frozen"),
-        "Only the head is trained, on the features as they are (figure 8).",
-    ),
-    (
-        "Thresholds",
-        ("threshold", "thresholds_per_class"),
-        "The thresholds of `resnet34` are chosen on the very images that they are then scored on,"
-        " as the report did: **that flatters**, by about 0.002 for one threshold and 0.010 for 14"
-        " on 4,000 images. Cross-fitted scores are the honest ones: each fifth of the images is"
-        " judged with thresholds that were tuned on the other four.",
-    ),
-    (
-        "SimpleConvNet from scratch",
-        ("simple",),
-        "Thirteen 3x3 convolutions and three linear layers without normalisation, at 128 px. In"
-        " the report it learned to predict nothing.",
-    ),
-)
-
 
 def _section(
-    section: tuple[str, tuple[str, ...], str],
-    study: Reproduction,
-    found: Findings,
-    comparable: bool,
-) -> list[Block]:
-    title, names, text = section
-    group = [found[name] for name in names]
-    blocks: list[Block] = [Heading(title), Text(text)]
-    if names == ("simple",):
-        blocks.append(_parameters())
-    blocks += [Text(f"`{f.row.name}` has no result: {f.why}.") for f in group if not f.is_done]
-    done = [f for f in group if f.is_done]
-    if not done:
-        return blocks
+    title: str, results: list[RowResult], study: Reproduction, comparable: bool
+) -> Section:
+    """Return what the rows of a section have left behind."""
+    paragraphs = [_parameters()] if title.startswith("SimpleConvNet") else []
+    paragraphs += [f"`{r.row.name}` has no result: {r.why}." for r in results if not r.is_done]
+    done = [r for r in results if r.is_done]
     if comparable:
-        blocks += [Text(verdict) for verdict in map(_verdict, done) if verdict]
-    if any(f.row.kind == "thresholds" for f in done):
-        return [*blocks, *_threshold_blocks(done, found)]
-    blocks.append(_details(done, study))
-    with_curves = {f.row.name: f.history for f in done if f.history}
-    if with_curves:
-        blocks.append(_curves(title, with_curves, comparable))
-    return blocks
+        paragraphs += filter(None, map(_comparison, done))
+    if not done or done[0].row.kind == "thresholds":
+        return Section(paragraphs)
+    histories = {r.row.name: r.history for r in done if r.history}
+    figure = _curves(title, histories, comparable) if histories else None
+    return Section(paragraphs, _details(done, study), figure)
 
 
-def _verdict(finding: RowResult) -> str:
+def _comparison(result: RowResult) -> str:
     """Return in words whether the report's micro-F1 lies within our interval."""
-    ours, theirs = finding.score("micro_f1"), finding.row.reported.get("micro_f1")
+    ours, theirs = result.score("micro_f1"), result.row.reported.get("micro_f1")
     if ours is None or theirs is None:
         return ""
     if ours.low <= theirs <= ours.high:
-        return f"`{finding.row.name}`: the report's {theirs:.4f} lies within our interval."
+        return f"`{result.row.name}`: the report's {theirs:.4f} lies within our interval."
     side = "above" if ours.value > theirs else "below"
-    return f"`{finding.row.name}`: ours is {side} the report's {theirs:.4f}, outside its interval."
+    return f"`{result.row.name}`: ours is {side} the report's {theirs:.4f}, outside its interval."
 
 
 def num_simple_parameters() -> int:
@@ -412,25 +351,19 @@ def num_simple_parameters() -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _parameters() -> Text:
+def _parameters() -> str:
     num = num_simple_parameters()
     same = (
         "as in the report" if num == report_2020.NUM_SIMPLE_PARAMETERS else "not as in the report"
     )
-    return Text(f"At 128 px and with 14 classes it has {num:,} parameters, {same}.")
+    return f"At 128 px and with 14 classes it has {num:,} parameters, {same}."
 
 
-def _details(done: list[RowResult], study: Reproduction) -> Table:
+def _details(done: list[RowResult], study: Reproduction) -> str:
     """Return what is not in the table of all rows."""
-    columns = [
-        "row",
-        "px",
-        "validation loss",
-        "macro-F1",
-        "mAP",
-        "micro-F1, cross-fitted threshold",
-    ]
-    columns += ["best epoch's micro-F1 (flatters)", "epochs", "trained in"]
+    columns = ["row", "px", "validation loss", "macro-F1", "mAP"]
+    columns += ["micro-F1, cross-fitted threshold", "best epoch's micro-F1 (flatters)"]
+    columns += ["epochs", "trained in"]
     rows = []
     for f in done:
         best = f.summary.get("best")
@@ -447,7 +380,7 @@ def _details(done: list[RowResult], study: Reproduction) -> Table:
                 _duration(f.summary["train_s"]) if "train_s" in f.summary else NONE,
             ]
         )
-    return Table(columns, rows)
+    return markdown.table(columns, rows)
 
 
 def _duration(seconds: float) -> str:
@@ -456,91 +389,56 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _curves(title: str, histories: dict[str, list], comparable: bool) -> Figure:
+def _curves(title: str, histories: dict[str, list], comparable: bool) -> Drawing:
     """Return the figure of runs in the same axes; the report's scores only where they compare."""
     reported = {row.name: row.reported for row in report_2020.ROWS} if comparable else {}
     caption = f"{title}: loss, micro-F1 and subset accuracy (at 0.5) over the epochs;"
     caption += " validation in full, training dashed"
     caption += ", the report's last score dotted." if comparable else "."
-    draw = functools.partial(plots.comparison, histories, reported)
-    return Figure(_file_name(title), caption, lambda f: draw(file_format=f))
+    name = "-".join(title.lower().split())
+    return Drawing(name, caption, plots.comparison(histories, reported))
 
 
-def _file_name(title: str) -> str:
-    return "-".join(title.lower().split())
-
-
-def _threshold_blocks(done: list[RowResult], found: Findings) -> list[Block]:
-    """Return the table of thresholds as the report has them and cross-fitted, and the curve."""
+def _thresholds(section: Section, results: Results) -> Section:
+    """Return the section with the thresholds as the report has them and cross-fitted."""
+    done = [r for r in results.values() if r.is_done and r.row.kind == "thresholds"]
+    if not done:
+        return section
     columns = ["row", "micro-F1: report", "tuned here (flatters)", "cross-fitted (honest)"]
     columns += ["flattery", "subset accuracy: report", "tuned here", "cross-fitted"]
+    keys = ("micro_f1", "subset_accuracy")
     rows = []
-    base = found[report_2020.BASE]
+    base = results[report_2020.BASE]
     if base.is_done:
-        scores = [interval(base.score(k)) for k in ("micro_f1", "subset_accuracy")]
-        theirs = [f"{base.row.reported[k]:.4f}" for k in ("micro_f1", "subset_accuracy")]
-        rows.append(["at 0.5", theirs[0], scores[0], scores[0], NONE, theirs[1], *[scores[1]] * 2])
-    for f in done:
-        tuned, honest = (
-            [f.score(key, way) for key in ("micro_f1", "subset_accuracy")]
-            for way in (evaluator.TUNED, evaluator.CROSS_FITTED)
-        )
-        rows.append(
-            [
-                f"`{f.row.name}`",
-                f"{f.row.reported['micro_f1']:.4f}",
-                interval(tuned[0]),
-                interval(honest[0]),
-                f"{tuned[0].value - honest[0].value:+.4f}",
-                f"{f.row.reported['subset_accuracy']:.4f}",
-                interval(tuned[1]),
-                interval(honest[1]),
-            ]
-        )
-    blocks: list[Block] = [Table(columns, rows)]
-    draw = _threshold_figure(done)
+        micro_f1, accuracy = (interval(base.score(key)) for key in keys)
+        theirs = [f"{base.row.reported[key]:.4f}" for key in keys]
+        rows.append(["at 0.5", theirs[0], *[micro_f1] * 2, NONE, theirs[1], *[accuracy] * 2])
+    for r in done:
+        cells = [f"`{r.row.name}`"]
+        for key in keys:
+            tuned, honest = (r.score(key, w) for w in (evaluator.TUNED, evaluator.CROSS_FITTED))
+            cells += [f"{r.row.reported[key]:.4f}", interval(tuned), interval(honest)]
+            if key == "micro_f1":
+                cells.append(f"{tuned.value - honest.value:+.4f}")
+        rows.append(cells)
     caption = "Scores of `resnet34` on the validation images over one threshold for all classes."
-    blocks.append(Figure("thresholds", caption, draw))
-    per_class = next((f for f in done if f.row.threshold == "per-class"), None)
-    if per_class is not None:
-        names = per_class.summary["class_names"]
-        chosen = per_class.summary["validation"]["threshold"]
-        words = ", ".join(f"{n} {t:.3f}" for n, t in zip(names, chosen, strict=True))
-        blocks.append(Text(f"Thresholds per class: {words}."))
-    return blocks
+    figure = Drawing("thresholds", caption, _threshold_figure(done))
+    return Section(section.paragraphs, markdown.table(columns, rows), figure)
 
 
-def _threshold_figure(done: list[RowResult]) -> Callable[[str], bytes]:
+def _threshold_figure(done: list[RowResult]) -> plots.Figure:
     curve = done[0].summary["curve"]
     marks = {"the report's best": report_2020.THRESHOLD}
-    for f in done:
-        if f.row.threshold == "auto":
-            marks["ours"] = f.summary["validation"]["threshold"]
+    for r in done:
+        if r.row.threshold == "auto":
+            marks["ours"] = r.summary["validation"]["threshold"]
     scores = {"micro-F1": curve["micro_f1"], "subset accuracy": curve["subset_accuracy"]}
-    return lambda f: plots.over_threshold(curve["threshold"], scores, marks, f)
+    return plots.over_threshold(curve["threshold"], scores, marks)
 
 
-# ------------------------------------------------------------------------------ the closing
-
-
-def _closing(study: Reproduction) -> list[Block]:
-    folder = "OUT"
-    return [
-        Heading("What is not as in the report"),
-        Text(
-            "Not given there and assumed here: 20 epochs for all rows but the first two, no weight"
-            " decay before one-cycle, RMSprop without momentum, the ranges of the augmentation,"
-            " dropout 0.5 in SimpleConvNet. Done otherwise on purpose: the head's bias starts at"
-            " the log-odds of the class frequencies (but not in `untrained`); crop, flip, rotation"
-            " and resize are one resampling; and the seeds are others, of course."
-        ),
-        Heading("Run it again"),
-        Text(
-            "Each row is a run folder. Its `config.toml` repeats it, `eval` scores it in other"
-            " ways, and `reproduce` with the same options only writes these pages again:"
-        ),
-        Code(
-            f"grigri-fast train --config {folder}/bce/config.toml\n"
-            f"grigri-fast eval {folder}/resnet34 --threshold per-class"
-        ),
-    ]
+def _chosen(result: RowResult) -> str:
+    """Return the thresholds of the classes in words; "" where there are none."""
+    if not result.is_done:
+        return ""
+    names, chosen = result.summary["class_names"], result.summary["validation"]["threshold"]
+    return ", ".join(f"{n} {t:.3f}" for n, t in zip(names, chosen, strict=True))

@@ -1,15 +1,24 @@
-"""Figures of runs, drawn without a display."""
+"""Figures, drawn without a display: as PNG files, and as SVG for the inside of a page.
+
+This is the only module that imports matplotlib. A function returns a figure; :func:`png` and
+:func:`svg` turn it into a file's content. In a page a figure has the page's colours and font.
+"""
 
 import io
+import json
 import math
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from . import inline_svg
+from .html import printable
 
 # What is drawn of results.csv: a panel's name, and its columns without train_ and val_.
 PANELS = (
@@ -17,8 +26,10 @@ PANELS = (
     ("Micro-F1 at 0.5", "micro_f1"),
     ("Subset accuracy at 0.5", "subset_accuracy"),
 )
-_TRAIN, _VAL = "#9aa5b1", "#d1495b"
-_INK, _FAINT = "#2b2d42", "#e3e6ea"
+_TRAIN, VAL = "#9aa5b1", "#d1495b"
+INK, _FAINT, MUTED, _AXIS = "#2b2d42", "#e3e6ea", "#5f6b7a", "#b6bec9"
+RUNS = (VAL, "#2f86c1", "#e09f3e", "#4fa083")
+_BEST = "#f2c14e"
 
 
 def curves(history: list[dict[str, Any]], title: str) -> bytes:
@@ -30,11 +41,10 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(12, 3.9), dpi=150, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
-    ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, len(epochs))
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
     for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         last = {part: history[-1][f"{part}_{key}"] for part in ("train", "val")}
-        for part, color, width in (("train", _TRAIN, 1.8), ("val", _VAL, 2.4)):
+        for part, color, width in (("train", _TRAIN, 1.8), ("val", VAL, 2.4)):
             values = [row[f"{part}_{key}"] for row in history]
             marker = "o" if len(epochs) <= 12 else None
             axes.plot(epochs, values, color=color, lw=width, marker=marker, ms=4, label=part)
@@ -49,8 +59,8 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
                 color=color,
             )
         _plain(axes, name)
-        axes.set_xlabel("epoch", fontsize=9, color=_INK)
-        axes.set_xticks([t for t in ticks if 1 <= t <= len(epochs)])
+        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        axes.set_xticks(whole_ticks(1, len(epochs)))
         axes.margins(x=0.1)
     # Beside the title, where no curve runs. (To look for a place costs a slow machine a second.)
     figure.legend(
@@ -59,9 +69,9 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         ncols=2,
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
-    return _bytes_of(figure, "png")
+    return png(figure)
 
 
 _FIXED = {  # what stays, in the colours of the ground; activations get a ramp of their own
@@ -99,17 +109,17 @@ def memory(
     colors = _FIXED | dict(zip(stages, ramp, strict=True))
 
     figure = Figure(figsize=(12, 5.2), dpi=150, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
     axes = figure.subplots()
     stacked = axes.stackplot(shown, mib[:, shown], colors=[colors[kind] for kind in series], lw=0)
     axes.set_xlim(0, num - 1)
     axes.set_ylim(0, totals.max() * 1.13)
     for i, (start, name) in enumerate(phases):
         end = phases[i + 1][0] if i + 1 < len(phases) else num - 1
-        axes.axvline(start, color=_INK, lw=0.6, ls=":")
+        axes.axvline(start, color=INK, lw=0.6, ls=":")
         if end - start > 0.02 * num:
             middle = (start + end) / 2
-            axes.text(middle, totals.max() * 1.08, name, ha="center", fontsize=9, color=_INK)
+            axes.text(middle, totals.max() * 1.08, name, ha="center", fontsize=9, color=INK)
     axes.annotate(
         f"peak {totals[peak_at]:,.0f} MiB",
         (peak_at, totals[peak_at]),
@@ -117,15 +127,12 @@ def memory(
         textcoords="offset points",
         fontsize=9,
         fontweight="bold",
-        color=_INK,
+        color=INK,
     )
-    axes.set_xlabel("operations of the step, in order", fontsize=9, color=_INK)
-    axes.set_ylabel("MiB of tensors", fontsize=9, color=_INK)
-    axes.grid(axis="y", color=_FAINT)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
+    _plain(axes, "")
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel("operations of the step, in order", fontsize=9, color=INK)
+    axes.set_ylabel("MiB of tensors", fontsize=9, color=INK)
     names = [f"{kind}  {mib[i, peak_at]:,.0f}" for i, kind in enumerate(series)]
     axes.legend(
         stacked[::-1],
@@ -136,13 +143,12 @@ def memory(
         frameon=False,
         fontsize=9,
         title_fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
         alignment="left",
     )
-    return _bytes_of(figure, "png")
+    return png(figure)
 
 
-_BEST = "#f2c14e"
 _PANELS_PER_ROW = 4
 
 
@@ -163,138 +169,103 @@ def tuning(
     num_panels = 1 + len(space)
     rows = math.ceil(num_panels / _PANELS_PER_ROW)
     columns = math.ceil(num_panels / rows)
-    figure = Figure(
-        figsize=(3.1 * columns + 0.6, 3.2 * rows + 1.0),
-        dpi=150,
-        facecolor="white",
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # inches
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    figure = _figure(3.1 * columns + 0.6, 3.2 * rows + 1.0)
+    figure.get_layout_engine().set(w_pad=0.12)  # inches
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    _plain(panels[0], "by trial")
     _scores_by_trial(panels[0], trials)
-    for axes, (name, ways) in zip(panels[1:], space.items(), strict=False):
-        _scores_by_option(axes, trials, name, ways)
+    for axes, (name, values) in zip(panels[1:], space.items(), strict=False):
         share = f" ({importance[name]:.0%} of importance)" if name in importance else ""
-        axes.set_title(f"{name}{share}", loc="left", fontsize=11, color=_INK)
-    for i, axes in enumerate(panels):
-        axes.set_visible(i < num_panels)
-        axes.grid(axis="y", color=_FAINT)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0, labelsize=9, labelcolor=_INK, which="both")
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
-        axes.spines["bottom"].set_color(_FAINT)
-        if i % columns == 0:
-            axes.set_ylabel("validation mAP", fontsize=9, color=_INK)
+        _plain(axes, f"{name}{share}")
+        _scores_by_option(axes, trials, name, values)
+    for axes in panels[num_panels:]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("validation mAP", fontsize=9, color=INK)
     figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside lower left",
-        ncols=6,
-        frameon=False,
-        fontsize=9,
-        labelcolor=_INK,
-    )
-    return _bytes_of(figure, "png")
+        *panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=6, frameon=False,
+        fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    return png(figure)
 
 
-def _scores_by_trial(axes: Any, trials: list[dict[str, Any]]) -> None:
+def _scores_by_trial(axes: Axes, trials: list[dict[str, Any]]) -> None:
     """Draw the score of each trial in order, the best so far, and where one has failed."""
     done = [t for t in trials if t["state"] == "done"]
     best_so_far = np.maximum.accumulate([t["score"] for t in done])
-    numbers = [t["number"] for t in done]
     last = trials[-1]["number"]
-    axes.step(
-        [*numbers, last],
-        [*best_so_far, best_so_far[-1]],
-        where="post",
-        color=_VAL,
-        lw=1.6,
-        label="best so far",
-    )
-    _dots(axes, trials, lambda t: t["number"])
+    numbers = [*(t["number"] for t in done), last]
+    best_so_far = [*best_so_far, best_so_far[-1]]
+    axes.step(numbers, best_so_far, where="post", color=VAL, lw=1.6, label="best so far")
+    _dots(axes, trials, [t["number"] for t in trials])
     failed = [t["number"] for t in trials if t["state"] == "failed"]
     if failed:
-        # In axes' height: it has no score.
         axes.plot(
-            failed,
-            [0.03] * len(failed),
-            ls="",
-            marker="x",
-            ms=6,
-            mew=1.6,
-            color=_INK,
-            transform=axes.get_xaxis_transform(),
-            label="failed",
-        )
-    ticks = MaxNLocator(nbins=6, integer=True, min_n_ticks=1).tick_values(0, max(1, last))
-    axes.set_xticks([t for t in ticks if 0 <= t <= last])
+            failed, [0.03] * len(failed), ls="", marker="x", ms=6, mew=1.6, color=INK,
+            transform=axes.get_xaxis_transform(), label="failed",  # it has no score
+        )  # fmt: skip
+    axes.set_xticks(whole_ticks(0, max(1, last), 6))
     axes.margins(x=0.08, y=0.12)
-    axes.set_title("by trial", loc="left", fontsize=11, color=_INK)
 
 
 def _scores_by_option(
-    axes: Any, trials: list[dict[str, Any]], name: str, ways: dict[str, Any]
+    axes: Axes, trials: list[dict[str, Any]], name: str, values: dict[str, Any]
 ) -> None:
     """Draw the score of each trial over one option."""
-    if "choices" in ways:
-        choices = ways["choices"]
+    chosen = [t["params"][name] for t in trials]
+    if "choices" in values:
+        choices = values["choices"]
         words = [{True: "on", False: "off"}.get(c, str(c)) for c in choices]
-        # Trials side by side where they chose the same.
-        _dots(axes, trials, lambda t: choices.index(t["params"][name]) + _aside(t["number"]))
+        # Trials with the same choice stand side by side; the golden ratio spreads them evenly.
+        aside = [0.4 * (t["number"] * 0.618034 % 1) - 0.2 for t in trials]
+        _dots(axes, trials, [choices.index(c) + a for c, a in zip(chosen, aside, strict=True)])
         axes.set_xticks(range(len(choices)), words)
         axes.set_xlim(-0.5, len(choices) - 0.5)
         return
-    low, high = ways["low"], ways["high"]
-    _dots(axes, trials, lambda t: t["params"][name])
-    if ways["log"]:
+    low, high = values["low"], values["high"]
+    _dots(axes, trials, chosen)
+    if values["log"]:
         axes.set_xscale("log")
         edge = (high / low) ** 0.05
         axes.set_xlim(low / edge, high * edge)
+        axes.tick_params(which="minor", length=0)
     else:
         edge = 0.05 * (high - low)
         axes.set_xlim(low - edge, high + edge)
         axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _aside(number: int) -> float:
-    """Return a distance from -0.2 to 0.2 that differs from those of the trials around."""
-    return 0.4 * (number * 0.618034 % 1) - 0.2  # the golden ratio spreads evenly
-
-
-def _dots(axes: Any, trials: list[dict[str, Any]], x_of: Any) -> None:
+def _dots(axes: Axes, trials: list[dict[str, Any]], xs: Sequence[float]) -> None:
     """Draw a dot per trial that has a score, with the first and the best marked."""
-    done = [t for t in trials if t["state"] == "done"]
-    pruned = [t for t in trials if t["state"] == "pruned" and t["score"] is not None]
-    best = max(done, key=lambda t: t["score"])
-    first = [t for t in done if t["number"] == 0 and t is not best]
-    star = "best, and where it started" if best["number"] == 0 else "best"
-    ways = (
+    done = [(x, t) for x, t in zip(xs, trials, strict=True) if t["state"] == "done"]
+    best = max(done, key=lambda dot: dot[1]["score"])
+    pruned = [
+        (x, t)
+        for x, t in zip(xs, trials, strict=True)
+        if t["state"] == "pruned" and t["score"] is not None
+    ]
+    first = [dot for dot in done if dot[1]["number"] == 0 and dot is not best]
+    star = "best, and where it started" if best[1]["number"] == 0 else "best"
+    for label, dots, style in (
         ("pruned (at its last epoch)", pruned, {"color": _TRAIN, "mfc": "white", "ms": 5}),
-        ("trained to the end", done, {"color": _VAL, "mec": "white", "ms": 7}),
-        ("where it started", first, {"color": _INK, "mec": "white", "marker": "D", "ms": 7}),
-        (star, [best], {"color": _BEST, "mec": _INK, "marker": "*", "ms": 15, "mew": 0.8}),
-    )
-    for label, some, style in ways:
-        if some:
-            xs, ys = [x_of(t) for t in some], [t["score"] for t in some]
-            axes.plot(xs, ys, ls="", label=label, **{"marker": "o", "zorder": 3} | style)
+        ("trained to the end", done, {"color": VAL, "mec": "white", "ms": 7}),
+        ("where it started", first, {"color": INK, "mec": "white", "marker": "D", "ms": 7}),
+        (star, [best], {"color": _BEST, "mec": INK, "marker": "*", "ms": 15, "mew": 0.8}),
+    ):
+        if dots:
+            scores = [t["score"] for _, t in dots]
+            style = {"marker": "o", "zorder": 3} | style
+            axes.plot([x for x, _ in dots], scores, ls="", label=label, **style)
 
 
-# ----------------------------------------------------------------------- several runs at once
-
-_RUNS = (_VAL, "#2f86c1", "#e09f3e", "#4fa083")
-_PAGE_COLOURS = {_INK: "ink", _FAINT: "grid"} | {
-    colour: f"colour-{number}" for number, colour in enumerate(_RUNS, start=1)
-}
-_SVG_FONT = re.compile(r"('[^';]+'|sans-serif)(, ('[^';]+'|sans-serif))+")
+# ---------------------------------------------------------------- figures of several runs
 
 
 def comparison(
     histories: dict[str, list[dict[str, Any]]],
     reported: dict[str, dict[str, float]],
-    file_format: str = "png",
-) -> bytes:
+) -> Figure:
     """Return a figure with the curves of several runs in the same axes.
 
     Args:
@@ -302,13 +273,11 @@ def comparison(
             training dashed.
         reported: by a run's name the scores (``micro_f1``, ``subset_accuracy``) that a report gives
             for it: dotted lines. Names that are no runs here are left out.
-        file_format: ``png``, or ``svg`` for a page: see :func:`_bytes_of`.
     """
     figure = _figure(10.5, 4.1)
     num_epochs = max(len(history) for history in histories.values())
-    ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(1, num_epochs)
     for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
-        for color, (run, history) in zip(_RUNS, histories.items(), strict=False):
+        for color, (run, history) in zip(RUNS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]
             marker = "o" if num_epochs <= 12 else None
             for part, style in (("train", (1.4, (0, (3, 2)), 0.65)), ("val", (2.4, "-", 1.0))):
@@ -323,8 +292,8 @@ def comparison(
                 label = f"{run}, in the report"
                 axes.axhline(reported[run][key], color=color, lw=1.4, ls=":", label=label)
         _plain(axes, name)
-        axes.set_xlabel("epoch", fontsize=9, color=_INK)
-        axes.set_xticks([t for t in ticks if 1 <= t <= num_epochs])
+        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        axes.set_xticks(whole_ticks(1, num_epochs))
         if num_epochs == 1:
             axes.set_xlim(0.5, 1.5)
         low, high = axes.get_ylim()
@@ -333,22 +302,20 @@ def comparison(
     handles, labels = figure.axes[1].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower left", ncols=len(histories), frameon=False,
-        fontsize=9, labelcolor=_INK,
+        fontsize=9, labelcolor=INK,
     )  # fmt: skip
-    return _bytes_of(figure, file_format)
+    return figure
 
 
 def against(
     rows: list[tuple[str, float | None, tuple[float, float, float] | None]],
     xlabel: str,
-    file_format: str = "png",
-) -> bytes:
+) -> Figure:
     """Return a figure with a line per row: what a report gives, and ours with its interval.
 
     Args:
         rows: name, the report's score (or None), ours as (score, low, high) (or None).
         xlabel: which score it is.
-        file_format: as in :func:`comparison`.
     """
     figure = _figure(10.5, 1.1 + 0.34 * len(rows))
     axes = figure.subplots()
@@ -356,23 +323,23 @@ def against(
         if theirs is not None and ours is not None:
             axes.plot([theirs, ours[0]], [y, y], color=_FAINT, lw=5, solid_capstyle="round")
         if ours is not None:
-            axes.plot(ours[1:], [y, y], color=_VAL, lw=2)
-            axes.plot(ours[0], y, "o", color=_VAL, ms=8, label="ours, with its 95 % interval")
+            axes.plot(ours[1:], [y, y], color=VAL, lw=2)
+            axes.plot(ours[0], y, "o", color=VAL, ms=8, label="ours, with its 95 % interval")
         if theirs is not None:
-            axes.plot(theirs, y, "D", color=_RUNS[1], ms=7, label="the report", fillstyle="none",
+            axes.plot(theirs, y, "D", color=RUNS[1], ms=7, label="the report", fillstyle="none",
                       mew=2)  # fmt: skip
     _plain(axes, "")
     axes.grid(axis="x", color=_FAINT)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.0 if any(_above(row, 0.85) for row in rows) else 0.86)
-    axes.set_xlabel(xlabel, fontsize=9, color=_INK)
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
     handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(
         handles.values(), handles.keys(), loc="outside upper left", ncols=2, frameon=False,
-        fontsize=9, labelcolor=_INK,
+        fontsize=9, labelcolor=INK,
     )  # fmt: skip
-    return _bytes_of(figure, file_format)
+    return figure
 
 
 def _above(row: tuple[str, float | None, tuple[float, float, float] | None], limit: float) -> bool:
@@ -380,47 +347,49 @@ def _above(row: tuple[str, float | None, tuple[float, float, float] | None], lim
     return max(theirs or 0, ours[2] if ours else 0) > limit
 
 
-def bars(
-    names: list[str], columns: dict[str, list[float]], xlabel: str, file_format: str = "png"
-) -> bytes:
+def bars(names: list[str], columns: dict[str, list[float]], xlabel: str) -> Figure:
     """Return a figure with a group of horizontal bars per name, a bar per column."""
     figure = _figure(10.5, 0.9 + 0.12 * (len(columns) + 1) * len(names))
     axes = figure.subplots()
     height = 0.8 / len(columns)
     for i, (column, values) in enumerate(columns.items()):
         places = [y - 0.4 + height * (i + 0.5) for y in range(len(names))]
-        color = _RUNS[i % len(_RUNS)]
+        color = RUNS[i % len(RUNS)]
         axes.barh(places, values, height=0.88 * height, color=color, label=column)
     _plain(axes, "")
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=_FAINT)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), map(printable, names), parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.02)
-    axes.set_xlabel(xlabel, fontsize=9, color=_INK)
-    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=_INK)
-    return _bytes_of(figure, file_format)
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+    return figure
 
 
 def over_threshold(
     thresholds: list[float],
     scores: dict[str, list[float]],
     marks: dict[str, float],
-    file_format: str = "png",
-) -> bytes:
+) -> Figure:
     """Return a figure of scores over the threshold, with vertical lines at ``marks``."""
     figure = _figure(10.5, 4.1)
     axes = figure.subplots()
-    for color, (name, values) in zip(_RUNS, scores.items(), strict=False):
+    for color, (name, values) in zip(RUNS, scores.items(), strict=False):
         axes.plot(thresholds, values, color=color, lw=2.4, label=name)
     for style, (name, place) in zip((":", "--", "-."), marks.items(), strict=False):
-        axes.axvline(place, color=_INK, lw=1.2, ls=style, label=f"{name} ({place:.3f})")
+        axes.axvline(place, color=INK, lw=1.2, ls=style, label=f"{name} ({place:.3f})")
     _plain(axes, "")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("threshold on the probability", fontsize=9, color=_INK)
-    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9, labelcolor=_INK)
-    return _bytes_of(figure, file_format)
+    axes.set_xlabel("threshold on the probability", fontsize=9, color=INK)
+    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+# -------------------------------------------------------------------------- style and files
+
+FONT_PX = 11  # of a small figure, where it is as wide in the page as it is here
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -432,31 +401,75 @@ def _figure(width: float, height: float) -> Figure:
 
 def _plain(axes: Axes, title: str) -> None:
     """Give axes the look of the house: a title on the left, faint lines, no frame."""
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.grid(axis="y", color=_FAINT)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_FAINT)
 
 
-def _bytes_of(figure: Figure, file_format: str) -> bytes:
-    """Return a figure as PNG, or as SVG for the inside of a page.
+def whole_ticks(first: int, last: int, most: int = 10) -> list[float]:
+    """Return round whole numbers from ``first`` to ``last`` for an axis."""
+    ticks = MaxNLocator(most, integer=True, min_n_ticks=1).tick_values(first, last)
+    return [t for t in ticks if first <= t <= last]
 
-    The SVG has no background, and the page's font and colours: the CSS variables of ``page``, so
-    that it is readable in light and dark.
-    """
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Return about five round numbers for an axis, the first at most ``low``."""
+    return MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+
+
+def panel(
+    width_px: int, height_px: int, xlabel: str, ylabel: str = "", *, left: int = 40, top: int = 12
+) -> tuple[Figure, Axes]:
+    """Return a figure for a page with axes of fixed margins, which is fast and in line."""
+    figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72)
+    left, bottom, right = left + 16 * bool(ylabel), 42, 14
+    size = (width_px - left - right) / width_px, (height_px - bottom - top) / height_px
+    axes = figure.add_axes((left / width_px, bottom / height_px, *size))
+    axes.patch.set_visible(False)
+    _plain(axes, "")
+    axes.grid(axis="y", color=_FAINT, lw=1, clip_on=False)
+    axes.tick_params(bottom=False, left=False, labelsize=FONT_PX, labelcolor=MUTED, pad=6)
+    axes.spines["bottom"].set(color=_AXIS, lw=1)
+    axes.set_xlabel(xlabel, fontsize=FONT_PX, color=MUTED)
+    axes.set_ylabel(ylabel, fontsize=FONT_PX, color=MUTED)
+    axes.yaxis.set_major_formatter("{x:.10g}")
+    axes.xaxis.set_major_formatter("{x:.10g}")
+    return figure, axes
+
+
+def add_tooltips(artist: Artist, *texts: str) -> None:
+    """Give an artist a tooltip in a page; to a line with markers, one to each of them."""
+    artist.set_gid(inline_svg.TIPS + json.dumps(texts))
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
     content = io.BytesIO()
-    # Text stays text; the same figure is the same file.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "grigri-fast"}
-    with matplotlib.rc_context(style):
-        if file_format == "png":
-            figure.savefig(content, format="png")
-            return content.getvalue()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+_PAGE_COLOURS = {
+    **{INK: "ink", _FAINT: "grid", MUTED: "muted", _AXIS: "axis", "#ffffff": "surface"},
+    **{colour: f"colour-{number}" for number, colour in enumerate(RUNS, start=1)},
+}
+
+
+def svg(figure: Figure, name: str, label: str) -> str:
+    """Return a figure as an ``<svg>`` for the inside of a page; the same text for the same figure.
+
+    It has no background, and the page's font and colours. Text stays text.
+
+    Args:
+        figure: what to draw.
+        name: the ids within begin with it, so that they are unique in a page of several figures.
+        label: what the figure shows, for those who do not see it.
+    """
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "grigri-fast"}):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    text = content.getvalue().decode()
-    text = _SVG_FONT.sub("var(--font)", text[text.index("<svg") :])
-    for colour, variable in _PAGE_COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text.encode()
+    return inline_svg.of(content.getvalue(), name, label, _PAGE_COLOURS)

@@ -1,166 +1,11 @@
-"""Planted near-duplicates and label errors are found, and what is in order is not."""
-
-import csv
-import dataclasses
-import io
-import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+"""Planted label errors are found, and what is in order is not."""
 
 import numpy as np
 import pytest
-from pages import BROWSER, Page
-from PIL import Image
+from small_set import labelled
 
 from grigri_fast.curation import label_issues
-from grigri_fast.curation.label_issues import Issue, Looks, Pair, Predictions
-from grigri_fast.data import dataset, demo, split
-from grigri_fast.errors import GrigriError
-
-# What is done to a copy: (first image, its copy).
-COPIES = {"re-encoded": (3, 61), "resized": (8, 62), "brighter": (15, 63), "same": (22, 64)}
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> Path:
-    """Return 60 different scenes, and copies of four of them that carry no label."""
-    folder = tmp_path_factory.mktemp("clean") / "scenes"
-    demo.demo(folder, num_images=60, seed=1)
-    images = folder / "images"
-
-    def path(number: int) -> Path:
-        return images / f"im{number}.jpg"
-
-    for what, (first, copy) in COPIES.items():
-        with Image.open(path(first)) as image:
-            if what == "same":
-                shutil.copy(path(first), path(copy))
-            elif what == "re-encoded":
-                image.save(path(copy), quality=40)
-            elif what == "resized":
-                image.resize((image.width * 9 // 10, image.height * 9 // 10)).save(path(copy))
-            else:
-                image.point(lambda value: min(255, value * 1.15)).save(path(copy))
-    return folder
-
-
-def pairs_in(path: Path) -> list[tuple[int, int]]:
-    def number(name: str) -> int:
-        return int(name.removeprefix("im").removesuffix(".jpg"))
-
-    rows = csv.DictReader(io.StringIO(path.read_text()))
-    return [(number(row["first"]), number(row["second"])) for row in rows]
-
-
-# ------------------------------------------------------------------------------ near-duplicates
-
-
-def test_planted_near_duplicates_are_found_and_nothing_else(cli, scenes, tmp_path) -> None:
-    code, out, err = cli(
-        *("data", "check", scenes, "--deep", "--threads=1", "--out", tmp_path / "out")
-    )
-    assert code == 0, err
-    assert sorted(pairs_in(tmp_path / "out" / label_issues.NEAR)) == sorted(COPIES.values())
-    assert "4 near-duplicates\n" in out and "im22.jpg = im64.jpg (0 of 64 bits)" in out
-    assert "labels were not looked at: --run RUN or --folds K" in out
-    assert not (tmp_path / "out" / label_issues.ISSUES).exists()
-    page = Page((tmp_path / "out" / label_issues.GALLERY).read_text())
-    assert len(page.all("img")) == 8 and "no split given" in page.text
-
-
-def test_pairs_across_the_split_come_first_and_are_marked(cli, scenes, tmp_path) -> None:
-    data = dataset.load(scenes)
-    names = np.array(data.names)
-    is_val = np.isin(names, ["im3.jpg", "im61.jpg", "im63.jpg", "im40.jpg"])
-    parts = split.Split({"train": np.flatnonzero(~is_val), "val": np.flatnonzero(is_val)})
-    (tmp_path / "split.json").write_text(split.to_json(parts, data))
-    code, out, err = cli(
-        *("data", "check", scenes, "--deep", "--threads=1", "--split", tmp_path / "split.json"),
-        *("--out", tmp_path / "out"),
-    )
-    assert code == 0, err
-    assert "4 near-duplicates, 1 of them across the split" in out
-    with (tmp_path / "out" / label_issues.NEAR).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["across_the_split"] for row in rows] == ["yes", "no", "no", "no"]
-    assert (rows[0]["part_of_first"], rows[0]["part_of_second"]) == ("train", "val")
-    assert pairs_in(tmp_path / "out" / label_issues.NEAR)[0] == COPIES["brighter"]
-    row = next(row for row in rows if row["first"] == "im22.jpg")
-    given = {c for c in data.class_names if "22\n" in labels_text(scenes, c)}
-    assert set(filter(None, row["labels_of_first"].split("|"))) == given
-    assert row["labels_of_second"] == "" and row["same_labels"] == ("no" if given else "yes")
-
-
-def labels_text(folder: Path, name: str) -> str:
-    return "\n" + (folder / "annotations" / f"{name}.txt").read_text()
-
-
-def random_looks(num: int, seed: int = 0) -> Looks:
-    rng = np.random.default_rng(seed)
-    hashes_N = rng.integers(0, 2**64, num, dtype=np.uint64)
-    return Looks(np.arange(num) * 2, hashes_N, rng.integers(0, 255, (num, 256), dtype=np.uint8))
-
-
-def test_pairs_are_those_of_all_pairs_compared_one_by_one(monkeypatch) -> None:
-    looks = random_looks(70)
-    looks.hashes_N[50:60] = looks.hashes_N[:10] ^ np.uint64(0b1011)
-    looks.small_NP[50:58] = looks.small_NP[:8] // 2 + 20  # two of the ten do not look alike
-    expected = []
-    for i in range(70):
-        for j in range(i + 1, 70):
-            bits = (int(looks.hashes_N[i]) ^ int(looks.hashes_N[j])).bit_count()
-            alike = np.corrcoef(looks.small_NP[i], looks.small_NP[j])[0, 1]
-            if bits <= 3 and alike >= 0.88:
-                expected.append((2 * i, 2 * j, bits))
-    assert len(expected) == 8
-    for cells in (100, 10**6):
-        monkeypatch.setattr(label_issues, "_BLOCK_CELLS", cells)
-        monkeypatch.setattr(label_issues, "_CHUNK", cells)
-        found = label_issues.near_pairs(looks, 3)
-        assert sorted((p.first, p.second, p.distance) for p in found) == expected
-    assert label_issues.near_pairs(looks, 2) == []
-
-
-def test_the_most_alike_come_first_and_one_image_has_no_pair() -> None:
-    looks = random_looks(4)
-    looks.hashes_N[:] = np.array([0, 1, 0, 7], dtype=np.uint64)
-    looks.small_NP[:] = looks.small_NP[0]
-    found = label_issues.near_pairs(looks, 2)
-    assert [(p.first, p.second, p.distance) for p in found] == [
-        *((0, 4, 0), (0, 2, 1), (2, 4, 1), (2, 6, 2)),
-    ]
-    assert (
-        label_issues.near_pairs(random_looks(1)) == label_issues.near_pairs(random_looks(0)) == []
-    )
-
-
-def test_plain_images_are_alike_only_if_they_are_the_same() -> None:
-    looks = random_looks(3)
-    looks.hashes_N[:] = 0
-    looks.small_NP[:] = np.array([[9], [9], [200]])
-    assert [(p.first, p.second) for p in label_issues.near_pairs(looks)] == [(0, 2)]
-
-
-def test_too_many_pairs_are_one_line(monkeypatch) -> None:
-    monkeypatch.setattr(label_issues, "_MAX_PAIRS", 1000)
-    looks = random_looks(100)
-    looks.hashes_N[:] = 5
-    looks.small_NP[:] = looks.small_NP[0]
-    with pytest.raises(GrigriError, match="more than 1,000 near-duplicates"):
-        label_issues.near_pairs(looks)
-
-
-# --------------------------------------------------------------------------------- label errors
-
-
-def labelled(targets_NC: np.ndarray) -> dataset.Dataset:
-    names = [f"{i}.jpg" for i in range(len(targets_NC))]
-    classes = [f"c{c}" for c in range(targets_NC.shape[1])]
-    return dataset.Dataset(
-        names, [Path(n) for n in names], targets_NC.astype(np.float32), classes, "made up"
-    )
+from grigri_fast.curation.label_issues import Predictions
 
 
 def test_planted_label_errors_are_the_first_that_are_named() -> None:
@@ -175,7 +20,7 @@ def test_planted_label_errors_are_the_first_that_are_named() -> None:
         logits_NC[row, c] = 3 if truth_NC[row, c] else -4
     rows_N = np.arange(500)[::-1]  # the order of the predictions is their own
     predictions = Predictions(rows_N, 1 / (1 + np.exp(-logits_NC[rows_N])), "made up")
-    issues = label_issues.label_issues(labelled(given_NC), predictions)
+    issues = label_issues.find(labelled(given_NC), predictions)
     assert {(i.row, i.c) for i in issues[:7]} == set(planted)
     assert len(issues) < 12
     assert [i.score for i in issues] == sorted(i.score for i in issues)
@@ -191,9 +36,7 @@ def test_only_images_that_were_asked_about_are_named() -> None:
     probabilities_NC = np.where(targets_NC, 0.9, 0.1)
     probabilities_NC[[4, 30]] = 0.05
     rows_N = np.arange(20)
-    issues = label_issues.label_issues(
-        labelled(targets_NC), Predictions(rows_N, probabilities_NC[:20], "")
-    )
+    issues = label_issues.find(labelled(targets_NC), Predictions(rows_N, probabilities_NC[:20], ""))
     assert [i.row for i in issues] == [4]
 
 
@@ -201,237 +44,14 @@ def test_a_class_that_all_or_none_have_says_nothing() -> None:
     targets_NC = np.ones((30, 2), dtype=bool)
     targets_NC[:, 1] = False
     predictions = Predictions(np.arange(30), np.full((30, 2), 0.5), "")
-    assert label_issues.label_issues(labelled(targets_NC), predictions) == []
+    assert label_issues.find(labelled(targets_NC), predictions) == []
 
 
 def test_certain_predictions_are_no_obstacle() -> None:
     targets_NC = np.arange(40)[:, None] % 2 == 0
     probabilities_NC = targets_NC.astype(float)
     probabilities_NC[6] = 0.0
-    issues = label_issues.label_issues(
+    issues = label_issues.find(
         labelled(targets_NC), Predictions(np.arange(40), probabilities_NC, "")
     )
     assert [i.row for i in issues] == [6]
-
-
-# ------------------------------------------------------------------------------- asking models
-
-
-@pytest.fixture
-def squares(tmp_path: Path) -> tuple[Path, set[tuple[str, str]]]:
-    """Return 120 images that are red or blue, mostly, and which of their labels are wrong."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "squares"
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations").mkdir()
-    wrong = {(f"im{n}.jpg", "red") for n in (5, 40, 88)} | {("im17.jpg", "blue")}
-    having: dict[str, list[int]] = {"red": [], "blue": []}
-    for n in range(1, 121):
-        has = {"red": n % 2 == 0, "blue": n % 3 == 0}
-        pixels = rng.integers(0, 60, (24, 24, 3), dtype=np.uint8)
-        pixels[..., 0] += 180 * np.uint8(has["red"])
-        pixels[..., 2] += 180 * np.uint8(has["blue"])
-        Image.fromarray(pixels).save(folder / "images" / f"im{n}.jpg", quality=95)
-        for name in having:
-            if has[name] != ((f"im{n}.jpg", name) in wrong):
-                having[name].append(n)
-    for name, numbers in having.items():
-        text = "".join(f"{n}\n" for n in numbers)
-        (folder / "annotations" / f"{name}.txt").write_text(text)
-    return folder, wrong
-
-
-FOLDS = ("--deep", "--folds=2", "--epochs=8", "--size=16", "--threads=1")
-
-
-def test_folds_find_planted_label_errors_and_are_not_trained_again(
-    cli, squares, tmp_path: Path, monkeypatch
-) -> None:
-    folder, wrong = squares
-    out_folder = tmp_path / "out"
-    code, out, err = cli("data", "check", folder, *FOLDS, "--out", out_folder)
-    assert code == 0, err
-    assert "by 120 images, each by one of 2 models" in out
-    with (out_folder / label_issues.ISSUES).open() as file:
-        rows = list(csv.DictReader(file))
-    # Models that were trained for a moment do not find all of them; by chance it would be none.
-    assert len({(r["image"], r["class"]) for r in rows[:4]} & wrong) >= 2
-    assert rows[0].keys() == {"image", "class", "given", "probability", "score"}
-    assert sorted(p.name for p in out_folder.iterdir()) == sorted(
-        [
-            label_issues.NEAR,
-            label_issues.ISSUES,
-            label_issues.GALLERY,
-            label_issues.SETTINGS,
-            "fold-1.csv",
-            "fold-2.csv",
-        ]
-    )
-    seen = [list(csv.DictReader((out_folder / f"fold-{k}.csv").open())) for k in (1, 2)]
-    names = [row["image"] for rows in seen for row in rows]
-    assert len(names) == 120 == len(set(names))  # each image is predicted once
-
-    def fail(*args: object, **more: object) -> None:
-        raise AssertionError("trained again")
-
-    before = (out_folder / label_issues.ISSUES).read_text()
-    monkeypatch.setattr(label_issues.trainer, "train", fail)
-    code, _, err = cli("data", "check", folder, *FOLDS, "--out", out_folder)
-    assert code == 0, err
-    assert (out_folder / label_issues.ISSUES).read_text() == before
-    code, _, err = cli(
-        *("data", "check", folder, *FOLDS[:2], "--epochs=3", *FOLDS[3:], "--out", out_folder)
-    )
-    assert code == 1 and "its folds were made with epochs 8, not 3" in err
-    (folder / "annotations" / "red.txt").write_text("1\n2\n3\n4\n")
-    code, _, err = cli("data", "check", folder, *FOLDS, "--out", out_folder)
-    assert code == 1 and "its folds were made with data" in err
-
-
-def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch) -> None:
-    folder, _ = squares
-    args = ("data", "check", folder, "--deep", "--folds=2", "--epochs=1", "--size=16")
-    args = (*args, "--threads=1", "--out", tmp_path / "out")
-    trained = []
-    train = label_issues.trainer.train
-
-    def stop_at_second(config, *more):
-        trained.append(config.name)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return train(config, *more)
-
-    monkeypatch.setattr(label_issues.trainer, "train", stop_at_second)
-    code, _, err = cli(*args)
-    assert code == 130 and "the same command goes on" in err
-    code, _, err = cli(*args)
-    assert code == 0, err
-    assert trained == ["fold-1", "fold-2", "fold-2"]
-    left = sorted(p.name for p in (tmp_path / "out").glob("fold-*"))
-    assert left == ["fold-1.csv", "fold-2.csv"]
-
-
-def test_a_run_is_asked_about_its_validation_part_alone(cli, squares, tmp_path: Path) -> None:
-    folder, _ = squares
-    code, _, err = cli(
-        *("train", folder, "--arch=grigri", "--weights=none", "--size=16", "--epochs=1"),
-        *("--threads=1", "--compile=off", "--name=r", "--out", tmp_path / "runs"),
-    )
-    assert code == 0, err
-    run = tmp_path / "runs" / "r"
-    code, out, err = cli(
-        *("data", "check", folder, "--deep", "--threads=1", "--run", run, "--out", tmp_path / "out")
-    )
-    assert code == 0, err
-    assert f"by 24 images of the validation part of {run}" in out and "across the split" in out
-    val = set(json.loads((run / "split.json").read_text())["parts"]["val"])
-    with (tmp_path / "out" / label_issues.ISSUES).open() as file:
-        assert {row["image"] for row in csv.DictReader(file)} <= val
-    code, _, err = cli(
-        *(
-            "data",
-            "check",
-            folder,
-            "--deep",
-            "--threads=1",
-            "--run",
-            folder,
-            "--out",
-            tmp_path / "o",
-        )
-    )
-    assert code == 1 and "not a run folder" in err
-
-
-def test_folds_share_out_the_images_evenly() -> None:
-    rng = np.random.default_rng(0)
-    data = labelled(rng.random((103, 2)) < 0.3)
-    folds = split.folds(data, 4)
-    assert sorted(np.concatenate(folds).tolist()) == list(range(103))
-    assert all(abs(len(fold) - 103 / 4) < 3 for fold in folds)
-    shares = [data.targets_NC[fold].mean(0) for fold in folds]
-    assert np.ptp(shares, axis=0).max() < 0.1
-    with pytest.raises(GrigriError, match="too few images for 60 folds"):
-        split.folds(data, 60)
-
-
-# ----------------------------------------------------------------------------------- wrong use
-
-
-@pytest.mark.parametrize(
-    "args, says",
-    [
-        (("--folds=2",), "--folds goes with --deep"),
-        (("--out=x",), "--out goes with --deep"),
-        (("--distance=3",), "--distance goes with --deep"),
-        (("--deep", "--epochs=2"), "--epochs goes with --folds"),
-        (("--deep", "--run=x", "--size=32"), "--size goes with --folds"),
-        (("--deep", "--run=x", "--folds=2"), "leave one out"),
-        (("--deep", "--run=x", "--split=y"), "leave --split out"),
-        (("--deep", "--folds=1"), "--folds"),
-    ],
-)
-def test_options_that_would_be_ignored_are_errors(cli, scenes, args, says) -> None:
-    code, out, err = cli("data", "check", scenes, *args)
-    assert code == 2 and says in err and not out
-
-
-def test_a_folder_with_something_else_is_left_alone(cli, scenes, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    code, _, err = cli("data", "check", scenes, "--deep", "--threads=1", "--out", tmp_path)
-    assert code == 1 and "holds something else" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_without_the_libraries_it_says_what_to_install(cli, scenes, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "imagehash", None)
-    code, out, err = cli("data", "check", scenes, "--deep")
-    assert code == 1 and not out
-    assert err.count("\n") == 1 and "pip install 'grigri-fast[clean]'" in err
-
-
-# ----------------------------------------------------------------------------------- the gallery
-
-
-def test_names_cannot_get_out_of_the_gallery(tmp_path: Path) -> None:
-    naughty = "<script>&\"'"
-    data = dataclasses.replace(
-        labelled(np.array([[1, 0], [0, 1]])),
-        paths=[Path(f"{naughty}.jpg"), Path("b.jpg")],
-        class_names=[naughty, "c"],
-        layout=naughty,
-    )
-    issue = Issue(0, 0, True, 0.1, 0.1)
-    found = label_issues.Cleaning(
-        data, [Pair(0, 1, 2, 0.9)], {0: "train", 1: "val"}, [issue], naughty, tmp_path
-    )
-    assert found.across(found.pairs[0])
-    text = label_issues.to_html(found, found.pairs, {0: ([], [issue])}, {})
-    page = Page(text)
-    assert not page.all("script") and page.text.count(naughty) >= 4
-    assert "not read" in page.text
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome to open the page in")
-def test_the_gallery_opens_in_a_browser(cli, scenes, tmp_path: Path) -> None:
-    code, _, err = cli(
-        *("data", "check", scenes, "--deep", "--threads=1", "--out", tmp_path / "out")
-    )
-    assert code == 0, err
-    done = subprocess.run(
-        [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"file://{tmp_path / 'out' / label_issues.GALLERY}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "Near-duplicates" in done.stdout and done.stdout.count("data:image/jpeg") == 8
-
-
-def test_real_photographs_have_a_copy(grigri: Path) -> None:
-    paths = [grigri / "images" / f"im{n}.jpg" for n in (6602, 1472, 6921, 1607, 14928)]
-    looks = label_issues.looks_of(paths, threads=1, max_pixels=10**6)
-    assert [(p.first, p.second) for p in label_issues.near_pairs(looks)] == [(0, 2), (1, 3)]

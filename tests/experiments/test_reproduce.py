@@ -25,7 +25,6 @@ from grigri_fast.errors import GrigriError
 from grigri_fast.experiments import report_2020, reproduce, reproduce_report, reproduction
 from grigri_fast.experiments.reproduction import Reproduction, RowResult
 from grigri_fast.models import factory
-from grigri_fast.reporting import document
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import files
 from grigri_fast.training import trainer
@@ -280,15 +279,14 @@ def test_a_full_study_is_compared_with_the_report(tmp_path: Path) -> None:
         else RowResult(row, "not run yet", {}, [], {})
         for row in report_2020.ROWS
     ]
-    page = reproduce_report.make(of, found)
-    text = document.to_markdown(page, "figures")
+    text, drawings = reproduce_report.make(of, found)
     assert "At reduced scale" not in text
     assert "`bce`: the report's 0.7170 lies within our interval." in text
     assert "`mse`: ours is above the report's 0.6594" in text
     assert "`resnet34`: ours is below the report's 0.7709" in text
     assert "A GPU, bf16, torch 2.15.0" in text and "2.0 h" in text
     assert "report's last score dotted" in text
-    assert "in the report</text>" in document.to_html(page)
+    assert "in the report</text>" in reproduce_report.to_html(text, drawings)
 
 
 # --------------------------------------------------------------------------- not run again

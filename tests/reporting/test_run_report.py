@@ -3,144 +3,26 @@
 import dataclasses
 import html
 import json
-import math
-import os
 import re
 import shutil
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pages import Page, brightness, browse, probed
-from PIL import Image
 from small_set import write_image
 
 from grigri_fast.cli.main import main
 from grigri_fast.config import TrainConfig
 from grigri_fast.evaluation import evaluator
 from grigri_fast.evaluation.evaluator import RunEvaluation
-from grigri_fast.reporting import charts, run_report
-from grigri_fast.reporting.charts import Line, Mark
-from grigri_fast.reporting.run_report import Photo, Record
+from grigri_fast.reporting import run_report
+from grigri_fast.reporting.photographs import Photo
+from grigri_fast.reporting.run_report import Record
 from grigri_fast.runs.checkpoint import ModelInfo
 
 NAUGHTY = "<b>&\"'"
 CLASSES = ["cat", NAUGHTY, "never"]
-
-
-# ------------------------------------------------------------------------------------ the charts
-
-
-def drawn(svg: str) -> ET.Element:
-    """Return a chart as it is parsed, which it is only if it is well-formed."""
-    root = ET.fromstring(svg)
-    assert root.tag == "svg" and root.get("aria-label")
-    for element in root.iter():
-        for value in element.attrib.values():
-            assert "nan" not in value.lower() and "inf" not in value, value
-    return root
-
-
-def test_a_line_breaks_where_there_is_no_number() -> None:
-    line = Line("loss", [1, 2, 3, 4, 5], [1.0, 2.0, math.nan, 3.0, math.inf], dots=True)
-    root = drawn(charts.line_chart([line], "loss", whole_x=True))
-    paths = [e.get("d") for e in root.iter("path") if "M" in e.get("d") and "h14" not in e.get("d")]
-    assert len(paths) == 2
-    tips = [e.text for e in root.iter("title")]
-    assert tips == ["loss at 1: 1.0000", "loss at 2: 2.0000", "loss at 4: 3.0000"]
-
-
-def test_points_are_where_their_values_say() -> None:
-    marks = [Mark(0, 0), Mark(0.5, 0.5), Mark(1, 1)]
-    svg = charts.line_chart([], "x", x_range=(0, 1), y_range=(0, 1), marks=marks)
-    x, y = ([float(c.get(k)) for c in drawn(svg).iter("circle")] for k in ("cx", "cy"))
-    assert x == sorted(x) and y == sorted(y, reverse=True)
-    assert x[1] == pytest.approx((x[0] + x[2]) / 2, abs=0.1)
-    assert y[1] == pytest.approx((y[0] + y[2]) / 2, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    "svg",
-    [
-        charts.line_chart([], "nothing"),
-        charts.line_chart([Line("", [], [])], "no points"),
-        charts.line_chart([Line("one", [1], [0.0], steps=True, area=True)], "a point"),
-        charts.line_chart([Line("flat", [1, 2], [5e9, 5e9])], "flat", x_label="x", y_label="y"),
-        charts.line_chart([Line("tiny", [1, 2], [1e-12, 2e-12])], "tiny"),
-        charts.line_chart([Line("no", [1, 2], [math.nan, math.nan], dots=True)], "no numbers"),
-        charts.bar_chart([0, 1], [0], "nothing", log=True),
-        charts.bar_chart([0, 1, 2, 3], [0, 1, 10**9], "log", log=True, y_label="n"),
-        charts.bar_chart([0, 1, 2], [math.nan, 3], "a gap"),
-        charts.heat_map([], [], [], "nothing"),
-        charts.heat_map([[math.nan]], ["a"], ["a"], "one"),
-        charts.heat_map(np.eye(80).tolist(), ["n" * 99] * 80, ["m"] * 80, "many"),
-    ],
-)
-def test_charts_of_odd_data_are_well_formed(svg: str) -> None:
-    drawn(svg)
-
-
-def test_small_bars_are_well_formed() -> None:
-    for value in (0.0, 0.5, 1.0, 7.0, -1.0, math.nan):
-        ET.fromstring(charts.meter(value))
-    assert charts.interval_meter(math.nan, math.nan, math.nan) == ""
-    ET.fromstring(charts.interval_meter(1.0, 0.9, 1.0))
-
-
-def test_names_cannot_get_out_of_a_chart() -> None:
-    name = '</svg><script>alert("x")</script>'
-    for svg in (
-        charts.heat_map([[0.5]], [name], [name], name),
-        charts.line_chart(
-            [Line(name, [0, 1], [0, 1], dots=True)], name, marks=[Mark(0, 0, name, name)]
-        ),
-        charts.bar_chart([0, 1], [1], name, tips=[name], x_label=name, y_label=name),
-    ):
-        assert not list(drawn(svg).iter("script"))
-
-
-def test_what_cannot_be_printed_is_shown_as_an_escape() -> None:
-    name = os.fsdecode(b"caf\xe9\x1b[31m\n") + "\u202egpj"
-    assert charts.escape(name) == "caf\\udce9\\x1b[31m\\n\\u202egpj"
-    assert charts.escape("<é & \"'>") == "&lt;é &amp; &quot;&#x27;&gt;"
-
-
-# ------------------------------------------------------------------ which photographs are shown
-
-
-def test_the_most_confident_errors_come_first() -> None:
-    probabilities = np.array([0.9, 0.1, 0.8, 0.95, 0.3, 0.05, 0.7, 0.6, 0.99])
-    targets = np.array([0, 1, 0, 1, 1, 1, 0, 1, 1], dtype=bool)
-    picks = run_report.pick(probabilities, probabilities >= 0.5, targets, most=2)
-    assert picks.alarms == [0, 2]
-    assert picks.missed == [5, 1]
-    assert picks.right[0] == 3  # the median of 0.6, 0.95 and 0.99
-    assert run_report.pick(probabilities, np.zeros(9, bool), np.zeros(9, bool)).rows == []
-
-
-def test_photographs_keep_their_shape_and_a_bad_one_its_reason(tmp_path: Path) -> None:
-    write_image(tmp_path / "wide.jpg", 1, size=(400, 100))
-    write_image(tmp_path / "tall.jpg", 200, size=(30, 60))
-    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    paths = [tmp_path / f"{name}.jpg" for name in ("wide", "gone", "bad", "tall")]
-    photos = run_report.photographs(paths, range(4), threads=1, max_pixels=10**6)
-    assert {row: (p.width_px, p.height_px) for row, p in photos.items() if not p.missing} == {
-        0: (96, 24),
-        3: (48, 96),
-    }
-    assert photos[1].missing == "No such file or directory"
-    assert photos[2].missing.startswith("cannot be decoded")
-    assert photos[0].jpeg[:3] == photos[3].jpeg[:3] == b"\xff\xd8\xff"
-    assert run_report.photographs(paths, [1, 2], threads=1, max_pixels=10**6).keys() == {1, 2}
-
-
-def test_photographs_get_coarser_where_there_are_too_many(monkeypatch) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
-    small = {row: Image.fromarray(noise) for row in range(3)}
-    fine = sum(len(p.jpeg) for p in run_report._encoded(small).values())
-    monkeypatch.setattr(run_report, "_MAX_PHOTO_BYTES", fine - 1)
-    assert sum(len(p.jpeg) for p in run_report._encoded(small).values()) < fine
 
 
 # --------------------------------------------------------------- pages of runs of every kind
@@ -360,7 +242,7 @@ addEventListener("load", () => {
     shown: photos.filter(i => i.complete && i.naturalWidth > 0).length,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
     ink: style.color, ground: style.backgroundColor,
-    line: getComputedStyle(document.querySelector(".chart .line.c1")).stroke,
+    line: getComputedStyle(document.querySelector("#training svg path[style*=colour-1]")).stroke,
     width: innerWidth, needed: document.documentElement.scrollWidth,
   }) + "END";
 });
@@ -385,6 +267,6 @@ def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path)
         assert (ink - ground if found["dark"] else ground - ink) > 0.7
         assert found["needed"] <= found["width"]
         lines[scheme] = found["line"]
-    assert lines["light"] != lines["dark"]  # charts follow the scheme
+    assert lines["light"] != lines["dark"]  # figures follow the scheme
     with_probe.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
     assert browse(with_probe, tmp_path / "profile", "light", 1280)[1]  # errors would be seen

@@ -1,0 +1,156 @@
+"""The small figures of a run's page; the page's colours and font are theirs (see ``plots.svg``)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import plots
+from .plots import Axes, Figure
+
+
+def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
+    """Return a page's figure of one column of ``results.csv``: train and val over the epochs."""
+    figure, axes = plots.panel(360, 220, "epoch", top=26)
+    epochs = [row["epoch"] for row in history]
+    for part, colour in (("train", plots.MUTED), ("val", plots.VAL)):
+        values = np.array([row[f"{part}_{key}"] for row in history], dtype=np.float64)
+        values[~np.isfinite(values)] = np.nan  # a gap
+        label = f"{part} {values[-1]:.3f}".replace("nan", "-")
+        (line,) = axes.plot(epochs, values, color=colour, lw=2, label=label, clip_on=False)
+        if len(epochs) <= 40:
+            line.set(marker="o", ms=6, mec="white", mew=1.5)
+            points = zip(epochs, values, strict=True)
+            plots.add_tooltips(
+                line, *(f"{part}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v))
+            )
+    ends = (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
+    axes.set_xlim(*ends)
+    axes.set_xticks(plots.whole_ticks(*map(int, ends), 5))
+    if np.isfinite(axes.dataLim.intervaly).all():
+        ticks = plots.round_ticks(*axes.dataLim.intervaly)
+        axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
+    _legend_above(axes)
+    return figure
+
+
+def precision_recall(
+    recall: Sequence[float],
+    precision: Sequence[float],
+    *,
+    at: tuple[float, float] | None,
+    tip: str,
+    frequency: float | None = None,
+    is_small: bool = False,
+) -> Figure:
+    """Return a page's figure of precision over recall.
+
+    Args:
+        recall, precision: of the cuts, recall ascending.
+        at: recall and precision that are reached, a dot; None for none.
+        tip: what the dot says.
+        frequency: what guessing reaches, a dashed line.
+        is_small: one of many.
+    """
+    figure, axes = plots.panel(*((260, 200) if is_small else (400, 270)), "recall", "precision")
+    if frequency is not None:
+        axes.axhline(frequency, color=plots.MUTED, lw=1.5, ls=(0, (3, 3)), clip_on=False)
+    edges = [0.0, *recall]
+    axes.stairs(precision, edges, fill=True, color=plots.VAL, alpha=0.13, lw=0, clip_on=False)
+    axes.stairs(precision, edges, baseline=None, color=plots.VAL, lw=2, clip_on=False)
+    if at is not None:
+        _mark(axes, *at, tip)
+    _unit(axes)
+    return figure
+
+
+def trade_off(
+    thresholds: Sequence[float],
+    lines: dict[str, Sequence[float]],
+    marks: dict[str, float],
+    reached: float | None,
+) -> Figure:
+    """Return a page's figure of scores over the threshold.
+
+    Args:
+        thresholds: of the points.
+        lines: scores by name; the first in full, the others dashed.
+        marks: thresholds that are in use, by what a vertical line there says.
+        reached: the first score at the only mark, a dot.
+    """
+    figure, axes = plots.panel(400, 270, "a label is given from this probability on", top=26)
+    colours = (plots.RUNS[0], *plots.RUNS[2:])
+    for number, (name, values) in enumerate(lines.items()):
+        style = {"lw": 1.5, "ls": (0, (3, 3))} if number else {"lw": 2, "zorder": 2.5}
+        axes.plot(thresholds, values, color=colours[number], label=name, clip_on=False, **style)
+    for tip, place in marks.items():
+        line = axes.axvline(place, color=plots.RUNS[1], lw=1.5, ls=(0, (2, 2)), clip_on=False)
+        plots.add_tooltips(line, tip)
+        if reached is not None:
+            _mark(axes, place, reached, tip, f"{place:.4f}: {reached:.4f}")
+    _unit(axes)
+    _legend_above(axes)
+    return figure
+
+
+def calibration(said: Sequence[float], true: Sequence[float]) -> Figure:
+    """Return a page's figure of the share that is true over the mean predicted probability."""
+    figure, axes = plots.panel(400, 270, "predicted probability", "share that is true", top=26)
+    axes.plot(
+        [0, 1],
+        [0, 1],
+        color=plots.MUTED,
+        lw=1.5,
+        ls=(0, (3, 3)),
+        label="as it should be",
+        clip_on=False,
+    )
+    style = {"marker": "o", "ms": 7, "mec": "white", "mew": 1.5, "lw": 2, "clip_on": False}
+    (line,) = axes.plot(said, true, color=plots.VAL, label="this model", **style)
+    points = zip(said, true, strict=True)
+    plots.add_tooltips(
+        line, *(f"said {s:.4f}, true {t:.4f}" for s, t in points if math.isfinite(s + t))
+    )
+    _unit(axes)
+    _legend_above(axes)
+    return figure
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int]) -> Figure:
+    """Return a page's figure of counts, on a logarithmic axis, between ``edges`` from 0 to 1."""
+    figure, axes = plots.panel(400, 230, "predicted probability", "labels", left=62)
+    axes.set_yscale("log")
+    axes.set_ylim(0.6, max(10, 1.6 * max(counts)))  # a single label is to be seen
+    bars = axes.bar(
+        edges[:-1], counts, np.diff(edges), align="edge", color=plots.VAL, ec="white", clip_on=False
+    )
+    for bar, low, high, count in zip(bars, edges[:-1], edges[1:], counts, strict=True):
+        plots.add_tooltips(bar, f"{low:.1f} to {high:.1f}: {count:,}")
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(0, 1)
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def _unit(axes: Axes) -> None:
+    """Let both axes go from 0 to 1."""
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.arange(6) / 5, yticks=np.arange(5) / 4)
+
+
+def _mark(axes: Axes, x: float, y: float, tip: str, label: str = "") -> None:
+    """Draw a dot that says something, with its label on the side where there is room."""
+    style = {"marker": "o", "ms": 10, "mec": "white", "mew": 1.5, "zorder": 4, "clip_on": False}
+    plots.add_tooltips(axes.plot(x, y, color=plots.RUNS[1], **style)[0], tip)
+    shift, ha = (8, "left") if x < 0.6 else (-8, "right")
+    place = {"xytext": (shift, 8), "textcoords": "offset points", "ha": ha}
+    axes.annotate(label, (x, y), fontsize=plots.FONT_PX, color=plots.INK, gid="strong", **place)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Put the legend above the axes, where no line runs."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.02), ncols=4, frameon=False, fontsize=plots.FONT_PX,
+        labelcolor=plots.MUTED, handlelength=1.3, columnspacing=1.2, borderpad=0, borderaxespad=0,
+    )  # fmt: skip
