@@ -7,8 +7,6 @@ missing, as where people have labelled. A small network learns it well within tw
 perfectly.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,14 +86,8 @@ def demo(folder: StrPath, *, num_images: int = NUM_IMAGES, seed: int = 0) -> Pat
     if folder.exists():
         raise GrigriError(f"{folder} is there already; choose another folder")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with files.unfinished_folder(folder) as unfinished:
             _write(unfinished, num_images, seed)
-            unfinished.chmod(0o755)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as e:
         raise GrigriError(f"{folder}: the demo set cannot be written: {e.strerror or e}") from e
     return folder

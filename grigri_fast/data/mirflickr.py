@@ -10,9 +10,7 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -41,6 +39,7 @@ CLASSES = (
     *("male", "night", "people", "portrait", "river", "sea", "tree"),
 )
 PROVENANCE = "provenance.json"
+_ARCHIVES = (IMAGES, ANNOTATIONS)
 
 _QUALITY = 95  # of JPEG
 _MAX_TEXT_BYTES = 2**20  # of an annotation file; 25,000 numbers are 150 kB
@@ -67,14 +66,7 @@ class FetchCallback:
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that is here.
-
-    Attributes:
-        name: what it is called at its source.
-        path: the file.
-        origin: where it comes from; a file's name where it was here before.
-        sha256, md5: what was seen.
-    """
+    """An archive that is here: its name, the file, where it comes from, and its checksums."""
 
     name: str
     path: Path
@@ -144,7 +136,8 @@ def fetch(
             # The small one first: what is wrong with it is known before the large one is asked for.
             for name in (ANNOTATIONS, IMAGES):
                 expected = (sha256 or {}).get(name, "").lower()
-                archives[name] = _archive(name, places[name], downloads, size, expected, callback)
+                path = downloads / name
+                archives[name] = _get(name, places[name], path, size, expected, callback)
             num_threads = threads or len(os.sched_getaffinity(0))
             fetched = _unpack(archives, folder, size, num_threads, callback)
             if not keep:
@@ -166,79 +159,73 @@ def places_of(sources: Sequence[str]) -> dict[str, Path | str]:
     """
     places: dict[str, Path | str] = {}
     for source in sources:
-        for name, place in _held_by(source).items():
+        for name, place in _archives_in(source).items():
             if name in places:
                 raise GrigriError(f"--from {source}: {name} is named by another --from, too")
             places[name] = place
-    return {name: places.get(name, f"{SITE}/{name}") for name in (IMAGES, ANNOTATIONS)}
+    return {name: places.get(name, f"{SITE}/{name}") for name in _ARCHIVES}
 
 
-def _held_by(source: str) -> dict[str, Path | str]:
-    scheme = urlsplit(source).scheme
-    if scheme in ("http", "https"):
-        name = urlsplit(source).path.rpartition("/")[2]
-        if name in (IMAGES, ANNOTATIONS):
+def _archives_in(source: str) -> dict[str, Path | str]:
+    """Return which archives a source holds, and where."""
+    url = urlsplit(source)
+    if url.scheme in ("http", "https"):
+        name = url.path.rpartition("/")[2]
+        if name in _ARCHIVES:
             return {name: source}
-        if name.endswith(".zip"):
-            raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
-        return {name: f"{source.rstrip('/')}/{name}" for name in (IMAGES, ANNOTATIONS)}
-    if "://" in source:
+        if not name.endswith(".zip"):
+            return {name: f"{source.rstrip('/')}/{name}" for name in _ARCHIVES}
+    elif "://" in source:
         raise GrigriError(f"--from {source}: only http, https and files are read")
-    path = Path(source)
-    if path.is_dir():
-        missing = [name for name in (IMAGES, ANNOTATIONS) if not (path / name).is_file()]
-        if missing:
-            raise GrigriError(f"--from {source}: there is no {' and no '.join(missing)} in it")
-        return {name: path / name for name in (IMAGES, ANNOTATIONS)}
-    if not path.is_file():
-        raise GrigriError(f"--from {source}: no such file or folder")
-    if path.name not in (IMAGES, ANNOTATIONS):
-        raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
-    return {path.name: path}
+    else:
+        path = Path(source)
+        if path.is_dir():
+            missing = [name for name in _ARCHIVES if not (path / name).is_file()]
+            if missing:
+                raise GrigriError(f"--from {source}: there is no {' and no '.join(missing)} in it")
+            return {name: path / name for name in _ARCHIVES}
+        if not path.is_file():
+            raise GrigriError(f"--from {source}: no such file or folder")
+        if path.name in _ARCHIVES:
+            return {path.name: path}
+    raise GrigriError(f"--from {source}: the archives are {IMAGES} and {ANNOTATIONS}")
 
 
-def _archive(
-    name: str,
-    place: Path | str,
-    downloads: Path,
-    size_px: int,
-    sha256: str,
-    callback: FetchCallback,
+def _get(
+    name: str, place: Path | str, path: Path, size_px: int, sha256: str, callback: FetchCallback
 ) -> Archive:
     """Return an archive whose checksum is right; one that is downloaded and wrong is removed.
 
-    ``sha256``: the checksum that it must have, "" for the published one.
+    ``path``: the file to download to. ``sha256``: what must be right, "" for the published MD5.
     """
     if isinstance(place, str):
-        path = downloads / name
         origin = _download(place, path, size_px, callback)
     else:
         path, origin = place, download.Origin(place.name, num_bytes=place.stat().st_size)
     archive = Archive(name, path, origin, *_checksums(path))
-    wrong = ""
-    if sha256 and archive.sha256 != sha256:
-        wrong = f"its SHA-256 is {archive.sha256}, not {sha256} as --sha256 says"
-    elif not sha256 and archive.md5 != MD5.get(name, archive.md5):
-        wrong = f"its MD5 is {archive.md5}, not {MD5[name]} as published"
-        if not (isinstance(place, str) and place.startswith(SITE)):
+    try:
+        if sha256 and archive.sha256 != sha256:
+            raise GrigriError(f"its SHA-256 is {archive.sha256}, not {sha256} as --sha256 says")
+        if not sha256 and archive.md5 != MD5.get(name, archive.md5):
+            wrong = f"its MD5 is {archive.md5}, not {MD5[name]} as published"
+            if str(place).startswith(SITE):
+                raise GrigriError(wrong)
             callback.log(f"{name}: {wrong}; --from names it, so it is used all the same")
-            wrong = ""
-    if not wrong:
-        try:
-            zipfile.ZipFile(path).close()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
-            wrong = f"not a zip archive that can be read: {e}"
-    if wrong and isinstance(place, str):
+        zipfile.ZipFile(path).close()
+    except (GrigriError, zipfile.BadZipFile, ValueError, NotImplementedError) as e:
+        wrong = "" if isinstance(e, GrigriError) else "not a zip archive that can be read: "
+        if not isinstance(place, str):
+            raise GrigriError(f"{path}: {wrong}{e}") from e
         download.remove(path)
-        raise GrigriError(f"{place}: {wrong}; the download has been removed")
-    if wrong:
-        raise GrigriError(f"{path}: {wrong}")
+        raise GrigriError(f"{place}: {wrong}{e}; the download has been removed") from e
     return archive
 
 
 def _download(url: str, path: Path, size_px: int, callback: FetchCallback) -> download.Origin:
     def require(to_come: int, in_all: int) -> None:
-        made = _estimated(size_px, in_all) if path.name == IMAGES else 0
+        made = 0
+        if path.name == IMAGES:  # JPEGs of quality 95 are about a byte per pixel
+            made = min(in_all, _NUM_IMAGES * (size_px**2 + _BLOCK_BYTES)) if size_px else in_all
         what = f"the rest of {path.name} and what is made of it"
         download.require_room(path.parent, to_come + made, what)
 
@@ -255,13 +242,6 @@ def _download(url: str, path: Path, size_px: int, callback: FetchCallback) -> do
         raise Interrupted(signum, "the same command goes on with the download") from e
 
 
-def _estimated(size_px: int, archive_bytes: int) -> int:
-    """Return how much the images will take, about: JPEGs of quality 95 are a byte per pixel."""
-    if not size_px:
-        return archive_bytes
-    return min(archive_bytes, _NUM_IMAGES * (size_px**2 + _BLOCK_BYTES))
-
-
 def _checksums(path: Path) -> tuple[str, str]:
     """Return a file's SHA-256 and MD5, in one reading."""
     sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -274,7 +254,7 @@ def _checksums(path: Path) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that downloads into a folder, which is there only while it has a use."""
+    """Be the only process that downloads into a folder; make it, and remove it if it is empty."""
     folder.mkdir(exist_ok=True)
     lock = filelock.FileLock(folder / ".lock", timeout=0)
     try:
@@ -300,47 +280,40 @@ def _unpack(
     threads: int,
     callback: FetchCallback,
 ) -> Fetched:
-    """Write everything beside ``folder``, and give it that name in one step."""
-    with contextlib.ExitStack() as stack:
-        opened = {
-            name: stack.enter_context(zipfile.ZipFile(archive.path))
-            for name, archive in archives.items()
-        }
-        numbers = _labels(opened[ANNOTATIONS], archives[ANNOTATIONS].path)
-        members = _members(opened[IMAGES], archives[IMAGES].path, r"im(\d{1,9})\.jpg")
+    """Write the data set, whole or not at all."""
+    path = archives[IMAGES].path
+    numbers = _read_labels(archives[ANNOTATIONS].path)
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive, path, r"im(\d{1,9})\.jpg")
         if not members:
-            raise GrigriError(f"{archives[IMAGES].path}: there is no im1.jpg, im2.jpg, ... in it")
-        parent = folder.absolute().parent
+            raise GrigriError(f"{path}: there is no im1.jpg, im2.jpg, ... in it")
         num_bytes = sum(
             _BLOCK_BYTES + min(m.file_size, size_px**2 if size_px else m.file_size)
             for m in members.values()
         )
-        download.require_room(parent, num_bytes, f"{len(members):,} images")
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
-        try:
+        download.require_room(folder.absolute().parent, num_bytes, f"{len(members):,} images")
+        with files.unfinished_folder(folder) as unfinished:
             (unfinished / "images").mkdir()
-            skipped = _convert_all(
-                opened[IMAGES], members, unfinished / "images", size_px, threads, callback
-            )
+            skipped = _convert(archive, members, unfinished / "images", size_px, threads, callback)
             for number in sorted(set().union(*numbers.values()) - members.keys(), key=int):
                 skipped[f"im{number}.jpg"] = "labelled, but not in the archive"
             good = {n for n in members if f"im{n}.jpg" not in skipped}
-            if len(skipped) > _MAX_SKIPPED * (len(good) + len(skipped)):
+            num_all = len(good) + len(skipped)
+            if len(skipped) > _MAX_SKIPPED * num_all:
                 name, reason = next(iter(skipped.items()))
                 raise GrigriError(
-                    f"{archives[IMAGES].path}: {len(skipped):,} of"
-                    f" {len(good) + len(skipped):,} images cannot"
-                    f" be used, such as {name}: {reason}"
+                    f"{path}: {len(skipped):,} of {num_all:,} images cannot be used,"
+                    f" such as {name}: {reason}"
                 )
-            fetched = Fetched(
-                folder, len(good), {c: len(numbers[c] & good) for c in CLASSES}, skipped
-            )
-            _write_texts(unfinished, {c: numbers[c] & good for c in CLASSES})
+            (unfinished / "annotations").mkdir()
+            num_labels = {}
+            for name in CLASSES:
+                labelled = sorted(numbers[name] & good, key=int)
+                num_labels[name] = len(labelled)
+                text = "".join(f"{number}\n" for number in labelled)
+                (unfinished / "annotations" / f"{name}.txt").write_text(text)
+            fetched = Fetched(folder, len(good), num_labels, skipped)
             _write_provenance(unfinished, archives, fetched, size_px)
-            unfinished.chmod(0o755)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return fetched
 
 
@@ -348,8 +321,7 @@ def _members(archive: zipfile.ZipFile, path: Path, pattern: str) -> dict[str, zi
     """Return the members whose file name fits, by the group in the pattern.
 
     Members are only ever read, and what is written gets a name of our own, so nothing in an
-    archive can leave the folder. One with a member that tries to is not the archive it claims to
-    be.
+    archive can leave the folder. An archive with a member that tries to is refused all the same.
 
     Raises:
         GrigriError: if a member tries to, or two of those that fit are of the same name.
@@ -369,41 +341,46 @@ def _members(archive: zipfile.ZipFile, path: Path, pattern: str) -> dict[str, zi
     return members
 
 
-def _labels(archive: zipfile.ZipFile, path: Path) -> dict[str, set[str]]:
+def _read_labels(path: Path) -> dict[str, set[str]]:
     """Return the numbers of the images with each class's label, by the relevant annotations."""
-    members = _members(archive, path, r"(\w+)_r1\.txt")
-    missing = [f"{name}_r1.txt" for name in CLASSES if name not in members]
-    if missing:
-        raise GrigriError(f"{path}: there is no {', '.join(missing)} in it")
     numbers = {}
-    for name in CLASSES:
-        where = f"{path}: {members[name].filename}"
-        text = _content(archive, members[name], _MAX_TEXT_BYTES)
-        if isinstance(text, str):
-            raise GrigriError(f"{where}: {text}")
-        words = text.split()
-        odd = next((word for word in words if not re.fullmatch(rb"0{0,9}[1-9]\d{0,8}", word)), None)
-        if odd is not None:
-            raise GrigriError(f"{where}: expected image numbers, not {odd[:40]!r}")
-        numbers[name] = {str(int(word)) for word in words}
+    with zipfile.ZipFile(path) as archive:
+        members = _members(archive, path, r"(\w+)_r1\.txt")
+        missing = [f"{name}_r1.txt" for name in CLASSES if name not in members]
+        if missing:
+            raise GrigriError(f"{path}: there is no {', '.join(missing)} in it")
+        for name in CLASSES:
+            try:
+                words = _read(archive, members[name], _MAX_TEXT_BYTES).split()
+                for word in words:
+                    if not re.fullmatch(rb"0{0,9}[1-9]\d{0,8}", word):
+                        raise GrigriError(f"expected image numbers, not {word[:40]!r}")
+            except GrigriError as e:
+                raise GrigriError(f"{path}: {members[name].filename}: {e}") from e
+            numbers[name] = {str(int(word)) for word in words}
     return numbers
 
 
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes | str:
-    """Return a member's bytes, or what is wrong with it.
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Return a member's bytes.
 
     zipfile reads no more than the size that a member declares, and compares its checksum, so a
     bomb is refused by what it declares or cut off there.
+
+    Raises:
+        GrigriError: if it is too large or damaged; the message is the reason alone.
     """
     if member.file_size > max_bytes:
-        return f"claims {member.file_size:,} bytes, more than the {max_bytes:,} that are read"
+        raise GrigriError(
+            f"claims {member.file_size:,} bytes, more than the {max_bytes:,} that are read"
+        )
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-        return f"damaged in the archive: {e}"
+        raise GrigriError(f"damaged in the archive: {e}") from e
 
 
-def _convert_all(
+def _convert(
     archive: zipfile.ZipFile,
     members: Mapping[str, zipfile.ZipInfo],
     folder: Path,
@@ -416,11 +393,11 @@ def _convert_all(
     skipped: dict[str, str] = {}
 
     def convert(number: str) -> str:
-        content = _content(archive, members[number], _MAX_IMAGE_BYTES)
-        made = content if isinstance(content, str) else cut_square(content, size_px)
-        if isinstance(made, str):
-            return made
-        (folder / f"im{number}.jpg").write_bytes(made)
+        try:
+            content = cut_square(_read(archive, members[number], _MAX_IMAGE_BYTES), size_px)
+        except GrigriError as e:
+            return str(e)
+        (folder / f"im{number}.jpg").write_bytes(content)
         return ""
 
     # Decoding and scaling release the interpreter's lock, so threads are enough.
@@ -428,26 +405,27 @@ def _convert_all(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd headers
-            for done, (number, reason) in enumerate(
-                zip(numbers, pool.map(convert, numbers), strict=True), start=1
-            ):
+            for done, reason in enumerate(pool.map(convert, numbers), start=1):
                 if reason:
-                    skipped[f"im{number}.jpg"] = reason
+                    skipped[f"im{numbers[done - 1]}.jpg"] = reason
                 callback.on_convert(done, len(numbers))
     finally:
         pool.shutdown(cancel_futures=True)
     return skipped
 
 
-def cut_square(content: bytes, size_px: int) -> bytes | str:
-    """Return a JPEG, upright, cut to a square around its centre and scaled; or what is wrong.
+def cut_square(content: bytes, size_px: int) -> bytes:
+    """Return a JPEG, upright, cut to a square around its centre and scaled.
 
     Grayscale stays grayscale. With ``size_px`` 0 it is returned as it is, if it can be decoded.
+
+    Raises:
+        GrigriError: if it cannot be decoded, or has too many pixels.
     """
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if image.width * image.height > _MAX_IMAGE_PIXELS:
-                return f"{image.width:,} x {image.height:,} pixels are too many"
+                raise GrigriError(f"{image.width:,} x {image.height:,} pixels are too many")
             image.load()
             if not size_px:
                 return content
@@ -458,15 +436,10 @@ def cut_square(content: bytes, size_px: int) -> bytes | str:
             out = io.BytesIO()
             fitted.save(out, "JPEG", quality=_QUALITY)
             return out.getvalue()
+    except GrigriError:
+        raise
     except Exception as e:  # a damaged file makes Pillow raise nearly anything
-        return f"cannot be decoded: {e}"
-
-
-def _write_texts(folder: Path, numbers: Mapping[str, set[str]]) -> None:
-    (folder / "annotations").mkdir()
-    for name, having in numbers.items():
-        text = "".join(f"{number}\n" for number in sorted(having, key=int))
-        (folder / "annotations" / f"{name}.txt").write_text(text)
+        raise GrigriError(f"cannot be decoded: {e}") from e
 
 
 def _write_provenance(
@@ -498,7 +471,7 @@ def parse_sha256(words: Sequence[str]) -> dict[str, str]:
     digits_of: dict[str, str] = {}
     for word in words:
         name, _, digits = word.partition("=")
-        if name not in (IMAGES, ANNOTATIONS):
+        if name not in _ARCHIVES:
             raise ValueError(f"{word!r} must begin with {IMAGES}= or {ANNOTATIONS}=")
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
             raise ValueError(f"{name}={digits[:80]}: a SHA-256 has 64 hex digits")

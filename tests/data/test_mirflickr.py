@@ -264,7 +264,8 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     content = bytearray(photo(1))
     frame = content.index(b"\xff\xc0")
     content[frame + 5 : frame + 9] = b"\x1f\x40\x1b\x58"
-    assert mirflickr.cut_square(bytes(content), 32) == "7,000 x 8,000 pixels are too many"
+    with pytest.raises(GrigriError, match="7,000 x 8,000 pixels are too many"):
+        mirflickr.cut_square(bytes(content), 32)
 
 
 def test_missing_or_odd_annotations_are_named(refused, mirror: Path) -> None:
