@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from grigri_fast.data.dataset import Dataset
-from grigri_fast.pipeline.check_worker import Checker
+from grigri_fast.pipeline.decode import image_graph
 
 CLASSES = ("cat", "dog", "sky")
 
@@ -47,12 +47,18 @@ def write_photos(folder: Path) -> Path:
 
 def decoded(path: Path) -> np.ndarray:
     """Return the pixels (H, W, 3) of an image file as the check sees them."""
-    seen = []
-    checker = Checker(threads=1, max_pixels=10**8)
-    (contents,) = checker.read_ahead([{0: path}])
-    ((_, result),) = checker.check(contents, lambda row, pixels: seen.append(pixels.copy()))
-    assert not result.reason
-    return seen[0]
+    graph = image_graph(
+        device="cpu",
+        shrink=False,
+        batch_size=1,
+        num_threads=1,
+        device_id=None,
+        prefetch_queue_depth=1,
+    )
+    graph.build()
+    graph.feed_input("encoded", [np.fromfile(path, dtype=np.uint8)])
+    (images,) = graph.run()
+    return np.array(images[0])
 
 
 def labelled(targets_NC: np.ndarray) -> Dataset:

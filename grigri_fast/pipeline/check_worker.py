@@ -20,7 +20,7 @@ import resource
 import signal
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -40,43 +40,19 @@ _BYTES_PER_PIXEL = 24
 _MAX_LOG_BYTES = 10_000
 
 Content = tuple[NDArray[np.uint8], int] | str  # a file's bytes and their CRC-32, or what is wrong
-OnImage = Callable[[int, NDArray[np.uint8]], object]
-
-
-class DecoderLog:
-    """What the decoders' C++ code writes on stderr, where stderr is a file: why a file is bad."""
-
-    def clear(self) -> None:
-        """Forget what has been written."""
-        os.ftruncate(2, 0)
-        os.lseek(2, 0, os.SEEK_SET)
-
-    def read(self) -> str:
-        """Return what has been written since it was cleared."""
-        return os.pread(2, _MAX_LOG_BYTES, 0).decode(errors="replace")
 
 
 class Checker:
-    """Reads files and decodes them, a group at a time.
+    """Reads files and decodes them, a group at a time, in a process whose stderr is a file.
 
     Args:
         threads: CPU threads to read and decode with.
         max_pixels: larger images are refused before they are decoded.
         digests: whether to return digests of the pixels.
-        log: where the decoders say what is wrong with a file; without it no reason is given.
-        allow: called before each group with its numbers of pixels and of encoded bytes.
     """
 
-    def __init__(
-        self,
-        threads: int,
-        max_pixels: int,
-        digests: bool = False,
-        log: DecoderLog | None = None,
-        allow: Callable[[int, int], None] = lambda num_pixels, num_bytes: None,
-    ) -> None:
+    def __init__(self, threads: int, max_pixels: int, digests: bool = False) -> None:
         self._threads, self._max_pixels, self._digests = threads, max_pixels, digests
-        self._log, self._allow = log, allow
         self._pool = file_pool(threads, "grigri-check")
         size = {"batch_size": GROUP_FILES, "num_threads": threads, "device_id": None}
         self._shapes = shape_graph(**size, prefetch_queue_depth=1)
@@ -102,9 +78,7 @@ class Checker:
         """Yield each group's files; the next group is not touched before it is asked for."""
         return (self._read(list(group.items())) for group in groups)
 
-    def check(
-        self, contents: dict[int, Content], on_image: OnImage = lambda row, pixels: None
-    ) -> Iterator[tuple[int, FileCheck]]:
+    def check(self, contents: dict[int, Content]) -> Iterator[tuple[int, FileCheck]]:
         """Yield row and result of each file: first what its header claims, then a real decode."""
         encoded: dict[int, NDArray[np.uint8]] = {}
         crc32: dict[int, int] = {}
@@ -115,7 +89,7 @@ class Checker:
                 encoded[row], crc32[row] = content
         num_pixels: dict[int, int] = {}
         num_bytes = sum(map(len, encoded.values()))
-        self._allow(0, num_bytes)
+        _limit_memory(0, num_bytes)
         shapes = self._run(self._shapes, list(encoded.values()))
         for row, shape in zip(encoded, shapes, strict=True):
             if isinstance(shape, str):
@@ -131,13 +105,12 @@ class Checker:
             else:
                 num_pixels[row] = height * width
         for group in groups_of(list(num_pixels), list(num_pixels.values()), GROUP_PIXELS):
-            self._allow(sum(num_pixels[row] for row in group), num_bytes)
+            _limit_memory(sum(num_pixels[row] for row in group), num_bytes)
             decoded = self._run(self._pixels, [encoded[row] for row in group])
             for row, image_HWC in zip(group, decoded, strict=True):
                 if isinstance(image_HWC, str):
                     yield row, FileCheck(crc32[row], reason=image_HWC)
                     continue
-                on_image(row, image_HWC)
                 height, width = image_HWC.shape[:2]
                 digest = _digest(image_HWC) if self._digests else ""
                 yield row, FileCheck(crc32[row], height, width, digest=digest)
@@ -160,14 +133,14 @@ class Checker:
         """
         if not encoded:
             return
-        if self._log is not None:
-            self._log.clear()
+        os.ftruncate(2, 0)  # stderr, where the decoders' C++ code says what is wrong
+        os.lseek(2, 0, os.SEEK_SET)
         try:
             graph.feed_input("encoded", encoded)
             (results,) = graph.run()
         except RuntimeError:
             if len(encoded) == 1:
-                yield _reason("" if self._log is None else self._log.read())
+                yield _reason(os.pread(2, _MAX_LOG_BYTES, 0).decode(errors="replace"))
                 return
             half = len(encoded) // 2
             yield from self._run(graph, encoded[:half])
@@ -190,7 +163,7 @@ def _digest(image_HWC: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _allow(num_pixels: int, num_bytes: int) -> None:
+def _limit_memory(num_pixels: int, num_bytes: int) -> None:
     """Limit what this process may take from now on to what honest images need."""
     status = Path("/proc/self/status").read_text()
     in_use_kib = next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmData:"))
@@ -209,7 +182,7 @@ def main() -> None:
     threads, max_pixels, digests, one_by_one = map(int, sys.argv[1:5])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    checker = Checker(threads, max_pixels, bool(digests), DecoderLog(), _allow)
+    checker = Checker(threads, max_pixels, bool(digests))
     groups = ({row: Path(path) for row, path in json.loads(line)} for line in sys.stdin)
     read = checker.read_one_by_one if one_by_one else checker.read_ahead
     try:
