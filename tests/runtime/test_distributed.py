@@ -332,6 +332,7 @@ with distributed.process_group(world, cpu):
     assert world.all_gather(world.rank, 7) == [[0, 7], [1, 7]]
     assert world.from_first(lambda: world.rank) == 0
     assert world.gather_object(world.rank) == ([0, 1] if world.is_first else [])
+del shared  # it holds the process group, whose threads must end before the interpreter does
 """
 
 
@@ -454,8 +455,8 @@ def test_a_run_for_one_process_is_resumed_by_one(name: str) -> None:
 def test_a_disk_that_hangs_for_one_process_ends_all(monkeypatch) -> None:
     """What each of two is told stands in for the other."""
     error = "no images for 600 s"
-    monkeypatch.setattr(World, "agree", lambda self, *own: [list(own), [4, 0, 1]])
-    monkeypatch.setattr(World, "gather", lambda self, own: [own, ({}, [], error)])
+    monkeypatch.setattr(World, "all_gather", lambda self, *own: [list(own), [4, 0, 1]])
+    monkeypatch.setattr(World, "all_gather_object", lambda self, own: [own, ({}, [], error)])
     batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
     turns = collectives.in_turn((b for b in [batch]), World(0, 0, 2, 2), signals.Stop())
     with pytest.raises(BetweenStepsError, match=error):
@@ -470,7 +471,7 @@ def test_all_stop_after_what_all_were_told(monkeypatch) -> None:
         stop.signum = signal.SIGTERM
         return [list(own), [4, 0, 0]]
 
-    monkeypatch.setattr(World, "agree", agree)
+    monkeypatch.setattr(World, "all_gather", agree)
     batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
     turns = collectives.in_turn((b for b in [batch] * 2), World(0, 0, 2, 2), stop)
     assert next(turns).num_images == 8
