@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
-from ..inference.forward import logits_of, random_images
+from ..inference import forward
+from ..inference.forward import random_images
 from ..models import factory
 from ..runs import training_state
 from ..runtime import compute as devices
@@ -22,6 +24,8 @@ from ..runtime.compute import Compute
 from ..runtime.memory import Budget
 from ..runtime.units import format_bytes
 from . import setup
+from .run_data import RunData
+from .setup import Machine
 
 # BatchNorm's statistics of fewer images are too noisy (Wu and He 2018, arXiv 1803.08494, figure 1).
 _LEAST_MICRO_BATCH = 8
@@ -183,6 +187,32 @@ def largest(try_plan: Try, limit: int, num_images: int) -> Choice | None:
     return best
 
 
+def plan_run(config: TrainConfig, machine: Machine, data: RunData, resumed: bool) -> Fitted | None:
+    """Return how to train a run within the memory; None if there is no need to ask.
+
+    Without a limit, and with a batch size that is given, the run is made as it was asked for.
+
+    Raises:
+        GrigriError: as :func:`plan_training`.
+    """
+    if machine.budget.limit is None and config.batch_size != AUTO:
+        return None
+    loader = data.make_loader(config, machine, config.batch_size or TrainConfig.batch_size)
+    rows = np.append(data.train_rows, data.val_rows)
+    forward.decode_the_largest(loader, data.checked.sizes_HW, rows)
+    fitted = plan_training(
+        config,
+        machine.compute,
+        machine.budget,
+        num_images=len(data.train_rows),
+        num_classes=data.num_classes,
+        resumed=resumed,
+        log=machine.callback.log,
+    )
+    loader.close()
+    return fitted
+
+
 def plan_training(
     config: TrainConfig,
     compute: Compute,
@@ -273,7 +303,7 @@ def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
     for _ in range(_NUM_STEPS[device.type]):
         tried.step(images_NHWC, targets_NC)
     shown_NHWC = random_images(config.micro_batch_size or batch_size, config.test_size, device)
-    logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
+    forward.logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
     factory.set_training(tried.model, config.freeze_backbone)
     if batch_size > 2:
         tried.step(images_NHWC[:-1], targets_NC[:-1])

@@ -1,4 +1,4 @@
-"""What the loop of several processes does together, so that all of them take the same way.
+"""What several processes that train one model must agree on, so that all take the same steps.
 
 With one process these functions do what the loop would do without them. Shapes: N images, C
 classes.
@@ -33,14 +33,13 @@ def callback_of(callback: Callback, world: World) -> tuple[Callback, Callable[[s
     return Callback(), lambda text: callback.log(f"rank {world.rank}: {text}")
 
 
-def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
-    """Return the config for one of several processes; a run that is resumed is not compiled.
+def require_shareable(config: TrainConfig, world: World, resumed: bool) -> None:
+    """Raise GrigriError if an option is for one process alone, and there are several.
 
-    Raises:
-        GrigriError: for an option that is for one process alone.
+    That a run was compiled is no reason: when it is resumed by several processes, it is not.
     """
     if not world.is_shared:
-        return config
+        return
     one = f"is for one process, and torchrun has started {world.size}"
     advice = "go on with this run in one process" if resumed else "leave it out"
     if config.batch_size == AUTO:
@@ -55,11 +54,10 @@ def config_for(config: TrainConfig, world: World, resumed: bool) -> TrainConfig:
             raise GrigriError(f"{about.flag} {one}: {about.one_process}; {advice}")
     if config.compile == "on" and not resumed:
         raise GrigriError(f"--compile on {one}; {advice}")
-    return dataclasses.replace(config, compile="off")
 
 
-def in_words(world: World, batch_size: int) -> str:
-    """Return how a batch is shared."""
+def describe(world: World, batch_size: int) -> str:
+    """Return in words how a batch is shared."""
     low, high = batch_size // world.size, -(-batch_size // world.size)
     each = str(low) if low == high else f"{low} or {high}"
     return (
@@ -75,7 +73,7 @@ def require_same(
     parts: split.Split,
     progress: Progress,
 ) -> None:
-    """Raise GrigriError if the processes, on several machines perhaps, do not do the same."""
+    """Raise GrigriError unless all processes, perhaps on several machines, have the same inputs."""
     if not world.is_shared:
         return
     what = {
@@ -93,13 +91,13 @@ def require_same(
                 )
 
 
-class Turn(NamedTuple):
+class SharedBatch(NamedTuple):
     """A batch, and what all processes know of it.
 
     Attributes:
         batch: the part of it that this process has; ``dropped`` is that of all.
         num_images: its images in all parts.
-        alone: rows that were alone in a part, and are in it no longer.
+        alone: rows that were alone in a part, which are left out: BatchNorm needs two.
     """
 
     batch: Batch
@@ -107,8 +105,8 @@ class Turn(NamedTuple):
     alone: list[int]
 
 
-def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn]:
-    """Yield batches, the same in all processes, until one of these has been asked to stop.
+def in_step(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[SharedBatch]:
+    """Yield batches, the same in all processes, until one of them has been asked to stop.
 
     Raises:
         BetweenStepsError: in all processes, if it is raised in one.
@@ -127,9 +125,9 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
                 alone = batch.rows_N.tolist()
                 batch, num_own = batching.emptied(batch), 0
             news = ({} if batch is None else batch.dropped, alone, error)
-            told = world.all_gather(num_own, stop.signum, any(news))
-            nums, signums, have_news = zip(*told, strict=True)
-            # Only what all were told counts; a signal that has come since is for the next time.
+            of_all = world.all_gather(num_own, stop.signum, any(news))
+            nums, signums, have_news = zip(*of_all, strict=True)
+            # Only what all know counts; a signal that has come since is for the next batch.
             stop.signum = stop.signum or max(signums)
             if any(have_news):
                 dropped, alone = {}, []
@@ -141,7 +139,7 @@ def in_turn(batches: Iterator[Batch], world: World, stop: Stop) -> Iterator[Turn
                 batch = batch and dataclasses.replace(batch, dropped=dropped)
             if min(nums) < 0 or (world.is_shared and any(signums)):
                 return
-            yield Turn(batch, sum(nums), alone)
+            yield SharedBatch(batch, sum(nums), alone)
 
 
 def any_stop(stop: Stop, world: World) -> bool:
@@ -151,28 +149,28 @@ def any_stop(stop: Stop, world: World) -> bool:
     return signum != 0
 
 
-def predicted_by_all(
-    predict_logits: Callable[[NDArray[np.intp]], tuple[NDArray[np.float32], dict[int, str]]],
+def predict_shared(
+    predict: Callable[[NDArray[np.intp]], tuple[NDArray[np.float32], dict[int, str]]],
     rows: NDArray[np.intp],
     world: World,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Return the logits in the order of ``rows``, in the first process, and the bad files, in all.
 
-    Each process predicts its part of the rows.
+    Each process calls ``predict`` with its part of the rows.
 
     Raises:
         BetweenStepsError: in all processes, if it is raised in one.
     """
     if not world.is_shared:
-        return predict_logits(rows)
+        return predict(rows)
     logits_NC, dropped, error = np.empty((0, 0), dtype=np.float32), {}, ""
     try:
-        logits_NC, dropped = predict_logits(np.array_split(rows, world.size)[world.rank])
+        logits_NC, dropped = predict(np.array_split(rows, world.size)[world.rank])
     except BetweenStepsError as e:
         error = str(e)
     for their_dropped, their_error in world.all_gather_object((dropped, error)):
         if their_error:
             raise BetweenStepsError(their_error)
         dropped = dropped | their_dropped
-    found = [part for part in world.gather_object(logits_NC) if len(part)]
-    return (np.concatenate(found) if found else logits_NC), dropped
+    parts = [part for part in world.gather_object(logits_NC) if len(part)]
+    return (np.concatenate(parts) if parts else logits_NC), dropped

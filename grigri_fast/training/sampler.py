@@ -1,7 +1,31 @@
-"""Which images an epoch has, where it is not each of them once."""
+"""Which images an epoch has: each of them once, or those with rare labels more often."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..config import TrainConfig
+from ..pipeline import batching
+
+
+class Sampler:
+    """Draws the images of an epoch, as ``sampler`` in a resolved config says.
+
+    Args:
+        config: of the run.
+        rows: the images to train on.
+        targets_NC: 0/1 labels of these rows.
+    """
+
+    def __init__(self, config: TrainConfig, rows: NDArray[np.intp], targets_NC: NDArray) -> None:
+        self._rows, self._seed, self._factors_N = rows, config.seed, None
+        if config.sampler == "balanced":
+            self._factors_N = repeat_factors(targets_NC, config.most_repeats)
+
+    def rows_of(self, epoch: int) -> NDArray[np.intp]:
+        """Return the rows of an epoch, not shuffled; they depend on seed and epoch alone."""
+        if self._factors_N is None:
+            return self._rows
+        return drawn(batching.epoch_rng(self._seed, epoch, "sampling"), self._rows, self._factors_N)
 
 
 def repeat_factors(targets_NC: NDArray, most: float) -> NDArray[np.float64]:

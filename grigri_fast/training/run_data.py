@@ -1,0 +1,144 @@
+"""The data of a run: the data set, its split, and which of its images can be used.
+
+Shapes: N images of the data set, C classes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainConfig
+from ..data import dataset, split
+from ..data.dataset import Dataset
+from ..data.split import Split
+from ..errors import GrigriError
+from ..pipeline import batching, check
+from ..pipeline.check import ImageCheck
+from ..pipeline.loader import ImageLoader
+from ..runs.training_state import Progress
+from . import collectives
+from .quarantine import BEFORE, Quarantine
+from .resume import Resumed
+from .setup import Machine
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run; all images of train and val are checked.
+
+    Attributes:
+        dataset: the data set.
+        split: its parts.
+        checked: sizes and checksums of the files.
+        quarantine: the images that cannot be used; more are added when files turn bad later.
+    """
+
+    dataset: Dataset
+    split: Split
+    checked: ImageCheck
+    quarantine: Quarantine
+
+    @cached_property
+    def train_rows(self) -> NDArray[np.intp]:
+        """The images to train on, without those that were bad from the start.
+
+        What turns bad later keeps its place in the order of an epoch, so that all others do, too.
+        """
+        return self.quarantine.good_before(self.split.parts["train"])
+
+    @property
+    def val_rows(self) -> NDArray[np.intp]:
+        """The images to validate on that can be used now."""
+        return self.quarantine.good(self.split.parts["val"])
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.dataset.class_names)
+
+    @property
+    def frequency_C(self) -> NDArray[np.float64]:
+        """The share of the training images that have each label."""
+        return self.dataset.targets_NC[self.train_rows].mean(0)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Return the number of training steps in an epoch."""
+        return len(batching.cut_batches(self.train_rows, batch_size))
+
+    def make_loader(
+        self, config: TrainConfig, machine: Machine, batch_size: int, **options: Any
+    ) -> ImageLoader:
+        """Return a dataloader of the run's images; for the options see :class:`ImageLoader`."""
+        return ImageLoader(
+            self.dataset.paths,
+            self.checked,
+            size_px=largest_side(config),
+            batch_size=batch_size,
+            device=machine.compute.device,
+            threads=machine.compute.threads,
+            rank=machine.world.rank,
+            num_ranks=machine.world.size,
+            on_slow=machine.log_own,
+            **options,
+        )
+
+
+def largest_side(config: TrainConfig) -> int:
+    """Return the largest side of an image in a run, in pixels."""
+    return max(config.size, config.test_size)
+
+
+def load(
+    config: TrainConfig, machine: Machine, progress: Progress, resumed: Resumed | None
+) -> RunData:
+    """Return the data that a config names, after checking every image of train and val.
+
+    Args:
+        config: resolved.
+        machine: what the files are checked with; of several processes each checks its share.
+        progress: how far the run is; its ``bad`` images are out already.
+        resumed: the run, if it goes on: its data must be what they were.
+
+    Raises:
+        GrigriError: if data, labels or split cannot be read, or too few images can be used.
+    """
+    world, callback = machine.world, machine.callback
+    data = dataset.load(config.data, config.images)
+    parts = _split(config, data) if resumed is None else resumed.read_split(data)
+    collectives.require_same(world, config, data, parts, progress)
+    callback.log(
+        f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
+        + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
+    )
+    rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
+    quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
+    checked = check.check_images(
+        data.paths,
+        np.array_split(quarantine.good(rows), world.size)[world.rank],
+        threads=machine.compute.threads,
+        max_pixels=config.max_pixels,
+        max_bad=quarantine.num_allowed,
+        on_progress=callback.on_check,
+        on_slow=machine.log_own,
+    )
+    if world.is_shared:
+        checked = check.merge(world.all_gather_object(checked))
+    if resumed is not None:
+        resumed.require_same_content(data, checked.crc32_N)
+    quarantine.add(checked.bad, BEFORE if resumed is None else progress.epoch)
+    run_data = RunData(data, parts, checked, quarantine)
+    if len(run_data.train_rows) < 2 or not len(run_data.val_rows):
+        raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
+    return run_data
+
+
+def _split(config: TrainConfig, data: Dataset) -> Split:
+    """Return the split of a new run."""
+    if config.split is not None:
+        parts = split.read(config.split, data)
+    else:
+        parts = split.stratify(data, config.val, config.test, config.seed)
+    return parts if config.limit is None else parts.limited(config.limit, config.seed)
