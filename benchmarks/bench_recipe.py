@@ -26,7 +26,7 @@ from grigri_fast.inference.predictor import Classifier
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import compute, files
 from grigri_fast.runtime.compute import Compute
-from grigri_fast.training.trainer import train
+from grigri_fast.training.trainer import run
 
 WAYS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -64,7 +64,7 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
     chosen |= {"size": options.size, "epochs": options.epochs, "batch_size": options.batch_size}
     chosen |= {"seed": seed, "split": str(parts), "threads": options.threads, "compile": "off"}
     with tempfile.TemporaryDirectory() as out:
-        folder = train(TrainConfig(**chosen | WAYS[name], out=out), Callback()).folder
+        folder = run(TrainConfig(**chosen | WAYS[name], out=out), Callback()).folder
         compute = Compute.resolve(threads=options.threads)
         labelled = dataset.load(options.data)
         rows = split.read(parts, labelled).parts["val"]

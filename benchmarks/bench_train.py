@@ -30,7 +30,7 @@ from grigri_fast.profiling import benchmark
 from grigri_fast.runtime import compute
 from grigri_fast.training import checkpointer, step
 from grigri_fast.training.callbacks import Callback
-from grigri_fast.training.trainer import train
+from grigri_fast.training.trainer import run
 
 
 class Rows(Callback):
@@ -68,10 +68,10 @@ def clocks(seconds: Counter) -> Iterator[None]:
         setattr(owner, name, timed)
 
     around(step.TrainStep, "__call__", "steps")
-    around(step.TrainStep, "look", "steps")
+    around(step.TrainStep, "read_sums", "steps")
     around(forward, "outputs", "validation, with its input")
-    around(checkpointer.Keeper, "store", "checkpoints and figures")
-    around(checkpointer.Keeper, "keep_epoch", "checkpoints and figures")
+    around(checkpointer.Checkpointer, "save_state", "checkpoints and figures")
+    around(checkpointer.Checkpointer, "save_epoch", "checkpoints and figures")
     plain = loader.ImageLoader.train_epoch
 
     def waiting(self: loader.ImageLoader, *args: Any, **options: Any) -> Iterator[batching.Batch]:
@@ -128,7 +128,7 @@ def main() -> None:
             compile="off",
         )
         with clocks(seconds):
-            train(config, callback)
+            run(config, callback)
     total_s = callback.end_s - seconds.pop("start")
     seconds["the rest"] = total_s - sum(seconds.values())
     print(f"\n{options.arch} at {options.size} px, {total_s:.1f} s of epochs")

@@ -384,9 +384,9 @@ def trained(options: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any
     from bench_train import Rows
 
     from grigri_fast.config import TrainConfig
-    from grigri_fast.training.trainer import train
+    from grigri_fast.training.trainer import run
 
-    result = train(TrainConfig(**options), Rows())
+    result = run(TrainConfig(**options), Rows())
     read = [
         json.loads((result.folder / f"{n}.json").read_text()) for n in ("environment", "summary")
     ]

@@ -18,21 +18,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .cli.api import train
     from .config import TrainConfig
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation, evaluate
     from .inference.predictor import Classifier, Prediction, load, predict
     from .training.callbacks import Callback
-    from .training.trainer import Result
+    from .training.trainer import Result, train
 
 _HOME = {
-    "cli.api": ("train",),
     "config": ("TrainConfig",),
     "errors": ("GrigriError", "Interrupted"),
     "evaluation.evaluator": ("RunEvaluation", "evaluate"),
     "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
-    "training.trainer": ("Result",),
+    "training.trainer": ("Result", "train"),
     "training.callbacks": ("Callback",),
 }
 

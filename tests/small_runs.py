@@ -101,7 +101,7 @@ def wait_for(path: Path, process: WarmProcess) -> None:
 
 def stopping(monkeypatch, every: int) -> None:
     """Send this process a SIGTERM after each ``every``-th step that a command makes."""
-    is_due = checkpointer.Keeper.is_due
+    is_due = checkpointer.Checkpointer.is_due
     steps = [0]
 
     def counted(self) -> bool:
@@ -111,4 +111,4 @@ def stopping(monkeypatch, every: int) -> None:
             time.sleep(0.05)  # until the listening thread has it
         return is_due(self)
 
-    monkeypatch.setattr(checkpointer.Keeper, "is_due", counted)
+    monkeypatch.setattr(checkpointer.Checkpointer, "is_due", counted)

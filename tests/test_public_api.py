@@ -55,7 +55,7 @@ import importlib, inspect, os, pickle, sys
 # What takes long; each child has it already.
 import cv2, matplotlib.pyplot, nvidia.dali.fn, skmultilearn.model_selection, torch, torchvision
 assert not any(name.startswith("grigri_fast") for name in sys.modules)
-for first in ("training", "evaluation", "inference", "cli", "cli.api", ""):
+for first in ("training", "evaluation", "inference", "cli", "cli.main", ""):
     child = os.fork()
     if child:
         assert os.waitpid(child, 0)[1] == 0, first

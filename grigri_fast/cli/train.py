@@ -9,7 +9,7 @@ from ..config import read_toml
 from ..errors import GrigriError
 from ..runtime import files
 from ..runtime.distributed import World
-from . import api
+from ..training.options import train_config
 from .console import interval, new_table, number, say, show, value_of_option, verbosity
 from .evaluate import show_scores
 from .options import (
@@ -70,13 +70,14 @@ def train(
     """
     chosen = given(data, options)
     if resume is None:
-        api.train_config(chosen, config)  # a wrong option is an error before anything heavy loads
+        train_config(chosen, config)  # a wrong option is an error before anything heavy loads
 
+    from ..training import trainer
     from .progress import TrainDisplay
 
     is_first = World.from_environment().is_first  # of several processes the first one shows it
     with TrainDisplay(has_bar=is_first) as display:
-        result = api.train(config=config, resume=resume, callback=display, **chosen)
+        result = trainer.train(config=config, resume=resume, callback=display, **chosen)
     if is_first:
         show_result(result)
 

@@ -194,8 +194,7 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
     file = folder.with_name(f"{folder.name}-split.json")
     if not (folder / run_folder.SUMMARY).is_file():
         if any((folder / name).is_file() for name in (run_folder.RESUME, run_folder.PREVIOUS)):
-            config = trainer.resumed_config(folder, {"data": setting.source})
-            trainer.train(config, callback, folder)
+            trainer.train(setting.source, resume=folder, callback=callback)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a false start
             files.write_atomic(file, split.to_json(parts, setting.data))
@@ -212,7 +211,7 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
                 max_bad=0.99,  # data check names the bad files anyway
                 **_RECIPE,
             )
-            trainer.train(config, callback)
+            trainer.run(config, callback)
     file.unlink(missing_ok=True)
     return folder / run_folder.LAST
 

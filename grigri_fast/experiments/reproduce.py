@@ -261,10 +261,10 @@ class _Runner:
             names = ("data", "device", "threads", "amp", "memory_limit")
             given = {name: getattr(of, name) for name in names}
             given = {k: v for k, v in given.items() if v not in (None, "auto")}
-            trainer.train(trainer.resumed_config(folder, given), self._callback, folder)
+            trainer.train(resume=folder, callback=self._callback, **given)
             return
         _remove_false_start(folder)
-        trainer.train(of.config(row), self._callback)
+        trainer.run(of.config(row), self._callback)
 
     # --------------------------------------------------------------- rows that train nothing
 

@@ -28,6 +28,7 @@ from ..runtime import files, memory
 from ..runtime.files import StrPath
 from ..runtime.option import given_options, write_toml
 from ..training import checkpointer, trainer
+from ..training import resume as resuming
 from ..training.callbacks import Callback
 from . import search_space
 from .search_space import Space
@@ -349,7 +350,7 @@ class _Search:
         config, resume, history = self._run_of(trial, folder)
         try:
             reporter.report(history, config.epochs)
-            result = trainer.train(config, reporter, resume)
+            result = trainer.run(config, reporter, resume)
         except _PrunedError:
             history = reporter.history
             # What a run writes at its end, as far as there is one.
@@ -378,7 +379,7 @@ class _Search:
             names = ("data", *search_space.MAY_CHANGE)
             given = {name: getattr(self._config, name) for name in names}
             given = {name: value for name, value in given.items() if value is not None}
-            return trainer.resumed_config(folder, given), folder, history
+            return resuming.resumed_config(folder, given), folder, history
         if folder.exists():  # killed before there was anything to resume
             shutil.rmtree(folder)
         place = {"out": str(self._folder), "name": folder.name}
@@ -460,5 +461,5 @@ def _stored_history(folder: Path) -> list[dict[str, Any]] | None:
     """Return the epochs of a run that can go on; None if its state is not there, or not whole."""
     if any((folder / name).exists() for name in (run_folder.RESUME, run_folder.PREVIOUS)):
         with contextlib.suppress(GrigriError):
-            return checkpointer.load_state(folder)[0].progress.history
+            return resuming.load_state(folder)[0].progress.history
     return None

@@ -14,9 +14,11 @@ from torch import nn
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference.forward import random_images
+from ..models import factory
 from ..runtime import environment, files
 from ..runtime.compute import Compute
 from . import setup
+from .setup import Machine
 from .step import TrainStep
 
 # Compiling takes longer than this, and saves less than this share of a step (17-38 s and nothing
@@ -70,13 +72,36 @@ class Measured:
         return num_steps * (self.eager_step_s - self.compiled_step_s) > self.compile_s
 
 
+def decide(
+    model: nn.Module, config: TrainConfig, machine: Machine, num_steps: int, is_planned: bool
+) -> bool:
+    """Return whether a run compiles its step.
+
+    Args:
+        model: the network, on the host.
+        config: resolved, with a batch size.
+        machine: what to compute on; several processes do not compile, even if a run did that they
+            resume.
+        num_steps: steps of the whole run.
+        is_planned: whether a trial has planned the memory: nothing was compiled in it.
+    """
+    if machine.world.is_shared:
+        return False
+    if config.compile != "auto":
+        return config.compile == "on"
+    if is_planned or config.activation_checkpointing:
+        return False
+    return pays_to_compile(
+        model, config, machine.compute, num_steps=num_steps, log=machine.callback.log
+    )
+
+
 def pays_to_compile(
     model: nn.Module,
     config: TrainConfig,
     compute: Compute,
     *,
     num_steps: int,
-    num_classes: int,
     log: Callable[[str], None],
 ) -> bool:
     """Return whether compiling ``model`` saves more than it costs in ``num_steps`` steps.
@@ -91,7 +116,7 @@ def pays_to_compile(
     if num_steps < _LEAST_STEPS:
         return False
     with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
-        measured = _measure(model, config, compute, num_steps, num_classes, log)
+        measured = _measure(model, config, compute, num_steps, log)
     if measured is None:
         return False
     _remember(known | {subject: measured})
@@ -108,11 +133,11 @@ def _measure(
     config: TrainConfig,
     compute: Compute,
     num_steps: int,
-    num_classes: int,
     log: Callable[[str], None],
 ) -> Measured | None:
     """Return what was measured; None if compiling cannot pay, so that it was not tried."""
     images_NHWC = random_images(config.batch_size, config.size, compute.device)
+    num_classes = len(factory.head(model)[1].bias)
     shape = (config.batch_size, num_classes)
     targets_NC = torch.randint(0, 2, shape, device=compute.device).float()
 

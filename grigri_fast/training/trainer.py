@@ -208,23 +208,12 @@ def _decide(
 ) -> TrainConfig:
     """Return the config in which nothing is open, and which repeats the run from any folder."""
     config = asked if fitted is None else fitted.plan.applied_to(asked)
-    compiles = config.compile == "on"
-    # No trial of a plan has compiled anything, and no run is compiled in several processes.
-    if config.compile == "auto" and not (
-        fitted or config.activation_checkpointing or machine.world.is_shared
-    ):
-        compiles = compilation.pays_to_compile(
-            network,
-            config,
-            machine.compute,
-            num_steps=config.epochs * data.steps_per_epoch(config.batch_size),
-            num_classes=data.num_classes,
-            log=machine.callback.log,
-        )
+    num_steps = config.epochs * data.steps_per_epoch(config.batch_size)
+    compiles = compilation.decide(network, config, machine, num_steps, is_planned=bool(fitted))
     return dataclasses.replace(
         config,
         **absolute_inputs(config),
-        compile="on" if compiles and not machine.world.is_shared else "off",
+        compile="on" if compiles else "off",
         device=machine.compute.device.type,
         amp=machine.compute.amp,
         name=config.name or f"{Path(config.data).resolve().stem}-{config.arch}",

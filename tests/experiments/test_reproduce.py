@@ -344,13 +344,13 @@ def test_a_row_that_went_wrong_says_why_and_is_tried_again(cli, photos_once, tmp
     out = tmp_path / "out"
     command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--out", out, "--only=bce"]
     with pytest.MonkeyPatch.context() as patch:
-        keep = trainer.checkpointer.Keeper.keep_epoch
+        keep = trainer.checkpointer.Checkpointer.save_epoch
 
         def full(self) -> None:
             keep(self)
             raise GrigriError("the disk is full")
 
-        patch.setattr(trainer.checkpointer.Keeper, "keep_epoch", full)
+        patch.setattr(trainer.checkpointer.Checkpointer, "save_epoch", full)
         code, _, err = cli(*command)
     assert code == 1 and "the disk is full" in err
     assert all("the disk is full" in text for text in reports(out))

@@ -83,7 +83,7 @@ def fake(monkeypatch, tmp_path: Path):
     """Search with scripted scores; returns (what was found, the callback)."""
 
     def search(score_of, num_trials: int, watch=None, **more):
-        monkeypatch.setattr(tuner.trainer, "train", scripted(score_of))
+        monkeypatch.setattr(tuner.trainer, "run", scripted(score_of))
         watch = watch or Watch()
         options = {"epochs": 6, "out": tmp_path / "out"} | more
         return tuner.tune("-", trials=num_trials, callback=watch, **options), watch
@@ -203,9 +203,9 @@ def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, mon
     row = {"val_mAP": 0.1, "val_micro_f1": 0.1, "val_loss": 1.0}
     stored = [{"epoch": epoch, **row} for epoch in (1, 2)]
     state = SimpleNamespace(progress=SimpleNamespace(history=stored))
-    monkeypatch.setattr(tuner.checkpointer, "load_state", lambda folder: (state, ""))
+    monkeypatch.setattr(tuner.resuming, "load_state", lambda folder: (state, ""))
     config = TrainConfig(data="-", epochs=6)
-    monkeypatch.setattr(tuner.trainer, "resumed_config", lambda folder, given: config)
+    monkeypatch.setattr(tuner.resuming, "resumed_config", lambda folder, given: config)
     found, watch = fake(lambda number, epoch: 0.9, 4)
     assert watch.epochs == [] and watch.ended == [(3, "pruned")]
     assert found.trials[3].epochs == 2 and "summary.json" in names_in(found.folder / "trial-003")

@@ -232,7 +232,7 @@ def test_what_is_drawn_is_the_same_on_the_gpu(cuda: torch.device) -> None:
 def test_a_stopped_run_goes_on_on_the_gpu(
     cuda: torch.device, cli, photos: Path, tmp_path, monkeypatch
 ) -> None:
-    is_due, steps = checkpointer.Keeper.is_due, []
+    is_due, steps = checkpointer.Checkpointer.is_due, []
 
     def stopping(self) -> bool:
         steps.append(1)
@@ -241,7 +241,7 @@ def test_a_stopped_run_goes_on_on_the_gpu(
             time.sleep(0.1)
         return is_due(self)
 
-    monkeypatch.setattr(checkpointer.Keeper, "is_due", stopping)
+    monkeypatch.setattr(checkpointer.Checkpointer, "is_due", stopping)
     for amp in ("bf16", "fp16"):
         steps.clear()
         options = [*SMALL, f"--amp={amp}", "--out", tmp_path, f"--name={amp}"]

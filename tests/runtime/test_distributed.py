@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from grigri_fast.pipeline import batching, cache, check
 from grigri_fast.runs import run_folder, training_state
 from grigri_fast.runtime import distributed, signals
 from grigri_fast.runtime.distributed import World
-from grigri_fast.training import collectives
+from grigri_fast.training import collectives, compilation
 
 SMALL = [
     *("--arch=squeezenet1_1", "--weights=none", "--recipe=report", "--size=32", "--lr=0.02"),
@@ -408,8 +409,9 @@ def test_options_for_one_process_are_refused(
 
 def test_a_run_that_was_compiled_goes_on_without() -> None:
     config = resolve(TrainConfig(data="-", weights="none", compile="on"))
-    found = collectives.config_for(config, World(0, 0, 2, 2), resumed=True)
-    assert found.compile == "off"
+    machine = SimpleNamespace(world=World(0, 0, 2, 2))
+    collectives.require_shareable(config, machine.world, resumed=True)
+    assert not compilation.decide(None, config, machine, 10**9, is_planned=False)
 
 
 def test_other_commands_are_for_one_process(cli, photos_once: Path, monkeypatch) -> None:
@@ -449,7 +451,7 @@ def test_two_share_the_memory_for_kept_images() -> None:
 def test_a_run_for_one_process_is_resumed_by_one(name: str) -> None:
     config = resolve(TrainConfig(data="-", **{name: {"memory_limit": "4GiB"}.get(name, 0.2)}))
     with pytest.raises(GrigriError, match="go on with this run in one process"):
-        collectives.config_for(config, World(0, 0, 2, 2), resumed=True)
+        collectives.require_shareable(config, World(0, 0, 2, 2), resumed=True)
 
 
 def test_a_disk_that_hangs_for_one_process_ends_all(monkeypatch) -> None:
@@ -458,7 +460,7 @@ def test_a_disk_that_hangs_for_one_process_ends_all(monkeypatch) -> None:
     monkeypatch.setattr(World, "all_gather", lambda self, *own: [list(own), [4, 0, 1]])
     monkeypatch.setattr(World, "all_gather_object", lambda self, own: [own, ({}, [], error)])
     batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
-    turns = collectives.in_turn((b for b in [batch]), World(0, 0, 2, 2), signals.Stop())
+    turns = collectives.in_step((b for b in [batch]), World(0, 0, 2, 2), signals.Stop())
     with pytest.raises(BetweenStepsError, match=error):
         next(turns)
 
@@ -473,6 +475,6 @@ def test_all_stop_after_what_all_were_told(monkeypatch) -> None:
 
     monkeypatch.setattr(World, "all_gather", agree)
     batch = batching.Batch(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), torch.arange(4), 1)
-    turns = collectives.in_turn((b for b in [batch] * 2), World(0, 0, 2, 2), stop)
+    turns = collectives.in_step((b for b in [batch] * 2), World(0, 0, 2, 2), stop)
     assert next(turns).num_images == 8
     assert list(turns) == []

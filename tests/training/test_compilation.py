@@ -17,9 +17,7 @@ HERE = Compute(torch.device("cpu"), "fp32", threads=1)
 def ask(num_steps: int, said: list[str]) -> bool:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     before = torch.random.get_rng_state()
-    found = compilation.pays_to_compile(
-        model, CONFIG, HERE, num_steps=num_steps, num_classes=2, log=said.append
-    )
+    found = compilation.pays_to_compile(model, CONFIG, HERE, num_steps=num_steps, log=said.append)
     assert torch.equal(before, torch.random.get_rng_state())
     return found
 

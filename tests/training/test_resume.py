@@ -1,7 +1,6 @@
 """A run that is stopped, killed, damaged or out of disk goes on, and ends where it would have."""
 
 import csv
-import dataclasses
 import os
 import pickle
 import random
@@ -16,12 +15,12 @@ import torch
 from small_runs import SMALL, fit, results, same_end, start, stopping, wait_for
 from small_set import write_image
 
-from grigri_fast.config import TrainConfig
+from grigri_fast.config import OPTIONS
 from grigri_fast.errors import GrigriError
 from grigri_fast.pipeline import batching, loader
 from grigri_fast.runs import checkpoint, run_folder, training_state
 from grigri_fast.runtime import signals
-from grigri_fast.training import checkpointer, trainer
+from grigri_fast.training import checkpointer, resume
 
 LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]
 
@@ -382,7 +381,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(
 
 def test_a_kill_between_the_two_renames_loses_nothing(cli, photos: Path, stopped: Path) -> None:
     (stopped / run_folder.RESUME).rename(stopped / run_folder.PREVIOUS)
-    state, note = checkpointer.load_state(stopped)
+    state, note = resume.load_state(stopped)
     assert not note and state.progress.batches == 2
     assert cli("train", "--resume", stopped)[0] == 0
 
@@ -462,13 +461,13 @@ def test_a_full_disk_leaves_the_state_before(
 
 
 def test_a_folder_that_vanishes_is_one_line(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
-    keep_epoch = checkpointer.Keeper.keep_epoch
+    save_epoch = checkpointer.Checkpointer.save_epoch
 
     def vanished(self) -> None:
         shutil.rmtree(tmp_path / "run")
-        keep_epoch(self)
+        save_epoch(self)
 
-    monkeypatch.setattr(checkpointer.Keeper, "keep_epoch", vanished)
+    monkeypatch.setattr(checkpointer.Checkpointer, "save_epoch", vanished)
     code, _, err = cli("train", photos, *SMALL, "--out", tmp_path, "--name=run")
     assert code == 1 and err.count("\n") == 1 and "No such file or directory" in err
     assert not (tmp_path / "run").exists()
@@ -581,7 +580,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
     switches |= {"flip_test", "decay_all", "train_norms"}
     covered = {*OTHER_VALUES, "split", *switches}
-    assert covered == (trainer._STAYS | {"epochs"})
+    assert covered == {n for n, about in OPTIONS.items() if not about.may_change} | {"epochs"}
 
 
 def test_the_same_options_again_and_careful_ones_are_accepted(
@@ -672,8 +671,7 @@ def test_a_run_is_read_while_it_trains(cli, photos_once: Path, tmp_path: Path) -
 
 
 def test_every_option_either_stays_or_may_change() -> None:
-    may_change = {f.name for f in dataclasses.fields(TrainConfig)} - trainer._STAYS
-    assert may_change == {
+    assert {name for name, about in OPTIONS.items() if about.may_change} == {
         "data",
         "images",
         "max_bad",

@@ -312,7 +312,7 @@ def test_best_holds_the_weights_of_the_best_epoch(
 ) -> None:
     options = [*SMALL, "--schedule=constant"]  # under which a shorter run is the start of a longer
     shorter = fit(cli, photos, tmp_path, *options, f"--epochs={best}")
-    monkeypatch.setattr("grigri_fast.training._val_scores", scripted(scores))
+    monkeypatch.setattr(trainer, "validation_scores", scripted(scores))
     run = fit(cli, photos, tmp_path, *options, f"--epochs={len(scores)}")
     assert header(run, "best")["epoch"] == best and header(run)["epoch"] == len(scores)
     assert json.loads((run / "summary.json").read_text())["best"]["epoch"] == best
