@@ -157,7 +157,7 @@ def test_folds_find_planted_label_errors_and_are_not_trained_again(
         raise AssertionError("trained again")
 
     before = (out_folder / findings.ISSUES).read_text()
-    monkeypatch.setattr(label_issues.trainer, "train", fail)
+    monkeypatch.setattr(label_issues.trainer, "run", fail)
     code, _, err = cli("data", "check", folder, *FOLDS, "--out", out_folder)
     assert code == 0, err
     assert (out_folder / findings.ISSUES).read_text() == before
@@ -175,15 +175,15 @@ def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch)
     args = ("data", "check", folder, "--deep", "--folds=2", "--epochs=1", "--size=16")
     args = (*args, "--threads=1", "--out", tmp_path / "out")
     trained = []
-    train = label_issues.trainer.train
+    run = label_issues.trainer.run
 
     def stop_at_second(config, *more):
         trained.append(config.name)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train(config, *more)
+        return run(config, *more)
 
-    monkeypatch.setattr(label_issues.trainer, "train", stop_at_second)
+    monkeypatch.setattr(label_issues.trainer, "run", stop_at_second)
     code, _, err = cli(*args)
     assert code == 130 and "the same command goes on" in err
     code, _, err = cli(*args)

@@ -301,7 +301,7 @@ def test_a_finished_study_only_writes_its_reports(cli, finished, monkeypatch) ->
     def never(*_: object) -> None:
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(trainer, "train", never)
+    monkeypatch.setattr(trainer, "run", never)
     monkeypatch.setattr(reproduce._Runner, "_predict", never)
     code, printed, err = cli("reproduce", data, *OPTIONS, "--out", out)
     assert (code, err) == (0, "")
