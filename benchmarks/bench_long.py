@@ -19,9 +19,12 @@ import numpy as np
 import record
 import torch
 
+from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset
-from grigri_fast.profiling import benchmark
-from grigri_fast.runtime import compute
+from grigri_fast.profiling import benchmark, timing
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.profiling.timing import Case
+from grigri_fast.runtime.compute import Compute, usable_threads
 
 
 def resident_mib() -> float:
@@ -38,29 +41,30 @@ def linked(paths: list[Path], num: int, folder: Path) -> list[Path]:
     return links
 
 
-def memory(paths: list[Path], options: argparse.Namespace, setting: dict) -> list[float]:
+def memory(paths: list[Path], num_steps: int, compute: Compute) -> list[float]:
     """Return the resident memory every 100 steps."""
-    s = benchmark.setting_of(paths[:3200], options.threads, arch=ARCH, size_px=64, **setting)
-    way = benchmark.train_way(s, num_steps=100)
+    s = Setting.of(paths[:3200], TrainConfig(arch=ARCH, size=64), compute)
+    case = benchmark.train_case(s, num_steps=100)
     seen = []
-    for _ in range(options.steps // 100):
-        way.run()
+    for _ in range(num_steps // 100):
+        case.run()
         seen.append(round(resident_mib(), 1))
     return seen
 
 
-def throughput(paths: list[Path], options: argparse.Namespace, setting: dict) -> list:
-    """Return the results of decoding epochs over a tenth of the images and over all."""
+def throughput(
+    paths: list[Path], num_images: int, repeats: int, compute: Compute
+) -> tuple[Case, Case]:
+    """Return the cases of decoding epochs over a tenth of the images and over all."""
     with tempfile.TemporaryDirectory() as folder:
-        links = linked(paths, options.images, Path(folder))
-        ways = []
-        for num in (options.images // 10, options.images):
-            s = benchmark.setting_of(
-                links[:num], options.threads, arch=ARCH, size_px=128, **setting
-            )
-            decoding, _ = benchmark.input_ways(s)
-            ways.append(benchmark.Way("pipeline", f"{num:,} images", decoding.run))
-        return benchmark.in_turns(ways, options.repeats)
+        links = linked(paths, num_images, Path(folder))
+        cases = []
+        for num in (num_images // 10, num_images):
+            s = Setting.of(links[:num], TrainConfig(arch=ARCH, size=128), compute)
+            decoding, _ = benchmark.pipeline_cases(s)
+            cases.append(Case("pipeline", f"{num:,} images", "", decoding.run))
+        timing.run_in_turns(cases, repeats)
+        return cases[0], cases[1]
 
 
 ARCH = "shufflenet_v2_x0_5"
@@ -73,24 +77,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=compute.usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = compute.pick_device("auto")
-    setting = {"device": device, "amp": compute.pick_amp("auto", device)}
-    about = record.environment(device, setting["amp"])
+    compute = Compute.resolve(threads=options.threads)
+    about = record.environment(compute.device, compute.amp)
     data = dataset.load(options.data)
 
-    seen = memory(data.paths, options, setting)
+    seen = memory(data.paths, options.steps, compute)
     slope = np.polyfit(np.arange(len(seen))[1:], seen[1:], 1)[0] * 10 if len(seen) > 2 else 0.0
     print(f"resident MiB every 100 steps: {seen}")
     print(f"after the first 100 steps: {slope:+.1f} MiB per 1,000 steps")
-    results = throughput(data.paths, options, setting)
-    print(record.table(results, results[0]))
-    print(
-        f"median share: {statistics.median(r for r in benchmark.ratio(results[1], results[0])):.3f}"
-    )
+    tenth, whole = throughput(data.paths, options.images, options.repeats, compute)
+    print(record.table([tenth, whole], tenth))
+    print(f"median share: {statistics.median(timing.ratio(whole, tenth)):.3f}")
     record.write(
         options.out,
         {
@@ -98,8 +99,8 @@ def main() -> None:
             "data": record.data_hash(data),
             "resident_mib": seen,
             "mib_per_1000_steps": slope,
-            "all_to_tenth": benchmark.ratio(results[1], results[0]),
-            "results": record.raw(results),
+            "all_to_tenth": timing.ratio(whole, tenth),
+            "results": record.raw([tenth, whole]),
         },
     )
 

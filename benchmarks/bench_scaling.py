@@ -15,33 +15,37 @@ from pathlib import Path
 import record
 import torch
 
+from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset
-from grigri_fast.profiling import benchmark
-from grigri_fast.runtime import compute
+from grigri_fast.profiling import benchmark, timing
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.profiling.timing import Case
+from grigri_fast.runtime.compute import Compute, usable_threads
 
 SIZES = [64, 96, 128, 160, 224]
 CLASSES = [14, 100, 1000]
 BATCHES = [8, 16, 32, 64, 128]
 
 
-def with_threads(way: benchmark.Way, threads: int) -> benchmark.Way:
-    """Return a way that runs with so many threads of PyTorch."""
+def with_threads(case: Case, threads: int) -> Case:
+    """Return a case that runs with so many threads of PyTorch."""
 
     def run() -> float:
         torch.set_num_threads(threads)
-        return way.run()
+        return case.run()
 
-    return replace(way, run=run)
+    return replace(case, run=run)
 
 
-def settings(base: benchmark.Setting) -> dict[str, list[tuple[int, benchmark.Setting]]]:
+def settings(base: Setting) -> dict[str, list[tuple[int, Setting]]]:
     """Return what is changed, and the settings with each of its values."""
-    threads = [2**i for i in range(6) if 2**i <= base.threads]
+    compute = base.compute
+    threads = [2**i for i in range(6) if 2**i <= compute.threads]
     return {
-        "size_px": [(v, replace(base, size_px=v)) for v in SIZES],
+        "size_px": [(v, base.changed(size=v, start_size=v, test_size=v)) for v in SIZES],
         "num_classes": [(v, replace(base, num_classes=v)) for v in CLASSES],
-        "batch_size": [(v, replace(base, batch_size=v)) for v in BATCHES],
-        "threads": [(v, replace(base, threads=v)) for v in threads],
+        "batch_size": [(v, base.changed(batch_size=v)) for v in BATCHES],
+        "threads": [(v, replace(base, compute=replace(compute, threads=v))) for v in threads],
     }
 
 
@@ -51,34 +55,27 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=compute.usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = compute.pick_device("auto")
-    amp = compute.pick_amp("auto", device)
-    about = record.environment(device, amp)
+    compute = Compute.resolve(threads=options.threads)
+    about = record.environment(compute.device, compute.amp)
     data = dataset.load(options.data)
     paths = data.paths[: options.images]
-    base = benchmark.setting_of(
-        paths, options.threads, arch="resnet18", size_px=128, device=device, amp=amp
-    )
-    cases, ways = [], []
+    base = Setting.of(paths, TrainConfig(arch="resnet18", size=128), compute)
+    cases, about_cases = [], []
     for what, values in settings(base).items():
         for value, s in values:
-            of_case = [benchmark.step_way(s)]
-            of_case += (
-                benchmark.input_ways(s) if what in ("size_px", "batch_size", "threads") else []
-            )
-            for way in of_case:
-                kind = (
-                    "step" if way.what == "step" else way.name.removeprefix(f"{benchmark.OURS}, ")
-                )
-                cases.append({"what": what, "value": value, "kind": kind})
-                ways.append(with_threads(way, s.threads))
-    results = benchmark.in_turns(ways, options.repeats)
-    for case, m in zip(cases, results, strict=True):
-        case["images_per_s"] = m.images_per_s
+            of_value = [benchmark.step_case(s)]
+            of_value += benchmark.pipeline_cases(s) if what != "num_classes" else []
+            for case in of_value:
+                kind = case.how or case.what
+                about_cases.append({"what": what, "value": value, "kind": kind})
+                cases.append(with_threads(case, s.compute.threads))
+    timing.run_in_turns(cases, options.repeats)
+    for about_case, case in zip(about_cases, cases, strict=True):
+        about_case["images_per_s"] = case.images_per_s
     for what, values in settings(base).items():
         print(
             f"\n{what:12} {'step':>18} {'decoding':>18} {'from the cache':>18}   images/s (ms each)"
@@ -88,13 +85,13 @@ def main() -> None:
             for kind in ("step", "decoding", "from the cache"):
                 of_kind = [
                     c["images_per_s"]
-                    for c in cases
+                    for c in about_cases
                     if (c["what"], c["value"], c["kind"]) == (what, value, kind)
                 ]
                 median = statistics.median(of_kind[0]) if of_kind else None
                 line += f" {median:8,.0f} ({1000 / median:6.2f})" if median else " " * 18
             print(line)
-    record.write(options.out, {**about, "data": record.data_hash(data), "cases": cases})
+    record.write(options.out, {**about, "data": record.data_hash(data), "cases": about_cases})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ also AMP), timm's model with its defaults and with --amp --channels-last, ours, 
 ours compiled, with its compile time and the number of steps after which that has paid for itself.
 Beside it what the device can do: its peak, where that is known, and what a product of two large
 matrices reaches here. --best-batch doubles the batch as long as that makes our step faster.
-On a CPU all share a process in which freed memory stays (devices.keep_freed_memory), which is ours
+On a CPU all share a process in which freed memory stays (compute.keep_freed_memory), which is ours
 and helps the others as much.
 
 Asked for (issue 4), on a CPU: 1.8 times torchvision's loop for resnet18 at 128 px, twice for
@@ -26,15 +26,18 @@ import record
 import torch
 from torch import nn
 
+from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.pipeline.check import ImageCheck
-from grigri_fast.profiling import benchmark
-from grigri_fast.runtime import compute
+from grigri_fast.profiling import baseline, benchmark, timing
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.profiling.timing import Case
+from grigri_fast.runtime.compute import Compute, keep_freed_memory, pick_device, usable_threads
 
 ON_CPU = ["resnet18:128", "resnet34:224"]
 ON_GPU = ["resnet18:224", "resnet34:224", "resnet50:224", "wide_resnet50_2:224"]
 
 
-def timm_ways(s: benchmark.Setting) -> list[benchmark.Way]:
+def timm_cases(s: Setting) -> list[Case]:
     """Return timm's training step: model, optimizer and AMP as its train.py makes them."""
     try:
         import timm
@@ -42,12 +45,14 @@ def timm_ways(s: benchmark.Setting) -> list[benchmark.Way]:
     except ImportError as e:
         print(f"left out: timm ({e})")
         return []
-    targets_NC = benchmark.targets(s)[: s.batch_size]
+    batch_size, size_px = s.config.batch_size, s.config.size
+    targets_NC = s.targets()[:batch_size]
 
-    def way(amp: bool) -> benchmark.Way:
+    def case(amp: bool) -> Case:
         torch.manual_seed(0)
-        model = timm.create_model(s.arch, num_classes=s.num_classes).to(s.device).train()
-        images = torch.randn(s.batch_size, 3, s.size_px, s.size_px, device=s.device)
+        model = timm.create_model(s.config.arch, num_classes=s.num_classes).to(s.device)
+        model.train()
+        images = torch.randn(batch_size, 3, size_px, size_px, device=s.device)
         if amp:
             model.to(memory_format=torch.channels_last)
             images = images.contiguous(memory_format=torch.channels_last)
@@ -61,10 +66,14 @@ def timm_ways(s: benchmark.Setting) -> list[benchmark.Way]:
             loss.backward()
             optimizer.step()
 
-        name = f"timm {timm.__version__}, {'--amp bfloat16 --channels-last' if amp else 'defaults'}"
-        return benchmark.Way("step", name, lambda: benchmark.timed_step(step, s))
+        how = "--amp bfloat16 --channels-last" if amp else "defaults"
 
-    return [way(False), way(True)]
+        def run() -> float:
+            return timing.step_speed(step, batch_size, s.device)
+
+        return Case("step", f"timm {timm.__version__}", how, run)
+
+    return [case(False), case(True)]
 
 
 def matmul_flops_per_s(device: torch.device, amp: str) -> float:
@@ -79,13 +88,13 @@ def matmul_flops_per_s(device: torch.device, amp: str) -> float:
     return 2 * 4096**3 / best_s
 
 
-def best_batch(s: benchmark.Setting) -> dict[str, float]:
+def best_batch(s: Setting) -> dict[str, float]:
     """Return our images per second at batch sizes that double while that makes it faster."""
     found: dict[str, float] = {}
-    batch_size = s.batch_size
+    batch_size = s.config.batch_size
     while True:
         try:
-            found[str(batch_size)] = benchmark.step_way(replace(s, batch_size=batch_size)).run()
+            found[str(batch_size)] = benchmark.step_case(s.changed(batch_size=batch_size)).run()
         except torch.OutOfMemoryError:
             return found
         finally:
@@ -96,24 +105,26 @@ def best_batch(s: benchmark.Setting) -> dict[str, float]:
         batch_size *= 2
 
 
-def measure(s: benchmark.Setting, options: argparse.Namespace) -> dict:
+def measure(s: Setting, options: argparse.Namespace) -> dict:
     """Measure one architecture at one size and batch, print a table, return the figures."""
     on_gpu = s.device.type == "cuda"
-    ways = [benchmark.step_way(s), benchmark.usual_step_way(s)]
-    ways += [benchmark.usual_step_way(s, amp=True)] if on_gpu else []
-    ways += timm_ways(s)
-    found = {"arch": s.arch, "size_px": s.size_px, "batch_size": s.batch_size, "amp": s.amp}
+    arch, size_px, batch_size = s.config.arch, s.config.size, s.config.batch_size
+    cases = [benchmark.step_case(s), baseline.step_case(s)]
+    cases += [baseline.step_case(s, amp=True)] if on_gpu else []
+    cases += timm_cases(s)
+    found = {"arch": arch, "size_px": size_px, "batch_size": batch_size, "amp": s.compute.amp}
     if options.compile:
         start_s = time.perf_counter()
-        compiled = benchmark.step_way(replace(s, compile=True))
+        compiled = benchmark.step_case(s.changed(compile="on"))
         found["first_steps_s"] = time.perf_counter() - start_s
-        ways.append(replace(compiled, name=f"{benchmark.OURS}, compiled"))
-    results = benchmark.in_turns(ways, options.repeats)
-    ours, plain = results[:2]
-    print(f"\n{s.arch} at {s.size_px} px, batch {s.batch_size}, {s.amp}, {s.threads} threads")
-    print(record.table(results, plain))
+        cases.append(replace(compiled, how="compiled"))
+    timing.run_in_turns(cases, options.repeats)
+    ours, plain = cases[:2]
+    print(f"\n{arch} at {size_px} px, batch {batch_size}, {s.compute.amp}")
+    print(record.table(cases, plain))
     flops = benchmark.train_flops_per_image(s)
-    peak, product = benchmark.peak_flops_per_s(s.device), matmul_flops_per_s(s.device, s.amp)
+    peak = benchmark.peak_flops_per_s(s.device)
+    product = matmul_flops_per_s(s.device, s.compute.amp)
 
     def used(images_per_s: float) -> str:
         of_peak = f"{images_per_s * flops / peak:.0%} of the peak, " if peak else ""
@@ -127,22 +138,21 @@ def measure(s: benchmark.Setting, options: argparse.Namespace) -> dict:
         found["images_per_s_at_batch"] = at_batch = best_batch(s)
         best = max(at_batch, key=lambda batch_size: at_batch[batch_size])
         print(f"best batch {best}: {at_batch[best]:,.0f} images/s, {used(at_batch[best])}")
-    found["ours_to_plain"] = benchmark.ratio(ours, plain)
+    found["ours_to_plain"] = timing.ratio(ours, plain)
     if options.compile:
-        saved_s = s.batch_size * (1 / ours.median - 1 / results[-1].median)
-        compile_s = found["first_steps_s"] - 5 * s.batch_size / results[-1].median
+        saved_s = batch_size * (1 / ours.median - 1 / cases[-1].median)
+        compile_s = found["first_steps_s"] - 5 * batch_size / cases[-1].median
         after = f"pays after {compile_s / saved_s:,.0f} steps" if saved_s > 0 else "never pays"
         print(
             f"compiling takes {compile_s:.0f} s and saves {1000 * saved_s:.1f} ms a step: {after}"
         )
         found["compile_s"], found["saved_s_per_step"] = compile_s, saved_s
-    return {**found, "flops_per_image": flops, "results": record.raw(results)}
+    return {**found, "flops_per_image": flops, "results": record.raw(cases)}
 
 
 def main() -> None:
     """Measure, print tables, and write the record."""
-    device = compute.pick_device("auto")
-    on_gpu = device.type == "cuda"
+    on_gpu = pick_device("auto").type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=ON_GPU if on_gpu else ON_CPU)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -150,29 +160,21 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--best-batch", action="store_true", default=on_gpu)
     parser.add_argument("--repeats", type=int, default=3 if on_gpu else 5)
-    parser.add_argument("--threads", type=int, default=compute.usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not on_gpu:
-        compute.keep_freed_memory()
-    amp = compute.pick_amp(options.amp, device)
+        keep_freed_memory()
+    compute = Compute.resolve(amp=options.amp, threads=options.threads)
     nothing = ImageCheck(np.ones((4096, 2), dtype=np.int64), np.zeros(4096, dtype=np.int64), {}, 1)
     found = []
     for model in options.models:
         arch, _, size_px = model.partition(":")
-        s = benchmark.Setting(
-            paths=[Path()] * 4096,
-            found=nothing,
-            arch=arch,
-            size_px=int(size_px),
-            batch_size=options.batch_size,
-            device=device,
-            amp=amp,
-            threads=options.threads,
-        )
+        config = resolve(TrainConfig(arch=arch, size=int(size_px), batch_size=options.batch_size))
+        s = Setting(paths=[Path()] * 4096, check=nothing, config=config, compute=compute)
         found.append(measure(s, options))
-    record.write(options.out, {**record.environment(device, amp), "steps": found})
+    record.write(options.out, {**record.environment(compute.device, compute.amp), "steps": found})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Runs ``train`` itself, with a clock around its parts: waiting for input, steps, validation, writing
 checkpoints and figures, and the rest. Then, in turns, steps through our input beside steps on one
-resident batch and beside torchvision's usual way (bench train).
+resident batch and beside torchvision's plain loop (bench train).
 
 Asked for (issue 4): at most 5 % of the time waiting for input; what is neither a step nor a forward
 pass of validation under 3 % of a 12,000-image epoch; on a GPU end to end / step only 0.97.
@@ -26,8 +26,9 @@ from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset
 from grigri_fast.inference import forward
 from grigri_fast.pipeline import batching, loader
-from grigri_fast.profiling import benchmark
-from grigri_fast.runtime import compute
+from grigri_fast.profiling import baseline, benchmark, timing
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.runtime.compute import Compute, usable_threads
 from grigri_fast.training import checkpointer, step
 from grigri_fast.training.callbacks import Callback
 from grigri_fast.training.trainer import run
@@ -106,12 +107,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=compute.usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    device = compute.pick_device("auto")
-    amp = compute.pick_amp("auto", device)
-    about = record.environment(device, amp)
+    compute = Compute.resolve(threads=options.threads)
+    about = record.environment(compute.device, compute.amp)
     seconds: Counter = Counter()
     callback = Rows()
     with tempfile.TemporaryDirectory() as out:
@@ -138,19 +138,13 @@ def main() -> None:
     print(f"overhead (neither steps, nor validation, nor waiting): {overhead:.1%}")
 
     data = dataset.load(options.data)
-    s = benchmark.setting_of(
-        data.paths[:2000],
-        options.threads,
-        arch=options.arch,
-        size_px=options.size,
-        device=device,
-        amp=amp,
-    )
-    on_gpu = device.type == "cuda"
-    ways = [benchmark.train_way(s), benchmark.step_way(s), benchmark.usual_train_way(s, amp=on_gpu)]
-    ends, steps, usual = benchmark.in_turns(ways, options.repeats)
-    print(record.table([ends, steps, usual], usual))
-    print("end to end / step only: {:.3f} ({:.3f}-{:.3f})".format(*benchmark.ratio(ends, steps)))
+    s = Setting.of(data.paths[:2000], TrainConfig(arch=options.arch, size=options.size), compute)
+    ends, steps = benchmark.train_case(s), benchmark.step_case(s)
+    plain = baseline.train_case(s, amp=compute.device.type == "cuda")
+    timing.run_in_turns([ends, steps, plain], options.repeats)
+    print(record.table([ends, steps, plain], plain))
+    ratio = timing.ratio(ends, steps)
+    print("end to end / step only: {:.3f} ({:.3f}-{:.3f})".format(*ratio))
     record.write(
         options.out,
         {
@@ -162,12 +156,12 @@ def main() -> None:
             "epochs": callback.rows,
             "overhead_share": overhead,
             "waiting_share": seconds["waiting for input"] / total_s,
-            "end_to_end_to_step": benchmark.ratio(ends, steps),
-            "results": record.raw([ends, steps, usual]),
+            "end_to_end_to_step": ratio,
+            "results": record.raw([ends, steps, plain]),
         },
     )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(compute.usable_threads())
+    torch.set_num_threads(usable_threads())
     main()

@@ -142,15 +142,15 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
     def part(place: Place) -> dict[str, Any]:
         from grigri_fast import config as configs
         from grigri_fast.profiling import profiler
-        from grigri_fast.training.autobatch import Plan
 
         limit = place.sized(2000, 24)
         options = place.options(arch=arch, memory_limit=LIMIT, limit=limit, name=f"memory-{arch}")
         result, environment, summary = trained(options)
         config = configs.read_toml(result.folder / "config.toml")
         plan = environment["memory"]["plan"]
-        estimated = profiler.estimate(
-            configs.resolve(configs.TrainConfig(**config)), Plan(**plan), 14, config["amp"]
+        # The run's config has the plan.
+        estimated = profiler.estimate_step(
+            configs.resolve(configs.TrainConfig(**config)), 14, config["amp"]
         )
         peak = summary["peak_memory_bytes"]
         found = {
@@ -172,34 +172,24 @@ def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
 def profile(place: Place) -> dict[str, Any]:
     """Where memory and time of a training step of resnet34 at 224 px go."""
     from grigri_fast.config import TrainConfig, resolve
-    from grigri_fast.profiling import benchmark, profiler
+    from grigri_fast.profiling import profiler
+    from grigri_fast.profiling.setting import Setting
     from grigri_fast.reporting import plots
-    from grigri_fast.runtime import compute
-    from grigri_fast.runtime.memory import Budget
-    from grigri_fast.training.autobatch import Plan
+    from grigri_fast.runtime.compute import Compute
 
-    device = compute.pick_device("auto")
     options = place.options(arch="resnet34")
     size_px, batch_size = options["size"], options["batch_size"]
-    amp = compute.pick_amp("auto", device)
-    config = resolve(TrainConfig(data="-", arch="resnet34", size=size_px, batch_size=batch_size))
-    plan = Plan(batch_size, batch_size)
-    with Budget(device) as budget:
-        s = benchmark.setting_of(
-            load(place).paths[: place.sized(1024, 24)],
-            compute.usable_threads(),
-            arch="resnet34",
-            size_px=size_px,
-            batch_size=batch_size,
-            device=device,
-            amp=amp,
-        )
-        found = profiler.measure(s, config, plan, budget, place.work, snapshot=place.on_gpu)
-    account = found.training.account
-    png = plots.memory(account.series, account.phases, f"resnet34, {plan.in_words()}, {amp}")
+    config = resolve(TrainConfig(arch="resnet34", size=size_px, batch_size=batch_size))
+    compute = Compute.resolve()
+    with compute.open() as budget:
+        s = Setting.of(load(place).paths[: place.sized(1024, 24)], config, compute)
+        usage = profiler.measure_step(s, budget, place.work, snapshot=place.on_gpu)
+    timeline = usage.training.timeline
+    title = f"resnet34, batch {batch_size}, {compute.amp}"
+    png = plots.memory(timeline.series, timeline.phases, title)
     (place.out / "memory.png").write_bytes(png)
-    estimated = profiler.estimate(config, plan, s.num_classes, amp)
-    return {**found.to_json(), "estimate": estimated.to_json()}
+    estimated = profiler.estimate_step(config, s.num_classes, compute.amp)
+    return {**usage.to_json(), "estimate": estimated.to_json()}
 
 
 def curves(place: Place) -> dict[str, Any]:
@@ -300,24 +290,19 @@ def flat(place: Place) -> dict[str, Any]:
     """Memory over 2,000 steps, of the host and of the device."""
     import bench_long
 
+    from grigri_fast.config import TrainConfig
     from grigri_fast.profiling import benchmark
-    from grigri_fast.runtime import compute, memory
+    from grigri_fast.profiling.setting import Setting
+    from grigri_fast.runtime.compute import Compute
 
-    device = compute.pick_device("auto")
-    with memory.Budget(device) as budget:
-        s = benchmark.setting_of(
-            load(place).paths[: place.sized(3200, 24)],
-            compute.usable_threads(),
-            arch="resnet18",
-            size_px=place.sized(128, 32),
-            batch_size=place.sized(32, 4),
-            device=device,
-            amp=compute.pick_amp("auto", device),
-        )
-        way = benchmark.train_way(s, num_steps=place.sized(100, 2))
+    config = TrainConfig(arch="resnet18", size=place.sized(128, 32), batch_size=place.sized(32, 4))
+    compute = Compute.resolve()
+    with compute.open() as budget:
+        s = Setting.of(load(place).paths[: place.sized(3200, 24)], config, compute)
+        case = benchmark.train_case(s, num_steps=place.sized(100, 2))
         seen = []
         for _ in range(20):
-            way.run()
+            case.run()
             seen.append({"host_mib": bench_long.resident_mib(), "device_bytes": budget.sample()})
     half = len(seen) // 2
     for name in ("host_mib", "device_bytes"):

@@ -1,4 +1,4 @@
-"""Other ways to get augmented batches, each as its own documentation shows it.
+"""Other libraries' augmented batches, each as its own documentation shows it.
 
 Every one does a random resized crop, a flip and a rotation, except where it says so. What is not
 installed is left out; see benchmarks/README.md for how to install them.
@@ -14,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from grigri_fast.profiling.benchmark import Setting, Way
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.profiling.timing import Case
 
 
-def ways(s: Setting) -> list[Way]:
+def cases(s: Setting) -> list[Case]:
     """Return the peers that are installed, warm."""
     found = []
     for make in (_albumentations, _timm, _spdl):
@@ -28,25 +29,21 @@ def ways(s: Setting) -> list[Way]:
     return found
 
 
-def _timed(name: str, epoch: Callable[[], Iterator[int]]) -> Way:
+def _timed(who: str, how: str, epoch: Callable[[], Iterator[int]]) -> Case:
     def run() -> float:
         start_s = time.perf_counter()
         num_images = sum(epoch())
         return num_images / (time.perf_counter() - start_s)
 
-    return Way("pipeline", name, run)
-
-
-def _paths(s: Setting) -> list[Path]:
-    return [s.paths[row] for row in s.rows]
+    return Case("pipeline", who, how, run)
 
 
 def _data_loader(images: Dataset, s: Setting) -> DataLoader:
     return DataLoader(
         images,
-        batch_size=s.batch_size,
+        batch_size=s.config.batch_size,
         shuffle=True,
-        num_workers=s.threads,
+        num_workers=s.compute.threads,
         persistent_workers=True,
         multiprocessing_context="spawn",
     )
@@ -79,12 +76,12 @@ class WithAlbumentations(Dataset):
         return self._transform(image=image_HWC)["image"], row
 
 
-def _albumentations(s: Setting) -> Way:
+def _albumentations(s: Setting) -> Case:
     import albumentations
 
-    loader = _data_loader(WithAlbumentations(_paths(s), s.size_px), s)
-    name = f"albumentations {albumentations.__version__}, OpenCV"
-    return _timed(name, lambda: (len(rows_N) for _, rows_N in loader))
+    loader = _data_loader(WithAlbumentations(s.good_paths, s.config.size), s)
+    who = f"albumentations {albumentations.__version__}"
+    return _timed(who, "OpenCV", lambda: (len(rows_N) for _, rows_N in loader))
 
 
 class WithTimm(Dataset):
@@ -106,19 +103,20 @@ class WithTimm(Dataset):
             return self._transform(image.convert("RGB")), row
 
 
-def _timm(s: Setting) -> Way:
+def _timm(s: Setting) -> Case:
     import timm
 
-    loader = _data_loader(WithTimm(_paths(s), s.size_px), s)
-    return _timed(f"timm {timm.__version__}, no rotation", lambda: (len(r) for _, r in loader))
+    loader = _data_loader(WithTimm(s.good_paths, s.config.size), s)
+    who = f"timm {timm.__version__}"
+    return _timed(who, "no rotation", lambda: (len(rows_N) for _, rows_N in loader))
 
 
-def _spdl(s: Setting) -> Way:
+def _spdl(s: Setting) -> Case:
     import spdl.io
     from spdl.pipeline import PipelineBuilder
 
-    size_px = s.size_px
-    sizes = {str(path): tuple(s.found.sizes_HW[row]) for row, path in enumerate(s.paths)}
+    size_px = s.config.size
+    sizes = {str(path): tuple(s.check.sizes_HW[row]) for row, path in enumerate(s.paths)}
     rng = np.random.default_rng(0)
 
     def frames(path: str):
@@ -141,16 +139,16 @@ def _spdl(s: Setting) -> Way:
         pipe = (
             PipelineBuilder()
             .add_source(rng.permutation(list(sizes)).tolist())
-            .pipe(frames, concurrency=s.threads)
-            .aggregate(s.batch_size)
+            .pipe(frames, concurrency=s.compute.threads)
+            .aggregate(s.config.batch_size)
             .pipe(batch)
             .add_sink(3)
-            .build(num_threads=s.threads)
+            .build(num_threads=s.compute.threads)
         )
         with pipe.auto_stop():
             yield from pipe
 
-    return _timed(f"spdl {_version('spdl')}, FFmpeg filters", epoch)
+    return _timed(f"spdl {_version('spdl')}", "FFmpeg filters", epoch)
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from grigri_fast.data.dataset import Dataset
-from grigri_fast.profiling.benchmark import Measured, ratio
+from grigri_fast.profiling.timing import Case, ratio
 from grigri_fast.runtime import compute, files
 from grigri_fast.runtime.environment import describe
 
@@ -44,21 +44,21 @@ def write(out: Path | None, content: dict[str, Any]) -> None:
         files.write_atomic(out, json.dumps(content, indent=1) + "\n")
 
 
-def table(results: list[Measured], beside: Measured | None = None) -> str:
-    """Return results as lines of text, each with its ratio to one of them."""
+def table(cases: list[Case], beside: Case | None = None) -> str:
+    """Return the speeds of cases as lines of text, each with its ratio to one of them."""
     lines = []
-    for m in results:
-        low, high = min(m.images_per_s), max(m.images_per_s)
-        line = f"{m.name:34} {m.median:10,.1f}  ({low:,.1f}-{high:,.1f})"
-        if beside is not None and m is not beside:
-            line += "   {:.2f}x ({:.2f}-{:.2f})".format(*ratio(m, beside))
+    for case in cases:
+        low, high = min(case.images_per_s), max(case.images_per_s)
+        line = f"{case.name:34} {case.median:10,.1f}  ({low:,.1f}-{high:,.1f})"
+        if beside is not None and case is not beside:
+            line += "   {:.2f}x ({:.2f}-{:.2f})".format(*ratio(case, beside))
         lines.append(line)
     return "\n".join(lines)
 
 
-def raw(results: list[Measured]) -> list[dict[str, Any]]:
-    """Return every repeat of results."""
-    return [{"name": m.name, "images_per_s": m.images_per_s, **m.notes} for m in results]
+def raw(cases: list[Case]) -> list[dict[str, Any]]:
+    """Return every repeat of the cases."""
+    return [{"name": c.name, "images_per_s": c.images_per_s, **c.notes} for c in cases]
 
 
 def _git(*words: str) -> str:

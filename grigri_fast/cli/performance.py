@@ -1,19 +1,17 @@
 """Commands about speed, memory and this machine: bench, profile, info."""
 
-import os
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from .. import config as configs
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..runtime import files
-from ..runtime.units import format_bytes, parse_bytes
+from ..runtime.units import format_bytes
 from .console import mention, new_table, say, show
 from .options import (
     AmpOption,
@@ -29,8 +27,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..profiling.benchmark import Measured, Report
+    from ..profiling.benchmark import Benchmark
     from ..profiling.profiler import Profile
+    from ..profiling.timing import Case
 
 _BENCH_ROWS = {
     "pipeline": "input",
@@ -92,80 +91,57 @@ def bench(
         if data is not None:
             raise typer.BadParameter(f"{what!r} is not pipeline, step, train or all")
         what, data = None, what
-    if json_file is not None and not json_file.parent.is_dir():
-        raise GrigriError(f"--json {json_file}: its folder does not exist")
-    if data is None:
-        from ..data import demo
 
-        data = str(demo.cached_folder())
-
-    import torch
-
-    from ..data import dataset
-    from ..models import factory
     from ..profiling import benchmark
-    from ..runtime import compute, environment
-    from ..runtime.memory import Budget
     from .progress import progress
 
-    factory.build(arch, 1, size)  # an error at once if the two do not go together
-    place = compute.pick_device(device)
-    threads = threads or compute.usable_threads()
-    torch.set_num_threads(threads)
-    parts = {"pipeline": ["pipeline"], "step": ["step"], "train": ["train", "evaluation"]}
-    with Budget(place, memory_limit and parse_bytes(memory_limit, "--memory-limit")) as budget:
-        setting = benchmark.setting_of(
-            dataset.load(data).paths[:limit],
-            threads,
-            has_limit=budget.limit is not None,
+    with progress("measuring") as on_progress:
+        result = benchmark.bench(
+            what or "all",
+            data,
+            against=against,
+            json=json_file,
             arch=arch,
-            size_px=size,
+            size=size,
             batch_size=batch_size,
-            device=place,
-            amp=compute.pick_amp("fp32" if amp == "auto" and not fast else amp, place),
+            repeats=repeats,
+            limit=limit,
             fast=fast,
             compile=compiled,
+            device=device,
+            amp=amp,
+            memory_limit=memory_limit,
+            threads=threads,
+            log=mention,
+            on_progress=on_progress,
         )
-        if budget.limit is not None:
-            setting = benchmark.fitted(setting, budget, mention)
-        with progress("measuring") as on_turn:
-            report = benchmark.measure(
-                setting,
-                parts.get(what, benchmark.WHATS),
-                against=against is not None,
-                repeats=repeats,
-                budget=budget,
-                on_turn=on_turn,
-            )
-    environment = environment.describe(place, setting.amp)
-    show_bench(report, environment)
-    if json_file is not None:
-        files.write_json(json_file, {"environment": environment, **report.to_json()})
-    budget.require_within_limit()
+    show_bench(result)
+    if result.exceeded:
+        raise GrigriError(result.exceeded)
 
 
-def show_bench(report: "Report", environment: dict[str, Any]) -> None:
+def show_bench(result: "Benchmark") -> None:
     """Show the table of ``grigri-fast bench``: plain text that can be pasted."""
-    from ..profiling.benchmark import peak_flops_per_s, ratio
+    from ..profiling.benchmark import peak_flops_per_s
+    from ..profiling.timing import ratio
 
-    s = report.setting
-    where = environment.get("gpu", environment["cpu"])
-    versions = environment["packages"]
+    s = result.setting
+    where = result.environment.get("gpu", result.environment["cpu"])
     say(
-        f"{s.arch} at {s.size_px} px, batch {s.batch_size}, {s.amp}"
-        f"{', compiled' if s.compile else ''}{'' if s.fast else ', --no-fast'};"
-        f" {len(s.rows):,} images"
+        f"{s.config.arch} at {s.config.size} px, batch {s.config.batch_size}, {s.compute.amp}"
+        f"{', compiled' if s.config.compile == 'on' else ''}"
+        f"{'' if s.config.fast else ', --no-fast'}; {len(s.rows):,} images"
     )
-    say(f"{where}, {s.threads} threads; torch {versions['torch']}\n")
-    pairs = report.pairs()
-    has_usual = any(usual is not None for _, usual in pairs)
-    columns = ["images per second", "grigri-fast", *(["torchvision", "ratio"] if has_usual else [])]
-    table = new_table(*columns)
-    for ours, usual in pairs:
-        _, _, way = ours.name.partition(", ")
-        cells = [_BENCH_ROWS[ours.what] + (f", {way}" if way else ""), _speed(ours)]
-        if has_usual:
-            cells += ["-", "-"] if usual is None else [_speed(usual), _ratio(ratio(ours, usual))]
+    torch_version = result.environment["packages"]["torch"]
+    say(f"{where}, {s.compute.threads} threads; torch {torch_version}\n")
+    pairs = result.pairs()
+    has_baseline = any(theirs is not None for _, theirs in pairs)
+    more = ["torchvision", "ratio"] if has_baseline else []
+    table = new_table("images per second", "grigri-fast", *more)
+    for ours, theirs in pairs:
+        cells = [_BENCH_ROWS[ours.what] + (f", {ours.how}" if ours.how else ""), _speed(ours)]
+        if has_baseline:
+            cells += ["-", "-"] if theirs is None else [_speed(theirs), _ratio(ratio(ours, theirs))]
         table.add_row(*cells)
     show(table)
     say()
@@ -174,20 +150,20 @@ def show_bench(report: "Report", environment: dict[str, Any]) -> None:
             waited = 100 * statistics.median(ours.notes["waiting_share"])
             say(f"waiting for input: {waited:.1f} % of the time")
         if ours.what == "step":
-            used = ours.median * report.train_flops
+            used = ours.median * result.train_flops
             peak = peak_flops_per_s(s.device)
             share = f", {used / peak:.0%} of the peak (MFU)" if peak else ""
             say(f"the step computes {used / 1e12:.2f} TFLOP/s{share}")
-    for name, num_bytes in report.memory.items():
+    for name, num_bytes in result.memory.items():
         say(f"{_MEMORY[name]}: {num_bytes / 2**20:,.0f} MiB")
-    if report.bound:
-        say(report.bound)
+    if result.bound:
+        say(result.bound)
 
 
-def _speed(measured: "Measured") -> str:
-    low, high = min(measured.images_per_s), max(measured.images_per_s)
-    digits = 0 if measured.median >= 100 else 1
-    return f"{measured.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
+def _speed(case: "Case") -> str:
+    low, high = min(case.images_per_s), max(case.images_per_s)
+    digits = 0 if case.median >= 100 else 1
+    return f"{case.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
 def _ratio(of: tuple[float, float, float]) -> str:
@@ -242,112 +218,64 @@ def profile(
 
     Example:  grigri-fast profile --arch wide_resnet50_2 --estimate --device-memory 4GiB
     """
-    room = None if device_memory is None else parse_bytes(device_memory, "--device-memory")
-    config = TrainConfig(
-        data=data or "-",
+    from ..profiling import profiler
+
+    result = profiler.profile(
+        data,
         arch=arch,
         size=size,
         batch_size=batch_size,
         micro_batch_size=micro_batch_size,
         activation_checkpointing=activation_checkpointing,
+        classes=num_classes,
+        estimate=estimated,
+        device_memory=device_memory,
+        snapshot=snapshot,
+        out=out,
+        limit=limit,
         fast=fast,
+        device=device,
+        amp=amp,
+        threads=threads,
     )
-    if estimated and snapshot:
-        raise GrigriError("--snapshot needs a measurement; leave out --estimate")
-    if data is None and not estimated:
-        from ..data import demo
-
-        data = str(demo.cached_folder())
-
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler talks to stderr else
-    import torch
-
-    from ..data import dataset
-    from ..models import factory
-    from ..profiling import benchmark, profiler
-    from ..reporting import plots
-    from ..runs import run_folder as run
-    from ..runtime import compute, environment
-    from ..runtime.memory import Budget
-    from ..training.autobatch import Plan
-
-    factory.build(arch, 1, size)  # an error at once if the two do not go together
-    config = configs.resolve(config)
-    plan = Plan(batch_size, micro_batch_size or batch_size, activation_checkpointing)
-    place = torch.device("cpu") if estimated else compute.pick_device(device)
-    if snapshot and place.type != "cuda":
-        raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
-    environment = environment.describe(place, amp)
-    if estimated:
-        amp = ("bf16" if fast else "fp32") if amp == "auto" else amp
-        found = profiler.estimate(config, plan, num_classes, amp)
-        folder = run.create_folder(out, f"estimate-{arch}")
-    else:
-        amp = compute.pick_amp("fp32" if amp == "auto" and not fast else amp, place)
-        threads = threads or compute.usable_threads()
-        torch.set_num_threads(threads)
-        with Budget(place) as budget:
-            setting = benchmark.setting_of(
-                dataset.load(data).paths[:limit],
-                threads,
-                arch=arch,
-                size_px=size,
-                batch_size=batch_size,
-                device=place,
-                amp=amp,
-                fast=fast,
-                num_classes=num_classes,
-            )
-            folder = run.create_folder(out, f"profile-{arch}")
-            found = profiler.measure(setting, config, plan, budget, folder, snapshot)
-    title = f"{arch} at {size} px, {plan.in_words()}, {amp}"
-    say(f"{title}, {num_classes} classes\n")
-    show_profile(found, room)
-    png = plots.memory(found.training.account.series, found.training.account.phases, title)
-    files.write_atomic(folder / "memory.png", png)
-    content = {"title": title, "environment": environment, **found.to_json()}
-    files.write_json(folder / "profile.json", content)
-    say(f"\neverything is in {files.shown(folder)}")
+    show_profile(result)
 
 
-def show_profile(profile: "Profile", device_memory: int | None) -> None:
+def show_profile(profile: "Profile") -> None:
     """Show where memory and time of a step go; whether it fits, if there is a size to fit."""
-    from ..profiling.profiler import ASSUMED, EVALUATION, NOT_IN_STEP
-
-    training, evaluation = profile.training, profile.evaluation
+    usage = profile.usage
+    say(f"{profile.title}, {profile.num_classes} classes\n")
     table = new_table("MiB at the peak of a step", "training", "evaluation")
-    for name in training.rows | evaluation.rows:
-        assumed = " (assumed)" if profile.is_estimate and name in ASSUMED else ""
-        cells = [step.rows.get(name, 0) / 2**20 for step in (training, evaluation)]
+    for name, is_assumed, *num_bytes in usage.memory_rows():
+        cells = [one / 2**20 for one in num_bytes]
         if any(abs(cell) >= 0.05 for cell in cells):
+            assumed = " (assumed)" if is_assumed else ""
             table.add_row(name + assumed, *(f"{cell:,.1f}" for cell in cells))
     table.add_section()
-    name = "in all" if profile.is_estimate else f"in all ({profile.how})"
-    table.add_row(name, *(f"{step.total / 2**20:,.1f}" for step in (training, evaluation)))
+    totals = usage.training.total, usage.evaluation.total
+    name = "in all" if usage.is_estimate else f"in all ({usage.how})"
+    table.add_row(name, *(f"{total / 2**20:,.1f}" for total in totals))
     show(table)
-    if device_memory is not None:
-        peak = max(training.total, evaluation.total)
-        spare = device_memory - peak
+    if profile.device_memory is not None:
+        spare = profile.device_memory - max(totals)
         words = "to spare" if spare >= 0 else "too much"
         say(
-            f"\n{'fits' if spare >= 0 else 'does not fit'} {format_bytes(device_memory)}:"
-            f" {format_bytes(peak)} at most, {format_bytes(abs(spare))} {words}"
+            f"\n{'fits' if spare >= 0 else 'does not fit'} {format_bytes(profile.device_memory)}:"
+            f" {format_bytes(max(totals))} at most, {format_bytes(abs(spare))} {words}"
         )
-    if profile.seconds:
+    if usage.seconds:
         say()
         table = new_table("time", "ms", "share of the step")
-        step_s = sum(s for name, s in profile.seconds.items() if name not in NOT_IN_STEP)
-        rows = {**profile.seconds, "training step": step_s}
-        rows[EVALUATION] = rows.pop(EVALUATION)  # after it
-        for name, seconds in rows.items():
-            share = "-" if name in NOT_IN_STEP else f"{seconds / step_s:.1%}"
-            table.add_row(name, f"{1000 * seconds:,.1f}", share)
+        for name, seconds, share in usage.time_rows():
+            shown = "-" if share is None else f"{share:.1%}"
+            table.add_row(name, f"{1000 * seconds:,.1f}", shown)
         show(table)
         say()
         table = new_table("heaviest operations", "ms per step")
-        for name, seconds in profile.heaviest:
+        for name, seconds in usage.heaviest:
             table.add_row(escape(name), f"{1000 * seconds:,.1f}")
         show(table)
+    say(f"\neverything is in {files.shown(profile.folder)}")
 
 
 def info(

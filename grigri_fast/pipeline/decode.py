@@ -42,13 +42,6 @@ def image_graph(device: Literal["gpu", "cpu"], shrink: bool):
 
 
 @pipeline_def
-def files_graph(files: list[str]):
-    """Files -> decode -> uint8 RGB, HWC: DALI by itself, with its own reader, on a CPU."""
-    encoded, _ = fn.readers.file(files=files)
-    return fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
-
-
-@pipeline_def
 def shape_graph():
     """Encoded bytes (``encoded``) -> (height, width, channels) as they will be decoded."""
     return fn.peek_image_shape(fn.external_source(name="encoded", dtype=types.UINT8, ndim=1))

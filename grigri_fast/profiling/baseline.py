@@ -1,10 +1,11 @@
-"""The usual way, to compare with: torchvision's transforms in a DataLoader, a plain training loop.
+"""The baseline: torchvision's transforms in a DataLoader, and its plain training loop.
 
 What torchvision's own reference script does (pytorch/vision, references/classification), with the
 augmentation of this project: RandomResizedCrop, flip, rotation, normalise.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from ..models import factory, normalize
+from . import timing
+from .setting import Setting
+from .timing import Batches, Case
 
+WHO = "torchvision"
 Backend = Literal["pil", "tensor"]
 
 
@@ -24,19 +29,16 @@ class Photos(Dataset):
     """Image files as normalised float32 tensors (3, S, S), each with its row number."""
 
     def __init__(
-        self, paths: Sequence[Path], size_px: int, backend: Backend, augment: bool = True
+        self, paths: Sequence[Path], size_px: int, backend: Backend, augment: bool
     ) -> None:
         self._paths, self._backend = [str(path) for path in paths], backend
+        geometry = [v2.Resize((size_px, size_px))]
         if augment:
-            geometry = [
-                v2.RandomResizedCrop(size_px),
-                v2.RandomHorizontalFlip(),
-                v2.RandomRotation(25),
-            ]
-        else:
-            geometry = [v2.Resize((size_px, size_px))]
+            flip, rotate = v2.RandomHorizontalFlip(), v2.RandomRotation(25)
+            geometry = [v2.RandomResizedCrop(size_px), flip, rotate]
         to_tensor = [v2.PILToTensor()] if backend == "pil" else []
-        colour = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
+        normalise = v2.Normalize(normalize.IMAGENET_MEAN, normalize.IMAGENET_STD)
+        colour = [v2.ToDtype(torch.float32, scale=True), normalise]
         self._transform = v2.Compose([*geometry, *to_tensor, *colour])
 
     def __len__(self) -> int:
@@ -47,29 +49,6 @@ class Photos(Dataset):
             return self._transform(decode_image(self._paths[row], ImageReadMode.RGB)), row
         with Image.open(self._paths[row]) as image:
             return self._transform(image.convert("RGB")), row
-
-
-def loader(
-    paths: Sequence[Path],
-    size_px: int,
-    *,
-    batch_size: int,
-    workers: int,
-    backend: Backend,
-    device: torch.device,
-    augment: bool = True,
-) -> DataLoader:
-    """Return the DataLoader: shuffled, with worker processes that stay from epoch to epoch."""
-    return DataLoader(
-        Photos(paths, size_px, backend, augment),
-        batch_size=batch_size,
-        shuffle=augment,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=workers > 0,
-        # Not forked: a process that has used DALI or OpenMP cannot be.
-        multiprocessing_context="spawn" if workers else None,
-    )
 
 
 class PlainStep:
@@ -100,9 +79,78 @@ class PlainStep:
         return loss.detach()
 
 
-def batches_on(
-    device: torch.device, images: DataLoader
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def make_model(s: Setting) -> nn.Module:
+    """Return the untrained network of a setting, on the device."""
+    torch.manual_seed(0)
+    return factory.build(s.config.arch, s.num_classes, s.config.size).to(s.device)
+
+
+def _loader(s: Setting, paths: Sequence[Path], backend: Backend, augment: bool) -> DataLoader:
+    """Return a DataLoader with worker processes that stay from epoch to epoch."""
+    return DataLoader(
+        Photos(paths, s.config.size, backend, augment),
+        batch_size=s.config.batch_size,
+        shuffle=augment,
+        num_workers=s.compute.threads,
+        pin_memory=s.device.type == "cuda",
+        persistent_workers=s.compute.threads > 0,
+        # Not forked: a process that has used DALI or OpenMP cannot be.
+        multiprocessing_context="spawn" if s.compute.threads else None,
+    )
+
+
+def _on_device(images: DataLoader, device: torch.device) -> Batches:
     """Yield the batches on the device."""
     for images_NCHW, rows_N in images:
         yield images_NCHW.to(device, non_blocking=True), rows_N.to(device, non_blocking=True)
+
+
+def pipeline_case(s: Setting, backend: Backend = "pil") -> Case:
+    """Return the case of getting augmented batches."""
+    loader = _loader(s, s.good_paths, backend, augment=True)
+    how = backend.upper() if backend == "pil" else backend
+
+    def run() -> float:
+        return timing.batches_speed(_on_device(loader, s.device), s.device)
+
+    return Case("pipeline", WHO, how, run)
+
+
+def step_case(s: Setting, amp: bool = False) -> Case:
+    """Return the case of a step on one batch that is already on the device."""
+    step = PlainStep(make_model(s), s.device, amp)
+    size_px, batch_size = s.config.size, s.config.batch_size
+    images_NCHW = torch.randn(batch_size, 3, size_px, size_px, device=s.device)
+    targets_NC = s.targets()[:batch_size]
+
+    def run() -> float:
+        return timing.step_speed(lambda: step(images_NCHW, targets_NC), batch_size, s.device)
+
+    return Case("step", WHO, _format(amp), run)
+
+
+def train_case(s: Setting, amp: bool = False) -> Case:
+    """Return the case of real training: its input and its step, epoch after epoch."""
+    loader = _loader(s, s.good_paths, "pil", augment=True)
+    batches = timing.chained(_on_device(loader, s.device) for _ in iter(int, 1))
+    step = PlainStep(make_model(s), s.device, amp)
+    return timing.training_case(WHO, _format(amp), batches, step, s.targets(), s.num_steps)
+
+
+def evaluation_case(s: Setting, num_images: int, amp: bool = False) -> Case:
+    """Return the case of predicting images."""
+    model = make_model(s).eval()
+    loader = _loader(s, s.good_paths[:num_images], "pil", augment=False)
+
+    def run() -> float:
+        start_s, logits = time.perf_counter(), []
+        with torch.inference_mode(), torch.autocast(s.device.type, torch.float16, enabled=amp):
+            for images_NCHW, _ in _on_device(loader, s.device):
+                logits.append(model(images_NCHW).float())
+        return len(torch.cat(logits).cpu()) / (time.perf_counter() - start_s)
+
+    return Case("evaluation", WHO, _format(amp), run)
+
+
+def _format(amp: bool) -> str:
+    return "AMP" if amp else "fp32"

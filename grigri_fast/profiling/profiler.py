@@ -6,6 +6,7 @@ Shapes: N images of a batch, C classes.
 import contextlib
 import dataclasses
 import itertools
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -20,19 +21,25 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, record_function
 
-from ..config import TrainConfig
+from ..config import TrainConfig, resolve
+from ..data import dataset
+from ..errors import GrigriError
 from ..inference import forward
-from ..models import normalize
-from ..pipeline import loader as pipeline
-from ..runtime import memory
-from ..runtime.compute import Compute
+from ..models import factory, normalize
+from ..pipeline.loader import ImageLoader
+from ..reporting import plots
+from ..runs import run_folder
+from ..runtime import environment, files, memory
+from ..runtime.compute import AmpName, Compute, DeviceName
+from ..runtime.files import StrPath
 from ..runtime.memory import Budget
+from ..runtime.units import parse_bytes
 from ..training import setup
 from ..training.autobatch import Plan
 from ..training.setup import Prepared
-from . import benchmark, tensors
-from .benchmark import Setting
-from .tensors import Account, Ledger
+from . import tensors, timing
+from .setting import NUM_CLASSES, Setting
+from .tensors import TensorTracker, Timeline
 
 # What an estimate takes for what has no shapes (assumed; see README.md).
 CONTEXT_BYTES = 450 * 2**20  # CUDA context and kernels
@@ -46,26 +53,83 @@ _NUM_HEAVIEST = 6
 
 PROGRAM, CONTEXT, INPUT_PIPELINE = "program", "CUDA context", "input pipeline (DALI)"
 WORKSPACE, FRAGMENTED, UNEXPLAINED = "workspace of kernels", "fragmentation", "unexplained"
-ASSUMED = (CONTEXT, INPUT_PIPELINE, WORKSPACE, FRAGMENTED)
+ASSUMED = (CONTEXT, INPUT_PIPELINE, WORKSPACE, FRAGMENTED)  # in an estimate
 INPUT_ALONE = "input, beside it"  # in threads and a stream of its own
 COPIES = "copies to the device, beside it"
 EVALUATION = "evaluation step"
-NOT_IN_STEP = (INPUT_ALONE, COPIES, EVALUATION)
+_NOT_IN_STEP = (INPUT_ALONE, COPIES, EVALUATION)
 
 
 @dataclass(frozen=True)
-class Memory:
+class StepMemory:
     """Memory of a step when most of it was in use.
 
     Attributes:
         rows: bytes by what they are for; they add up to ``total``.
         total: bytes: the device's figure, or the estimate.
-        account: the tensors over the step.
+        timeline: the tensors over the step.
     """
 
     rows: dict[str, int]
     total: int
-    account: Account
+    timeline: Timeline
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure."""
+        return {
+            "total_bytes": self.total,
+            "tensors_peak_bytes": self.timeline.peak,
+            "bytes": self.rows,
+        }
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a training step and an evaluation step take.
+
+    Attributes:
+        training, evaluation: memory of a step.
+        how: how memory was measured, in words; "" for an estimate from shapes.
+        seconds: medians per part of a training step, and of what is not in it; empty for an
+            estimate.
+        heaviest: operations with their seconds per step, by the profiler of PyTorch.
+    """
+
+    training: StepMemory
+    evaluation: StepMemory
+    how: str = ""
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    heaviest: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether it comes from shapes, not from a measurement."""
+        return not self.how
+
+    def memory_rows(self) -> Iterator[tuple[str, bool, int, int]]:
+        """Yield what memory is for, whether that is assumed, and the bytes in both steps."""
+        for name in self.training.rows | self.evaluation.rows:
+            steps = (step.rows.get(name, 0) for step in (self.training, self.evaluation))
+            yield name, self.is_estimate and name in ASSUMED, *steps
+
+    def time_rows(self) -> Iterator[tuple[str, float, float | None]]:
+        """Yield what time is for, the seconds, and their share of the training step if in it."""
+        step_s = sum(s for name, s in self.seconds.items() if name not in _NOT_IN_STEP)
+        rows = {**self.seconds, "training step": step_s}
+        rows[EVALUATION] = rows.pop(EVALUATION)  # after it
+        for name, seconds in rows.items():
+            yield name, seconds, None if name in _NOT_IN_STEP else seconds / step_s
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure."""
+        return {
+            "is_estimate": self.is_estimate,
+            "how": self.how or "estimated from shapes",
+            "seconds": self.seconds,
+            "heaviest_operations_seconds": dict(self.heaviest),
+            "training": self.training.to_json(),
+            "evaluation": self.evaluation.to_json(),
+        }
 
 
 @dataclass(frozen=True)
@@ -73,99 +137,155 @@ class Profile:
     """What ``grigri-fast profile`` shows.
 
     Attributes:
-        is_estimate: whether it comes from shapes, not from a measurement.
-        training, evaluation: memory of a step.
-        seconds: medians per part of a training step, and of what is not in it (``NOT_IN_STEP``);
-            empty for an estimate.
-        heaviest: operations with their seconds per step, by the profiler of PyTorch.
-        how: how memory was measured, in words.
+        title: network, size, batch and number format.
+        num_classes: outputs of the network.
+        usage: what the steps take.
+        device_memory: bytes that it has to fit, None where none were named.
+        folder: of the results.
     """
 
-    is_estimate: bool
-    training: Memory
-    evaluation: Memory
-    seconds: dict[str, float]
-    heaviest: list[tuple[str, float]]
-    how: str
+    title: str
+    num_classes: int
+    usage: Usage
+    device_memory: int | None
+    folder: Path
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every figure."""
-        return {
-            "is_estimate": self.is_estimate,
-            "how": self.how,
-            "seconds": self.seconds,
-            "heaviest_operations_seconds": dict(self.heaviest),
-            **{
-                name: {
-                    "total_bytes": step.total,
-                    "tensors_peak_bytes": step.account.peak,
-                    "bytes": step.rows,
-                }
-                for name, step in (("training", self.training), ("evaluation", self.evaluation))
-            },
-        }
+
+def profile(
+    data: StrPath | None = None,
+    *,
+    arch: str = TrainConfig.arch,
+    size: int = TrainConfig.size,
+    batch_size: int = TrainConfig.batch_size,
+    micro_batch_size: int | None = None,
+    activation_checkpointing: bool = False,
+    classes: int = NUM_CLASSES,
+    estimate: bool = False,
+    device_memory: str | None = None,
+    snapshot: bool = False,
+    out: StrPath = "runs",
+    limit: int = 512,
+    fast: bool = True,
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    threads: int | None = None,
+) -> Profile:
+    """Find out where memory and time of a step go, as ``grigri-fast profile`` does.
+
+    Writes ``profile.json``, ``memory.png`` and, where it measures, ``trace.json.gz``.
+
+    Args:
+        data: photographs and labels: a folder or a CSV. Without it: the generated demo set.
+        arch, size, batch_size, micro_batch_size, activation_checkpointing, fast: as in ``train``.
+        classes: outputs of the network.
+        estimate: for a GPU, from shapes alone; nothing is computed.
+        device_memory: an amount like ``4GiB`` that it has to fit.
+        snapshot: also PyTorch's memory snapshot, on a GPU.
+        out: folder for the folder of results.
+        limit: use only so many images.
+        device, amp, threads: as in ``train``.
+
+    Raises:
+        GrigriError: if an option is wrong, or there are too few images.
+    """
+    must_fit = None if device_memory is None else parse_bytes(device_memory, "--device-memory")
+    config = TrainConfig(
+        arch=arch,
+        size=size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        activation_checkpointing=activation_checkpointing,
+        fast=fast,
+        amp=amp,
+        compile="off",
+    )
+    config = resolve(config)
+    if estimate and snapshot:
+        raise GrigriError("--snapshot needs a measurement; leave out --estimate")
+    factory.build(arch, 1, size)  # an error if the two do not go with each other
+    if estimate:
+        amp = "bf16" if config.amp == "auto" else config.amp
+        compute = Compute(torch.device("cpu"), amp, threads=1)
+        usage = estimate_step(config, classes, amp)
+        folder = run_folder.create_folder(Path(out), f"estimate-{arch}")
+    else:
+        compute = Compute.resolve(device, config.amp, threads)
+        if snapshot and compute.device.type != "cuda":
+            raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
+        if data is None:
+            from ..data import demo
+
+            data = demo.cached_folder()
+        with compute.open() as budget:
+            paths = dataset.load(os.fspath(data)).paths[:limit]
+            setting = Setting.of(paths, config, compute, classes)
+            folder = run_folder.create_folder(Path(out), f"profile-{arch}")
+            usage = measure_step(setting, budget, folder, snapshot)
+    plan = Plan(batch_size, micro_batch_size or batch_size, activation_checkpointing)
+    title = f"{arch} at {size} px, {plan.in_words()}, {compute.amp}"
+    timeline = usage.training.timeline
+    png = plots.memory(timeline.series, timeline.phases, title)
+    files.write_atomic(folder / "memory.png", png)
+    described = environment.describe(compute.device, compute.amp)
+    content = {"title": title, "environment": described, **usage.to_json()}
+    files.write_json(folder / "profile.json", content)
+    return Profile(title, classes, usage, must_fit, folder)
 
 
 class _Phases:
-    """The context of each part of a step; ``watch`` makes it, and may change between steps."""
+    """The context of each part of a step; ``enter`` makes it, and may change between steps."""
 
     def __init__(self) -> None:
-        self.watch: Callable[[str], AbstractContextManager] = record_function
+        self.enter: Callable[[str], AbstractContextManager] = record_function
 
     def __call__(self, name: str) -> AbstractContextManager:
-        return self.watch(name)
+        return self.enter(name)
+
+    @contextlib.contextmanager
+    def entered_by(self, enter: Callable[[str], AbstractContextManager]) -> Iterator[None]:
+        """Make the contexts in another way for a while."""
+        self.enter = enter
+        yield
+        self.enter = record_function
 
 
 # ------------------------------------------------------------------------------ the estimate
 
 
-def estimate(config: TrainConfig, plan: Plan, num_classes: int, amp: str) -> Profile:
-    """Return what a step would take on a GPU, from shapes alone.
+def estimate_step(config: TrainConfig, num_classes: int, amp: str) -> Usage:
+    """Return what the steps would take on a GPU, from shapes alone.
 
     Nothing is computed: the tensors are fake ones of a CPU, in bf16 for fp16, which has as many
     bytes. What that leaves out, and what is assumed for it, stands in README.md.
 
     Args:
         config: resolved.
-        plan: how the step is made.
         num_classes: outputs of the network.
         amp: number format.
     """
-    amp = "bf16" if amp == "fp16" else amp
-    phases = _Phases()
-    here, fake = Compute(torch.device("cpu"), amp, threads=1), FakeTensorMode()
-    model = setup.untrained(config, num_classes, here.device)
+    phases, fake = _Phases(), FakeTensorMode()
+    compute = Compute(torch.device("cpu"), "bf16" if amp == "fp16" else amp, threads=1)
+    model = setup.untrained(config, num_classes, compute.device)
     _make_fake(model, fake)
     normalize.forget_constants()
     try:
         with fake:
-            made = setup.prepare(model, _of_step(config, plan), here, phase=phases)
-            images_NHWC = torch.empty(
-                (plan.batch_size, config.size, config.size, 3), dtype=torch.uint8
-            )
-            targets_NC = torch.empty(plan.batch_size, num_classes)
+            made = setup.prepare(model, config, compute, phase=phases)
+            shape = (config.batch_size, config.size, config.size, 3)
+            batch = torch.empty(shape, dtype=torch.uint8), torch.empty(shape[0], num_classes)
 
             def step() -> None:
-                made.step.compute_gradients(made.model, images_NHWC, targets_NC)
+                made.step.compute_gradients(made.model, *batch)
                 with phases("optimizer"):
                     made.optimizer.step()
 
             step()  # makes the gradients and the optimizer's state
-            training = _followed(step, made, phases, [images_NHWC, targets_NC])
-            evaluation = _followed(
-                lambda: _evaluate(made, images_NHWC, plan, here, phases),
-                made,
-                phases,
-                [images_NHWC, targets_NC],
-            )
+            training = _followed(step, made, phases, batch)
+            evaluate = _evaluation(made, batch[0], config, compute, phases)
+            evaluation = _followed(evaluate, made, phases, batch)
     finally:
         normalize.forget_constants()
-    return Profile(True, _assumed(training), _assumed(evaluation), {}, [], "estimated from shapes")
-
-
-def _of_step(config: TrainConfig, plan: Plan) -> TrainConfig:
-    """Return the config of a step with a plan: nothing is compiled, and there is no average."""
-    return dataclasses.replace(plan.applied_to(config), compile="off", ema=0.0)
+    return Usage(_assumed(training), _assumed(evaluation))
 
 
 def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
@@ -178,102 +298,101 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
             module.register_buffer(name, fake.from_tensor(buffer))
 
 
-def _assumed(account: Account) -> Memory:
-    """Return the memory of an account with what is assumed beside it."""
+def _assumed(timeline: Timeline) -> StepMemory:
+    """Return the memory of a step with what is assumed beside its tensors."""
     rows = {
         CONTEXT: CONTEXT_BYTES,
         INPUT_PIPELINE: INPUT_BYTES,
-        **account.at_peak(),
+        **timeline.at_peak(),
         WORKSPACE: WORKSPACE_BYTES,
-        FRAGMENTED: int(FRAGMENTATION * account.peak),
+        FRAGMENTED: int(FRAGMENTATION * timeline.peak),
     }
-    return Memory(rows, sum(rows.values()), account)
+    return StepMemory(rows, sum(rows.values()), timeline)
 
 
 def _followed(
-    work: Callable[[], None], made: Prepared, phases: _Phases, batch: list[torch.Tensor]
-) -> Account:
-    """Return the account of some work on a network that has made a step before."""
-    book = Ledger(made.model, batch[0].device)
-    book.enter((p.grad for p in made.model.parameters() if p.grad is not None), tensors.GRADIENTS)
-    states = made.optimizer.state.values()
-    book.enter(
-        (t for state in states for t in state.values() if isinstance(t, torch.Tensor)),
-        tensors.OPTIMIZER,
-    )
-    book.enter(batch, tensors.INPUT)
-    phases.watch = book.phase
-    with book.watching():
+    work: Callable[[], None], made: Prepared, phases: _Phases, batch: tuple[torch.Tensor, ...]
+) -> Timeline:
+    """Return the memory of some work on a network that has made a step before."""
+    tracker = TensorTracker(made.model, batch[0].device)
+    gradients = (p.grad for p in made.model.parameters() if p.grad is not None)
+    tracker.label(gradients, tensors.GRADIENTS)
+    states = (t for state in made.optimizer.state.values() for t in state.values())
+    tracker.label((t for t in states if isinstance(t, torch.Tensor)), tensors.OPTIMIZER)
+    tracker.label(batch, tensors.INPUT)
+    with phases.entered_by(tracker.phase), tracker.active():
         work()
-    phases.watch = record_function
-    return book.account()
+    return tracker.timeline()
 
 
-def _evaluate(
-    made: Prepared, images_NHWC: torch.Tensor, plan: Plan, here: Compute, phases: _Phases
-) -> None:
-    was_training = made.model.training
-    with phases("evaluation"):
-        forward.logits_of(made.model, here)(images_NHWC[: plan.micro_batch_size])
-    made.model.train(was_training)
+def _evaluation(
+    made: Prepared,
+    images_NHWC: torch.Tensor,
+    config: TrainConfig,
+    compute: Compute,
+    phases: _Phases,
+) -> Callable[[], None]:
+    """Return the evaluation step: the forward pass of as many images as fit at once."""
+
+    def evaluate() -> None:
+        was_training = made.model.training
+        with phases("evaluation"):
+            forward.logits_of(made.model, compute)(images_NHWC[: config.micro_batch_size])
+        made.model.train(was_training)
+
+    return evaluate
 
 
 # --------------------------------------------------------------------------- the measurement
 
 
-def measure(
-    s: Setting, config: TrainConfig, plan: Plan, budget: Budget, out: Path, snapshot: bool
-) -> Profile:
-    """Return what a step takes here, and write a trace of it to ``out``.
+def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage:
+    """Return what the steps take here, and write a trace of them to ``out``.
+
+    There is no CUDA graph, whose parts could not be told apart.
 
     Args:
-        s: images and machine.
-        config: resolved.
-        plan: how the step is made. There is no CUDA graph, whose parts could not be told apart.
+        s: images, options and machine.
         budget: made before anything was put on the device.
         out: folder for ``trace.json.gz`` (for chrome://tracing or ui.perfetto.dev) and, with
             ``snapshot``, for ``snapshot.pickle`` (for pytorch.org/memory_viz).
         snapshot: let PyTorch record its allocations; on a GPU.
     """
-    device, phases = s.device, _Phases()
+    phases, targets_NC = _Phases(), s.targets()
     started_with = _beside_tensors(budget)
-    loader = benchmark.make_loader(s, "off")
-    forward.decode_the_largest(loader, s.found.sizes_HW, s.rows)
+    loader = s.loader()
+    forward.decode_the_largest(loader, s.check.sizes_HW, s.rows)
     beside = {
-        CONTEXT if device.type == "cuda" else PROGRAM: started_with,
+        CONTEXT if s.device.type == "cuda" else PROGRAM: started_with,
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
     }
-    here, tried = Compute(device, s.amp, s.threads), _of_step(config, plan)
-    model = setup.untrained(tried, s.num_classes, device)
-    made = setup.prepare(model, tried, here, use_graph=False, phase=phases)
-    images_NHWC = forward.random_images(plan.batch_size, config.size, device)
-    targets_NC = benchmark.targets(s)[: plan.batch_size]
+    model = setup.untrained(s.config, s.num_classes, s.device)
+    made = setup.prepare(model, s.config, s.compute, use_graph=False, phase=phases)
+    images_NHWC = forward.random_images(s.config.batch_size, s.config.size, s.device)
+    batch = images_NHWC, targets_NC[: s.config.batch_size]
+    evaluate = _evaluation(made, images_NHWC, s.config, s.compute, phases)
 
     def step() -> None:
-        made.step(images_NHWC, targets_NC)
-
-    def evaluate() -> None:
-        _evaluate(made, images_NHWC, plan, here, phases)
+        made.step(*batch)
 
     for _ in range(3):
         step()  # warm
     if snapshot:
         torch.cuda.memory._record_memory_history()
-    of_training, of_evaluation = _peak(step, budget), _peak(evaluate, budget)
+    peaks = _peak(step, budget), _peak(evaluate, budget)
     if snapshot:
         torch.cuda.memory._dump_snapshot(str(out / "snapshot.pickle"))
         torch.cuda.memory._record_memory_history(enabled=None)
-    batch = [images_NHWC, targets_NC]
-    training = _explained(_followed(step, made, phases, batch), beside, of_training)
-    evaluation = _explained(_followed(evaluate, made, phases, batch), beside, of_evaluation)
-    seconds = {INPUT_ALONE: _seconds_of_input(loader, s)}
-    heaviest, copies_s = _trace(made.step, benchmark.targets(s), loader, s, out)
-    if device.type == "cuda":
+    training = _explained(_followed(step, made, phases, batch), beside, peaks[0])
+    evaluation = _explained(_followed(evaluate, made, phases, batch), beside, peaks[1])
+    seconds = {INPUT_ALONE: _input_seconds(loader, s)}
+    heaviest, copies_s = _trace(made.step, targets_NC, loader, s, out)
+    if s.device.type == "cuda":
         seconds[COPIES] = copies_s
-    seconds |= _timed(step, phases, device)
-    seconds[EVALUATION] = _timed(evaluate, phases, device)["evaluation"]
+    seconds |= _timed(step, phases, s.device)
+    seconds[EVALUATION] = _timed(evaluate, phases, s.device)["evaluation"]
     loader.close()
-    return Profile(False, training, evaluation, seconds, heaviest, budget.meter.how)
+    return Usage(training, evaluation, budget.meter.how, seconds, heaviest)
 
 
 def _beside_tensors(budget: Budget) -> int:
@@ -292,23 +411,25 @@ def _peak(work: Callable[[], None], budget: Budget) -> dict[str, int]:
     for _ in range(2):
         work()
         budget.sample()
-    found = {"total": budget.peak}
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        found["total"] = max(budget.peak, budget.sample())
-        found["allocated"] = torch.cuda.max_memory_allocated(device)
-        found["reserved"] = torch.cuda.max_memory_reserved(device)
-    return found
+    timing.wait_for(device)
+    budget.sample()
+    if device.type == "cpu":
+        return {"total": budget.peak}
+    return {
+        "total": budget.peak,
+        "allocated": torch.cuda.max_memory_allocated(device),
+        "reserved": torch.cuda.max_memory_reserved(device),
+    }
 
 
-def _explained(account: Account, beside: dict[str, int], peak: dict[str, int]) -> Memory:
+def _explained(timeline: Timeline, beside: dict[str, int], peak: dict[str, int]) -> StepMemory:
     """Return what a device's figure consists of; what is left over is called unexplained."""
-    rows = beside | account.at_peak()
+    rows = beside | timeline.at_peak()
     if "allocated" in peak:
-        rows[WORKSPACE] = peak["allocated"] - account.peak
+        rows[WORKSPACE] = peak["allocated"] - timeline.peak
         rows[FRAGMENTED] = peak["reserved"] - peak["allocated"]
     rows[UNEXPLAINED] = peak["total"] - sum(rows.values())
-    return Memory(rows, peak["total"], account)
+    return StepMemory(rows, peak["total"], timeline)
 
 
 def _timed(step: Callable[[], None], phases: _Phases, device: torch.device) -> dict[str, float]:
@@ -323,42 +444,35 @@ def _timed(step: Callable[[], None], phases: _Phases, device: torch.device) -> d
         return event
 
     @contextlib.contextmanager
-    def watch(name: str) -> Iterator[None]:
+    def span(name: str) -> Iterator[None]:
         start = mark()
         yield
         spans.append((name, start, mark()))
 
-    found: dict[str, list[float]] = defaultdict(list)
-    phases.watch = watch
-    for _ in range(_NUM_STEPS):
-        spans.clear()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        of_step: dict[str, float] = defaultdict(float)
-        for name, start, end in spans:
-            of_step[name] += end - start if device.type == "cpu" else start.elapsed_time(end) / 1000
-        for name, seconds in of_step.items():
-            found[name].append(seconds)
-    phases.watch = record_function
-    return {name: statistics.median(values) for name, values in found.items()}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    with phases.entered_by(span):
+        for _ in range(_NUM_STEPS):
+            spans.clear()
+            step()
+            timing.wait_for(device)
+            of_step: dict[str, float] = defaultdict(float)
+            for name, start, end in spans:
+                on_cpu = device.type == "cpu"
+                of_step[name] += end - start if on_cpu else start.elapsed_time(end) / 1000
+            for name, span_s in of_step.items():
+                seconds[name].append(span_s)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _trace(
-    step: Callable[[torch.Tensor, torch.Tensor], None],
-    targets_NC: torch.Tensor,
-    loader: pipeline.ImageLoader,
-    s: Setting,
-    out: Path,
+    step: timing.Step, targets_NC: torch.Tensor, loader: ImageLoader, s: Setting, out: Path
 ) -> tuple[list[tuple[str, float]], float]:
     """Write a Chrome trace of two steps with their input.
 
     Returns the heaviest operations, and the seconds that copies from the host take per step.
     """
-    kinds = [ProfilerActivity.CPU]
     on_gpu = s.device.type == "cuda"
-    if on_gpu:
-        kinds.append(ProfilerActivity.CUDA)
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     batches = loader.train_epoch(s.rows, seed=0, epoch=1, augment=True)
     with torch.profiler.profile(activities=kinds) as profiler:
         for batch in itertools.islice(batches, _NUM_TRACED):
@@ -371,13 +485,9 @@ def _trace(
     return sorted(seconds, key=lambda pair: -pair[1])[:_NUM_HEAVIEST], copies_s
 
 
-def _seconds_of_input(loader: pipeline.ImageLoader, s: Setting) -> float:
+def _input_seconds(loader: ImageLoader, s: Setting) -> float:
     """Return the seconds that a batch takes to be read, decoded and augmented, with all threads."""
     batches = loader.train_epoch(s.rows, seed=0, epoch=2, augment=True)
     next(batches)
-    start_s, num_images = time.perf_counter(), 0
-    for batch in batches:
-        num_images += len(batch.rows_N)
-    if s.device.type == "cuda":
-        torch.cuda.synchronize(s.device)
-    return (time.perf_counter() - start_s) / num_images * s.batch_size
+    speed = timing.batches_speed(((b.images_NHWC, b.rows_N) for b in batches), s.device)
+    return s.config.batch_size / speed

@@ -1,11 +1,12 @@
-"""What the tensors of a step are for: their bytes over the step, by kind and stage.
+"""Memory by tensor: what the bytes of a step are for, over the step, by kind and stage.
 
-A dispatch mode sees every operation, and notes when a storage is made and when it goes. The same
-works with fake tensors, which have sizes but no bytes, so that a step can be estimated without the
-device that it is for.
+A dispatch mode sees every operation, and notes when a storage is made and when it is freed. The
+same works with fake tensors, which have sizes but no bytes, so that a step can be estimated without
+the device that it is for.
 """
 
 import contextlib
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,27 +25,28 @@ _BEFORE = "normalised images"  # what is computed before the first stage
 
 
 @dataclass
-class _Entry:
-    """A storage: its bytes, what it is for, where it was made, from when to when it was there."""
+class _Storage:
+    """A storage: its bytes, what it is for, the stage that made it, and when it was there.
+
+    Times are numbers of operations.
+    """
 
     num_bytes: int
     kind: str
     stage: str
-    born: int
-    died: int | None = None
+    made_at: int
+    freed_at: int | None = None
 
 
 @dataclass(frozen=True)
-class Account:
-    """What a ledger has written down.
+class Timeline:
+    """Memory over the operations of a step.
 
     Attributes:
-        kinds: what memory was for, as it is to be stacked: what stays first.
-        series: bytes of each kind after each operation; lists of one length.
+        series: bytes after each operation, by kind: what stays first. All lists are of one length.
         phases: where parts of the step began, as (operation, name).
     """
 
-    kinds: list[str]
     series: dict[str, list[int]]
     phases: list[tuple[int, str]]
 
@@ -54,50 +56,45 @@ class Account:
         return [sum(values) for values in zip(*self.series.values(), strict=True)]
 
     @property
-    def peak_at(self) -> int:
-        """The operation after which most was in use."""
-        totals = self.totals
-        return totals.index(max(totals))
-
-    @property
     def peak(self) -> int:
         """The most bytes that were in use."""
         return max(self.totals)
 
     def at_peak(self) -> dict[str, int]:
-        """Return the bytes of each kind when most was in use."""
-        return {kind: self.series[kind][self.peak_at] for kind in self.kinds}
+        """Return the bytes of each kind after the operation with the most in use."""
+        peak_at = self.totals.index(self.peak)
+        return {kind: values[peak_at] for kind, values in self.series.items()}
 
 
-class Ledger(TorchDispatchMode):
-    """Writes down the storages that are made while it is entered, and those it is told of.
+class TensorTracker(TorchDispatchMode):
+    """Follows the storages that are made while it is active, and those that are labelled.
 
-    Memory that kernels take for themselves is no tensor, and is not seen.
+    What kernels allocate for themselves is no tensor, and is not seen.
 
     Args:
-        model: its parameters and buffers are entered; hooks tell which stage computes.
+        model: its parameters and buffers are labelled; hooks tell which stage computes.
         device: storages elsewhere are ignored.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self._model, self._device = model, device
-        self._known: dict[int, _Entry] = {}  # by the storage's id, while it is there
+        self._alive: dict[int, _Storage] = {}  # by the storage's id
         self._refs: dict[int, weakref.ref] = {}
-        self._entries: list[_Entry] = []
+        self._all: list[_Storage] = []
         self._phases: list[tuple[int, str]] = []
         self._now = 0
         self._stages = stages(model)
         self._stage = _BEFORE
-        self.enter(model.parameters(), WEIGHTS)
-        self.enter(model.buffers(), BUFFERS)
+        self.label(model.parameters(), WEIGHTS)
+        self.label(model.buffers(), BUFFERS)
 
-    def enter(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
-        """Say what tensors are for, whether they are known already or not."""
+    def label(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
+        """Set what tensors are for, whether they are followed already or not."""
         for tensor in tensors:
-            entry = self._entry(tensor)
-            if entry is not None:
-                entry.kind = kind
+            storage = self._storage_of(tensor)
+            if storage is not None:
+                storage.kind = kind
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -106,13 +103,13 @@ class Ledger(TorchDispatchMode):
             self._phases.append((self._now, name))
         yield
         if name == "forward":
-            for entry in self._known.values():
-                if entry.kind == TEMPORARY:
-                    entry.kind = ACTIVATIONS + entry.stage
+            for storage in self._alive.values():
+                if storage.kind == TEMPORARY:
+                    storage.kind = ACTIVATIONS + storage.stage
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Follow everything that is computed meanwhile."""
+    def active(self) -> Iterator[None]:
+        """Follow everything that is computed in this context."""
         with contextlib.ExitStack() as stack:
             for name, module in self._stages:
                 hook = module.register_forward_pre_hook(
@@ -121,30 +118,29 @@ class Ledger(TorchDispatchMode):
                 stack.callback(hook.remove)
             for parameter in self._model.parameters():
                 if parameter.requires_grad:
-                    hook = parameter.register_post_accumulate_grad_hook(self._gradient)
+                    hook = parameter.register_post_accumulate_grad_hook(
+                        lambda parameter: self.label([parameter.grad], GRADIENTS)
+                    )
                     stack.callback(hook.remove)
             stack.enter_context(self)
             yield
 
-    def account(self) -> Account:
-        """Return what was written down, by kind over the operations."""
+    def timeline(self) -> Timeline:
+        """Return the memory by kind over the operations."""
         names = dict.fromkeys(name for name, _ in self._stages)
         order = [WEIGHTS, BUFFERS, OPTIMIZER, GRADIENTS, INPUT]
         order += [ACTIVATIONS + name for name in (_BEFORE, *names)] + [TEMPORARY]
         changes: dict[str, Counter] = {kind: Counter() for kind in order}
-        for entry in self._entries:
-            changes[entry.kind][entry.born] += entry.num_bytes
-            if entry.died is not None:
-                changes[entry.kind][entry.died] -= entry.num_bytes
+        for storage in self._all:
+            changes[storage.kind][storage.made_at] += storage.num_bytes
+            if storage.freed_at is not None:
+                changes[storage.kind][storage.freed_at] -= storage.num_bytes
         series = {}
         for kind, changed in changes.items():
-            used, values = 0, []
-            for operation in range(self._now + 1):
-                used += changed[operation]
-                values.append(used)
+            values = list(itertools.accumulate(changed[i] for i in range(self._now + 1)))
             if any(values):
                 series[kind] = values
-        return Account([kind for kind in order if kind in series], series, self._phases)
+        return Timeline(series, self._phases)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -153,29 +149,25 @@ class Ledger(TorchDispatchMode):
         self._now += 1
         for tensor in tree_iter(made):
             if isinstance(tensor, torch.Tensor):
-                self._entry(tensor)
+                self._storage_of(tensor)
         return made
 
-    def _entry(self, tensor: torch.Tensor) -> _Entry | None:
-        """Return what is written about a tensor's storage, which is new where nothing is."""
+    def _storage_of(self, tensor: torch.Tensor) -> _Storage | None:
+        """Return a tensor's storage, which is new where it has not been seen."""
         if tensor.device.type != self._device.type or tensor.layout != torch.strided:
             return None
         storage = tensor.untyped_storage()
         key = id(storage)
-        if key not in self._known:
-            entry = _Entry(storage.nbytes(), TEMPORARY, self._stage, self._now)
-            self._entries.append(entry)
-            self._known[key] = entry
+        if key not in self._alive:
+            self._alive[key] = _Storage(storage.nbytes(), TEMPORARY, self._stage, self._now)
+            self._all.append(self._alive[key])
             # PyTorch keeps one Python object per storage for as long as there is one.
-            self._refs[key] = weakref.ref(storage, lambda _, key=key: self._died(key))
-        return self._known[key]
+            self._refs[key] = weakref.ref(storage, lambda _: self._freed(key))
+        return self._alive[key]
 
-    def _died(self, key: int) -> None:
-        self._known.pop(key).died = self._now
+    def _freed(self, key: int) -> None:
+        self._alive.pop(key).freed_at = self._now
         del self._refs[key]
-
-    def _gradient(self, parameter: torch.Tensor) -> None:
-        self.enter([parameter.grad], GRADIENTS)
 
 
 def stages(model: nn.Module) -> list[tuple[str, nn.Module]]:

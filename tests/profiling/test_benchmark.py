@@ -2,38 +2,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from grigri_fast.profiling import benchmark
-from grigri_fast.profiling.benchmark import Measured, Way
+from grigri_fast.config import TrainConfig
+from grigri_fast.profiling import benchmark, timing
+from grigri_fast.profiling.setting import Setting
+from grigri_fast.profiling.timing import Case
+from grigri_fast.runtime.compute import Compute
 
 TINY = ["--arch=squeezenet1_1", "--size=32", "--batch-size=8", "--repeats=1", "--amp=fp32"]
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch) -> None:
-    monkeypatch.setitem(benchmark._SECONDS, "cpu", 0.01)
-
-
-def test_ways_take_turns_and_the_warm_up_does_not_count() -> None:
-    order, notes = [], []
-
-    def way(name: str, speeds: list[float]) -> Way:
-        def run() -> float:
-            order.append(name)
-            if name == "a":
-                notes.append(0.5)
-            return speeds.pop(0)
-
-        return Way("step", name, run, {"notes": notes} if name == "a" else {})
-
-    turns = []
-    a, b = benchmark.in_turns(
-        [way("a", [1.0, 20.0, 30.0]), way("b", [1.0, 10.0, 5.0])], 2, lambda *of: turns.append(of)
-    )
-    assert order == ["a", "b"] * 3 and turns == [(i, 6) for i in range(1, 7)]
-    assert (a.images_per_s, b.images_per_s) == ([20.0, 30.0], [10.0, 5.0])
-    assert benchmark.ratio(a, b) == (4.0, 2.0, 6.0) and a.median == 25.0
-    assert len(a.notes["notes"]) == 2  # that of the warm-up is forgotten
+    monkeypatch.setitem(timing._SECONDS, "cpu", 0.01)
 
 
 @pytest.mark.timeout(120)
@@ -90,22 +72,15 @@ def test_wrong_words(cli, photos: Path, words: list[str], code: int, message: st
 
 
 def test_what_bounds_the_speed_is_said_from_the_measurements() -> None:
-    def measured(what: str, name: str, speed: float, **notes: list[float]) -> Measured:
-        return Measured(what, name, [speed], notes)
+    def case(what: str, how: str, speed: float, **notes: list[float]) -> Case:
+        return Case(what, benchmark.OURS, how, lambda: speed, notes, [speed])
 
-    setting = benchmark.Setting(
-        paths=[],
-        found=None,
-        arch="x",
-        size_px=32,
-        device=benchmark.torch.device("cpu"),
-        amp="bf16",
-        threads=2,
-    )
-    step = measured("step", benchmark.OURS, 100.0)
-    cached = measured("pipeline", f"{benchmark.OURS}, from the cache", 5000.0)
-    waiting = measured("train", benchmark.OURS, 90.0, waiting_share=[0.2])
-    busy = measured("train", benchmark.OURS, 90.0, waiting_share=[0.01])
+    compute = Compute(torch.device("cpu"), "bf16", threads=2)
+    setting = Setting(paths=[], check=None, config=TrainConfig(), compute=compute)
+    step = case("step", "", 100.0)
+    cached = case("pipeline", benchmark.CACHED, 5000.0)
+    waiting = case("train", "", 90.0, waiting_share=[0.2])
+    busy = case("train", "", 90.0, waiting_share=[0.01])
     assert benchmark.what_bounds(setting, [step, cached, waiting]).startswith(
         "Input bounds the speed"
     )
