@@ -19,35 +19,70 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .config import TrainConfig
+    from .curation.check import Checked, check
+    from .data.demo import demo
+    from .data.mirflickr import FetchCallback, Fetched, fetch
+    from .data.split import SplitResult, split
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation, evaluate
+    from .experiments.reproduce import ReproduceCallback, Reproduced, reproduce
+    from .experiments.trials import Tuned
+    from .experiments.tuner import TuneCallback, tune
+    from .inference.exporter import Exported, export
     from .inference.predictor import Classifier, Prediction, load, predict
+    from .reporting.run_report import report
     from .training.callbacks import Callback
     from .training.trainer import Result, train
 
 _HOME = {
     "config": ("TrainConfig",),
+    "curation.check": ("Checked", "check"),
+    "data.demo": ("demo",),
+    "data.mirflickr": ("FetchCallback", "Fetched", "fetch"),
+    "data.split": ("SplitResult", "split"),
     "errors": ("GrigriError", "Interrupted"),
     "evaluation.evaluator": ("RunEvaluation", "evaluate"),
+    "experiments.reproduce": ("ReproduceCallback", "Reproduced", "reproduce"),
+    "experiments.trials": ("Tuned",),
+    "experiments.tuner": ("TuneCallback", "tune"),
+    "inference.exporter": ("Exported", "export"),
     "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
-    "training.trainer": ("Result", "train"),
+    "reporting.run_report": ("report",),
     "training.callbacks": ("Callback",),
+    "training.trainer": ("Result", "train"),
 }
 
 __all__ = [
     "Callback",
+    "Checked",
     "Classifier",
+    "Exported",
+    "FetchCallback",
+    "Fetched",
     "GrigriError",
     "Interrupted",
     "Prediction",
+    "ReproduceCallback",
+    "Reproduced",
     "Result",
     "RunEvaluation",
+    "SplitResult",
     "TrainConfig",
+    "TuneCallback",
+    "Tuned",
     "__version__",
+    "check",
+    "demo",
     "evaluate",
+    "export",
+    "fetch",
     "load",
     "predict",
+    "report",
+    "reproduce",
+    "split",
     "train",
+    "tune",
 ]
 
 
@@ -55,9 +90,9 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     for module, names in _HOME.items():
         if name in names:
-            found = getattr(importlib.import_module(f".{module}", __name__), name)
-            globals()[name] = found
-            return found
+            value = getattr(importlib.import_module(f".{module}", __name__), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,10 +1,15 @@
 import dataclasses
 import math
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+import grigri_fast
 from grigri_fast.config import (
     OPTIONS,
     RECIPES,
@@ -13,7 +18,7 @@ from grigri_fast.config import (
     resolve,
 )
 from grigri_fast.errors import GrigriError
-from grigri_fast.runtime.option import write_toml
+from grigri_fast.runtime.option import markdown_table, write_toml
 from grigri_fast.runtime.units import parse_interval
 
 
@@ -453,3 +458,87 @@ def test_sizes_grow_over_two_thirds_of_the_epochs_and_evaluation_with_them() -> 
     assert (one.size_in(1), one.test_size_in(1)) == (96, 96)  # what was asked for is trained
     plain = resolve(TrainConfig(size=224, test_size=256))
     assert {(plain.size_in(e), plain.test_size_in(e)) for e in range(1, 21)} == {(224, 256)}
+
+
+# ---------------------------------------------------------------- an option is declared once
+
+ONE_DECLARATION = """
+    noise: float | None = of_training(
+        None,
+        "Noise on the targets.",
+        Range(0, 1),
+        report=0.0,
+        best=0.125,
+        search=Search(0.0, 0.5),
+    )
+"""
+WHAT_FOLLOWS = """
+import contextlib, inspect, io
+from pathlib import Path
+
+import grigri_fast
+from grigri_fast.cli.main import main
+from grigri_fast.config import OPTIONS, TrainConfig, read_toml, resolve
+from grigri_fast.errors import GrigriError
+from grigri_fast.experiments.search_space import space_of
+from grigri_fast.runtime.option import markdown_table, write_toml
+from grigri_fast.training.trainer import resumed_config
+
+def said(*args):
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(list(args))
+    words, error = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return code, " ".join(words.split()), error
+
+assert Path(grigri_fast.__file__).is_relative_to(Path.cwd())
+# The command line has the option, its help, its range and its default; and so has the API.
+assert "--noise <float> Noise on the targets. [0<=x<1; default: by --recipe]" in said(
+    "train", "--help")[1]
+assert "--noise" in said("tune", "--help")[1]
+assert said("train", "x", "--noise=1") == (
+    1, "", "error: --noise must be at least 0 and less than 1, not 1.0\\n")
+assert inspect.signature(grigri_fast.train).parameters["noise"].annotation == float | None
+# Recipes and the config file.
+assert resolve(TrainConfig(weights="none")).noise == 0.125
+config = resolve(TrainConfig("x", noise=0.25))
+Path("config.toml").write_text(write_toml(config))
+assert "# Noise on the targets. [default: by --recipe]\\nnoise = 0.25" in write_toml(config)
+assert TrainConfig(**read_toml(Path("config.toml"))) == config
+# A search.
+assert space_of(config, set(), ["noise"]) == {"noise": {"low": 0.0, "high": 0.5, "log": False}}
+# A resume keeps it.
+try:
+    resumed_config(Path.cwd(), {"noise": 0.5})
+except GrigriError as e:
+    assert str(e).startswith(f"--noise was 0.25 in {Path.cwd()}, not 0.5: a resumed run keeps")
+else:
+    raise AssertionError
+# The manual.
+assert "| `--noise` | number, 0<=x<1 | by --recipe (report: 0.0, best: 0.125) |" in (
+    markdown_table(OPTIONS))
+print("all follows")
+"""
+
+
+def test_one_declaration_is_all_that_a_new_option_needs(tmp_path: Path) -> None:
+    package = Path(grigri_fast.__file__).parent
+    copy = shutil.copytree(
+        package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    before, field, after = (copy / "config.py").read_text().partition("    seed: int = ")
+    (copy / "config.py").write_text(before + ONE_DECLARATION.lstrip("\n") + field + after)
+    done = subprocess.run(
+        [sys.executable, "-c", WHAT_FOLLOWS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "all follows\n", done.stderr
+
+
+def test_the_manuals_table_has_every_option() -> None:
+    rows = [line for line in markdown_table(OPTIONS).splitlines() if line.startswith("| `")]
+    flags = [about.flag for about in OPTIONS.values() if about.name != "data"]
+    assert sorted(row.split("`")[1] for row in rows) == sorted([*flags, "DATA"])

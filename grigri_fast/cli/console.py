@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..evaluation.metrics import Interval
+    from ..evaluation.bootstrap import Interval
 
 _START_S = time.monotonic()  # close to when the program started
 _SHOWN_LINES = 20  # of a long list; the rest is only mentioned

@@ -50,11 +50,11 @@ def check(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", min=1, help="Of each model of --folds. [default: 10]"),
+        typer.Option("--epochs", min=1, help="Of each model of --folds. \\[default: 10]"),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", min=16, help="Of the images of --folds. [default: 64]"),
+        typer.Option("--size", min=16, help="Of the images of --folds. \\[default: 64]"),
     ] = None,
     split_file: Annotated[
         Path | None,
@@ -71,7 +71,7 @@ def check(
             "--distance",
             min=0,
             max=16,
-            help="Near-duplicates differ in at most so many of 64 bits. [default: 10]",
+            help="Near-duplicates differ in at most so many of 64 bits. \\[default: 10]",
         ),
     ] = None,
     out: Annotated[
@@ -79,7 +79,7 @@ def check(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder of the tables and the gallery. [default: runs/check-<data>]",
+            help="Folder of the tables and the gallery. \\[default: runs/check-<data>]",
         ),
     ] = None,
     max_pixels: MaxPixelsOption = MAX_PIXELS,

@@ -51,7 +51,7 @@ def evaluate(
     images: ImagesOption = None,
     part: Annotated[
         Literal["train", "val", "test"] | None,
-        typer.Option("--part", help="Part of the run's own data. [default: val]"),
+        typer.Option("--part", help="Part of the run's own data. \\[default: val]"),
     ] = None,
     threshold: ThresholdOption = "auto",
     checkpoint: CheckpointOption = "last",
@@ -235,7 +235,7 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="The file. [default: RUN/model.onnx or RUN/model.pt2]",
+            help="The file. \\[default: RUN/model.onnx or RUN/model.pt2]",
             show_default=False,
         ),
     ] = None,
@@ -286,7 +286,7 @@ def report(
     folder: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.html", help="The page. [default: RUN/report.html]"),
+        typer.Option("--out", metavar="FILE.html", help="The page. \\[default: RUN/report.html]"),
     ] = None,
     part: Annotated[
         Literal["val", "test", "train"],

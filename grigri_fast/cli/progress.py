@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -118,7 +118,7 @@ class TrainDisplay(Callback):
         self._has_head = False
         self._prefix = ""
 
-    def __enter__(self) -> "TrainDisplay":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -232,7 +232,7 @@ class FetchDisplay(FetchCallback):
         self._what = ""
         self._start_s, self._start_bytes = 0.0, 0  # of what is downloaded now
 
-    def __enter__(self) -> "FetchDisplay":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

@@ -122,7 +122,7 @@ def tune(
             "--search",
             metavar="OPTION",
             help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
-            "... [default: lr, weight_decay, momentum]",
+            "... \\[default: lr, weight_decay, momentum]",
             show_default=False,
         ),
     ] = None,

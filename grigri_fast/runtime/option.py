@@ -289,37 +289,42 @@ def signature_of(call: Callable[P, object]) -> Callable[[Callable[..., R]], Call
 
 
 def markdown_table(options: Mapping[str, Option]) -> str:
-    """Return a Markdown table of options under the headings of their groups, for the manual."""
-    head = "| Option | Value | Default | Changes on resume | `tune` | What it does |"
+    """Return Markdown tables of options, one for each group under its heading, for the manual."""
+    head = (
+        "Option",
+        "Value",
+        "Default",
+        "A resume may change it",
+        "`tune` searches",
+        "What it does",
+    )
     lines: list[str] = []
     for group in dict.fromkeys(about.group for about in options.values()):
-        lines += [f"### {group}", "", head, "| --- | --- | --- | --- | --- | --- |"]
-        lines += [_row(about) for about in options.values() if about.group == group] + [""]
+        rows = [head, ["---"] * len(head)]
+        rows += [_row(about) for about in options.values() if about.group == group]
+        lines += [f"### {group}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
     return "\n".join(lines)
 
 
-def _row(about: Option) -> str:
-    names = {str: "text", int: "whole number", float: "number"}
-    kinds = get_args(about.kind) or (about.kind,)
-    value = ", ".join(f"`{choice}`" for choice in about.choices)
+def _row(about: Option) -> list[str]:
+    name = f"`{about.flag}`" if about.name != "data" else "`DATA`"
+    value = "on, off"
     if about.is_switch:
-        value = f"`{about.flag}`, `--no-{about.flag[2:]}`"
-    elif not value:
+        name += f", `--no-{about.flag[2:]}`"
+    elif about.choices:
+        value = ", ".join(f"`{choice}`" for choice in about.choices)
+    else:
+        kinds = get_args(about.kind) or (about.kind,)
+        names = {str: "text", int: "whole number", float: "number"}
         value = next(names[kind] for kind in kinds if kind in names)
         value += f", {about.range}" if about.range else ""
-        value += "".join(f" or `{word}`" for word in about.words)
+        value += "".join(f", `{word}`" for word in about.words)
     default = about.default_in_words
     if about.recipes:
-        default += " (" + ", ".join(f"{k}: {_shown(v)}" for k, v in about.recipes.items()) + ")"
-    cells = [
-        f"`{about.flag}`" if about.name != "data" else "`DATA`",
-        value,
-        default or "none",
-        "yes" if about.may_change else "no",
-        _searched(about),
-        about.text,
-    ]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        values = ", ".join(f"{recipe}: {_shown(of)}" for recipe, of in about.recipes.items())
+        default += f" ({values})"
+    may_change = "yes" if about.may_change else ""
+    return [name, value, default, may_change, _searched(about), about.text]
 
 
 def _shown(value: Any) -> str:
@@ -327,12 +332,11 @@ def _shown(value: Any) -> str:
 
 
 def _searched(about: Option) -> str:
-    if about.search is None:
-        return "no"
-    if about.search.high <= about.search.low:
-        text = "all choices"
-    else:
-        unit = " times the start" if about.search.times_start else ""
-        text = f"{about.search.low:g} to {about.search.high:g}{unit}"
-        text += ", by factors" if about.search.log else ""
-    return text if about.search.by_default else f"{text}, with `--search {about.name}`"
+    search = about.search
+    if search is None:
+        return ""
+    words = "all values"
+    if search.low < search.high:
+        unit = " times the start" if search.times_start else ""
+        words = f"{search.low:g} to {search.high:g}{unit}{', by factors' if search.log else ''}"
+    return words if search.by_default else f"{words}, if asked"
