@@ -482,7 +482,7 @@ from grigri_fast.config import OPTIONS, TrainConfig, read_toml, resolve
 from grigri_fast.errors import GrigriError
 from grigri_fast.experiments.search_space import space_of
 from grigri_fast.runtime.option import markdown_table, write_toml
-from grigri_fast.training.trainer import resumed_config
+from grigri_fast.training.resume import resumed_config
 
 def said(*args):
     out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
