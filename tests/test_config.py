@@ -19,7 +19,6 @@ from grigri_fast.config import (
 )
 from grigri_fast.errors import GrigriError
 from grigri_fast.runtime.option import markdown_table, write_toml
-from grigri_fast.runtime.units import parse_interval
 
 
 def error_of(**options: object) -> str:
@@ -420,21 +419,6 @@ def test_a_wrong_value_in_a_config_file_names_the_option(
 def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
     with pytest.raises(GrigriError, match="--config"):
         read_toml(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "interval"),
-    [
-        ("500", (500, None)),
-        ("1", (1, None)),
-        ("3 steps", (3, None)),
-        ("1step", (1, None)),
-        ("10min", (None, 600.0)),
-        ("0.5 min", (None, 30.0)),
-    ],
-)
-def test_the_interval_between_checkpoints(text: str, interval: tuple) -> None:
-    assert parse_interval(text) == interval
 
 
 @pytest.mark.parametrize("text", ["", "0", "0min", "-3", "1.5", "ten", "10s", "nan", "5 minutes"])

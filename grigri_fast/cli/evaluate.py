@@ -176,7 +176,7 @@ def predict(
     from .progress import progress
 
     if out is not None:
-        predictor.check_out(out)
+        files.require_writable(out, ".csv", ".json")
     find_images(paths)  # an error at once if a path names nothing
 
     with progress("predicting") as on_progress:

@@ -16,12 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..data.download import format_size
 from ..data.mirflickr import FetchCallback
 from ..experiments.report_2020 import Row
 from ..experiments.reproduce import ReproduceCallback
 from ..experiments.trials import DONE, PRUNED, Trial
 from ..experiments.tuner import TuneCallback
+from ..runtime.units import format_size
 from ..training.callbacks import Callback
 from . import console
 from .console import mention, number, verbosity

@@ -16,6 +16,7 @@ from urllib.error import HTTPError, URLError
 
 from ..errors import GrigriError
 from ..runtime import files
+from ..runtime.units import format_size
 
 TIMEOUT_S = 60.0  # a server that is silent for so long has gone
 WAITS_S = (1, 3, 10, 30)  # before each new try; as many tries in a row may bring nothing new
@@ -136,15 +137,6 @@ def require_room(folder: Path, num_bytes: int, what: str) -> None:
             f"{folder}: {what} takes {format_size(num_bytes)},"
             f" and {format_size(free)} are free there"
         )
-
-
-def format_size(num_bytes: int) -> str:
-    """Return a size as servers and disks give it: 2.9 GB, 207 kB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            number = num_bytes / size
-            return f"{number:,.1f} {unit}" if number < 100 else f"{number:,.0f} {unit}"
-    return f"{num_bytes} bytes"
 
 
 # -------------------------------------------------------------------------------- one try

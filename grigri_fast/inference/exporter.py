@@ -98,7 +98,7 @@ def export(
     folder = Path(run)
     path = run_folder.checkpoint_path(folder, checkpoint)
     out = folder / f"{_NAME}.{format}" if out is None else Path(out)
-    _check_out(out, format)
+    files.require_writable(out, f".{format}", hint=" (see --format)")
     if format == "onnx":
         onnx.require(*_ONNX_PACKAGES)
     compute = Compute.resolve("cpu", "fp32", threads)
@@ -219,16 +219,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _check_out(out: Path, format: FormatName) -> None:
-    """Raise GrigriError, before the work, if the file could not be written."""
-    if out.suffix.lower() != f".{format}":
-        raise GrigriError(f"--out {out}: expected a name that ends in .{format} (see --format)")
-    if not out.parent.is_dir():
-        raise GrigriError(f"--out {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        raise GrigriError(f"--out {out}: it is a folder")
 
 
 # -------------------------------------------------------------------------------- the check

@@ -38,6 +38,7 @@ Images: TypeAlias = OneImage | Sequence[OneImage]
 
 _ONE_IMAGE = (str, os.PathLike, np.ndarray, Image.Image)
 _BATCH_SIZE = 32
+_ADVICE = "close other programs, or use --device cpu"  # where memory has run out
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,16 @@ class Classifier:
             with self.compute.open() as budget:
                 return self.predict(images, on_progress, budget)
         if several and not names:
-            return self._label_pixels([_pixels(one) for one in several], budget, on_progress)
+            pictures = [_pixels(one) for one in several]
+            loader = _InMemory(pictures, self.info.size_px, self.compute.device)
+            probabilities_NC, _ = self._compute(
+                loader,
+                np.arange(len(several)),
+                budget,
+                lambda done: on_progress(done, len(several)),
+            )
+            budget.require_within_limit()
+            return [self._prediction(None, row_C) for row_C in probabilities_NC]
         paths = find_images(names)
         probabilities_NC, bad = self.probabilities(
             paths, np.arange(len(paths)), budget, on_progress
@@ -192,47 +202,38 @@ class Classifier:
             device=self.compute.device,
             threads=self.compute.threads,
         )
-        with memory.out_of_memory_explained("close other programs, or use --device cpu"):
-            if budget.limit is not None:
+        if budget.limit is not None:
+            with memory.out_of_memory_explained(_ADVICE):
                 forward.decode_the_largest(loader, checked.sizes_HW, good)
-            outputs_NC, dropped = forward.outputs(
-                self._forward,
-                loader,
-                good,
-                micro_batch_size=self._micro_batch_size(budget),
-                on_progress=lambda done: on_progress(done, len(rows)),
-            )
+        probabilities_NC, dropped = self._compute(
+            loader, good, budget, lambda done: on_progress(done, len(rows))
+        )
         loader.close()
         budget.require_within_limit()
         bad = dict(sorted((checked.bad | dropped).items()))
-        return none if len(dropped) == len(good) else self._as_probabilities(outputs_NC), bad
+        return none if len(dropped) == len(good) else probabilities_NC, bad
 
-    def _label_pixels(
+    def _compute(
         self,
-        images: Sequence[NDArray[np.uint8]],
+        loader: forward.Loader,
+        rows: NDArray[np.intp],
         budget: Budget,
-        on_progress: Callable[[int, int], None],
-    ) -> list[Prediction]:
-        with memory.out_of_memory_explained("close other programs, or use the CPU"):
-            outputs_NC, _ = forward.outputs(
+        on_progress: Callable[[int], None],
+    ) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """Return the probabilities of a loader's images, and by row why a file has turned bad."""
+        with memory.out_of_memory_explained(_ADVICE):
+            outputs_NC, dropped = forward.outputs(
                 self._forward,
-                _InMemory(images, self.info.size_px, self.compute.device),
-                np.arange(len(images)),
-                micro_batch_size=self._micro_batch_size(budget),
-                on_progress=lambda done: on_progress(done, len(images)),
+                loader,
+                rows,
+                micro_batch_size=forward.micro_batch_of_evaluation(
+                    self._forward, _BATCH_SIZE, self.info.size_px, budget
+                ),
+                on_progress=on_progress,
             )
-        budget.require_within_limit()
-        return [self._prediction(None, row_C) for row_C in self._as_probabilities(outputs_NC)]
-
-    def _micro_batch_size(self, budget: Budget) -> int:
-        return forward.micro_batch_of_evaluation(
-            self._forward, _BATCH_SIZE, self.info.size_px, budget
-        )
-
-    def _as_probabilities(self, outputs_NC: NDArray[np.float32]) -> NDArray[np.float64]:
         if self._module is None:
-            return outputs_NC.astype(np.float64)
-        return forward.probabilities(outputs_NC)
+            return outputs_NC.astype(np.float64), dropped
+        return forward.probabilities(outputs_NC), dropped
 
     def _prediction(self, path: Path | None, probabilities_C: NDArray[np.float64]) -> Prediction:
         given = probabilities_C >= self.info.thresholds_C
@@ -336,20 +337,18 @@ def predict(
     Raises:
         GrigriError: if there is no such run, or a path names nothing.
     """
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "max_pixels": max_pixels,
+        "device": device,
+        "amp": amp,
+        "memory_limit": memory_limit,
+        "threads": threads,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     if not isinstance(run, Classifier):
-        return predict_with_info(
-            run,
-            images,
-            checkpoint=checkpoint or "last",
-            max_pixels=max_pixels or MAX_PIXELS,
-            device=device or "auto",
-            amp=amp or "auto",
-            memory_limit=memory_limit,
-            threads=threads,
-            on_progress=on_progress,
-        )[0]
-    options = (checkpoint, max_pixels, device, amp, memory_limit, threads)
-    if any(option is not None for option in options):
+        return predict_with_info(run, images, on_progress, **given)[0]
+    if given:
         raise GrigriError(
             "a loaded model has the options that it was loaded with: give them to load"
         )
@@ -359,17 +358,17 @@ def predict(
 def predict_with_info(
     run: StrPath,
     images: Images,
+    on_progress: Callable[[int, int], None],
     *,
-    checkpoint: CheckpointName = "last",
     max_pixels: int = MAX_PIXELS,
-    device: DeviceName = "auto",
-    amp: AmpName = "auto",
     memory_limit: str | None = None,
-    threads: int | None = None,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
 ) -> tuple[list[Prediction], ModelInfo]:
-    """Return what :func:`predict` returns, and what the model is."""
-    path, compute = _resolve(run, checkpoint, device, amp, threads, memory_limit)
+    """Return what :func:`predict` returns, and what the model is.
+
+    ``options``: those of :func:`load`.
+    """
+    path, compute = _resolve(run, memory_limit=memory_limit, **options)
     with compute.open() as budget:  # before the model is loaded, whose memory counts
         model = Classifier.from_file(path, compute, max_pixels)
         return model.predict(images, on_progress, budget), model.info
@@ -377,16 +376,19 @@ def predict_with_info(
 
 def _resolve(
     run: StrPath,
-    checkpoint: CheckpointName,
-    device: DeviceName,
-    amp: AmpName,
-    threads: int | None,
+    checkpoint: CheckpointName = "last",
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    threads: int | None = None,
     memory_limit: str | None = None,
 ) -> tuple[Path, Compute]:
     """Return the file that holds the model, and what to compute it on."""
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     path = Path(run)
-    if not is_exported(path):
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    if suffix == ".pt2":
+        raise GrigriError(f"{path}: predict takes a run folder or an ONNX file, no pt2 file")
+    if suffix != ".onnx":
         path = run_folder.checkpoint_path(path, checkpoint)
         return path, Compute.resolve(device, amp, threads, memory_limit)
     for flag, value, allowed in (
@@ -397,19 +399,6 @@ def _resolve(
         if value not in allowed:
             raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
     return path, Compute.resolve("cpu", "fp32", threads, memory_limit)
-
-
-def is_exported(path: Path) -> bool:
-    """Return whether a path, by its name, is an exported file and not a run folder.
-
-    Raises:
-        GrigriError: for a pt2 file, which only PyTorch reads.
-    """
-    if path.is_dir():
-        return False
-    if path.suffix.lower() == ".pt2":
-        raise GrigriError(f"{path}: predict takes a run folder or an ONNX file, no pt2 file")
-    return path.suffix.lower() == ".onnx"
 
 
 def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffix: str) -> str:
@@ -435,14 +424,6 @@ def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffi
         row = {"image": str(p.path), "labels": "|".join(p.labels), "error": p.error}
         rows.append(row | {f"p({name})": _rounded(p, name) for name in class_names})
     return files.to_csv(rows)
-
-
-def check_out(out: Path) -> None:
-    """Raise GrigriError, before the work, if predictions could not be written to ``out``."""
-    if out.suffix.lower() not in (".csv", ".json"):
-        raise GrigriError(f"--out {out}: expected a name that ends in .csv or .json")
-    if not out.parent.is_dir():
-        raise GrigriError(f"--out {out}: there is no folder {out.parent}")
 
 
 def _rounded(prediction: Prediction, name: str) -> str:

@@ -1,4 +1,8 @@
-"""Images as they are decoded -> the input of a network."""
+"""Images as they are decoded -> the input of a network.
+
+Every network here takes RGB on a scale of 0 to 1, less a mean and divided by a standard deviation
+per channel: those of ImageNet, unless a checkpoint says otherwise.
+"""
 
 import functools
 
@@ -13,7 +17,12 @@ def normalize(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> torch.Tensor:
-    """Return uint8 NHWC images as normalised float32 NCHW, channels_last without a copy for it."""
+    """Return the input of a network: float32 (N, 3, H, W), channels_last, on the images' device.
+
+    Args:
+        images_NHWC: uint8 RGB. Permuted it is a channels_last tensor, without a copy.
+        mean, std: per channel, of values from 0 to 1.
+    """
     scale, offset = scale_and_offset(mean, std, images_NHWC.device)
     return images_NHWC.permute(0, 3, 1, 2).float().mul_(scale).sub_(offset)
 
@@ -23,11 +32,11 @@ def normalize(
 def scale_and_offset(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1)."""
+    """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1): ``x * scale - offset``."""
     mean_311, std_311 = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
     return 1 / (255 * std_311), mean_311 / std_311
 
 
 def forget_constants() -> None:
-    """Forget what :func:`normalise` keeps; before and after fake tensors, which it would mix in."""
+    """Forget the tensors that are kept; before and after fake tensors, which it would mix in."""
     scale_and_offset.cache_clear()

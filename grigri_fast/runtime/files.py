@@ -147,6 +147,17 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def require_writable(out: Path, *suffixes: str, hint: str = "") -> None:
+    """Raise GrigriError, before the work, if a command could not write its ``--out`` file."""
+    if out.suffix.lower() not in suffixes:
+        names = " or ".join(suffixes)
+        raise GrigriError(f"--out {out}: expected a name that ends in {names}{hint}")
+    if out.is_dir():
+        raise GrigriError(f"--out {out}: it is a folder")
+    if not out.parent.is_dir():
+        raise GrigriError(f"--out {out}: there is no folder {out.parent}")
+
+
 def remove_unfinished(folder: Path, names: list[str]) -> None:
     """Remove the temporary files that a killed process left of these files in a folder."""
     for name in names:

@@ -45,7 +45,16 @@ def parse_interval(text: str) -> tuple[int | None, float | None]:
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Return 1.50 GiB or 312 MiB."""
+    """Return an amount of memory: 1.50 GiB or 312 MiB."""
     if abs(num_bytes) >= 2**30:
         return f"{num_bytes / 2**30:.2f} GiB"
     return f"{num_bytes / 2**20:.0f} MiB"
+
+
+def format_size(num_bytes: int) -> str:
+    """Return a size as servers and disks give it: 2.9 GB, 207 kB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            number = num_bytes / size
+            return f"{number:,.1f} {unit}" if number < 100 else f"{number:,.0f} {unit}"
+    return f"{num_bytes} bytes"

@@ -202,9 +202,3 @@ def test_an_unreadable_note_of_the_origin_starts_over(site: Site, tmp_path: Path
         assert (tmp_path / "f").read_bytes() == CONTENT
         downloads.remove(tmp_path / "f")
         assert not list(tmp_path.iterdir())
-
-
-def test_sizes_in_words() -> None:
-    sizes = (12, 207_220, 3_069_184_257, 250_000_000)
-    words = ["12 bytes", "207 kB", "3.1 GB", "250 MB"]
-    assert [downloads.format_size(size) for size in sizes] == words

@@ -9,39 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from grigri_fast.errors import BetweenStepsError, GrigriError
-from grigri_fast.runtime import memory, units
+from grigri_fast.errors import BetweenStepsError
+from grigri_fast.runtime import memory
 from grigri_fast.runtime.memory import Budget, Meter
-from grigri_fast.runtime.units import parse_bytes
 
 CPU = torch.device("cpu")
 MIB = 2**20
-
-
-@pytest.mark.parametrize(
-    "text, num_bytes",
-    [
-        ("4GiB", 4 * 2**30),
-        ("4GB", 4 * 10**9),
-        ("3500MiB", 3500 * MIB),
-        ("3500 mib", 3500 * MIB),
-        ("1.5gib", 3 * 2**29),
-        (" 2TB ", 2 * 10**12),
-        ("1048576", MIB),
-        ("2097152B", 2 * MIB),
-    ],
-)
-def test_amounts_of_memory(text: str, num_bytes: int) -> None:
-    assert parse_bytes(text, "--memory-limit") == num_bytes
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "GiB", "4 G", "4GiBs", "-4GiB", "4,5GiB", "1e9", "nan", "inf", "four", "4", "4KiB", "0"],
-)
-def test_what_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(GrigriError, match="--memory-limit"):
-        parse_bytes(text, "--memory-limit")
 
 
 def test_a_meter_sees_what_is_taken_and_given_back() -> None:
@@ -85,14 +58,6 @@ def test_a_limit_that_was_passed_is_said() -> None:
         budget.require_within_limit()
     with Budget(CPU, 2**40) as budget:
         budget.require_within_limit()
-
-
-def test_bytes_in_words() -> None:
-    assert [units.format_bytes(n) for n in (4 * 2**30, 1.5 * 2**30, 312 * MIB)] == [
-        "4.00 GiB",
-        "1.50 GiB",
-        "312 MiB",
-    ]
 
 
 class Driver:
