@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -89,13 +90,8 @@ def check(
         GrigriError: if something does not fit, cannot be read or cannot be written.
         Interrupted: when a signal has stopped the deep check.
     """
-    of_folds = {"--epochs": epochs, "--size": size}
-    of_deep = {"--run": run, "--folds": folds, **of_folds, "--split": split}
-    _require_used(deep, of_deep | {"--distance": distance, "--out": out}, of_folds, folds)
-    if run is not None and folds is not None:
-        raise UsageError("--run and --folds are two ways to the same; leave one out")
-    if run is not None and split is not None:
-        raise UsageError("--run has its own split; leave --split out")
+    options = {"run": run, "folds": folds, "epochs": epochs, "size": size, "split": split}
+    _require_used(deep, options | {"distance": distance, "out": out})
     source, images = os.fspath(data), None if images is None else os.fspath(images)
     compute = Compute.resolve(threads=threads)
     labelled = dataset.load(source, images)
@@ -119,27 +115,29 @@ def check(
     return Checked(labelled, summary, findings)
 
 
-def _require_used(
-    deep: bool, of_deep: dict[str, Any], of_folds: dict[str, Any], folds: int | None
-) -> None:
+def _require_used(deep: bool, options: dict[str, Any]) -> None:
     """Raise UsageError for an option that would be ignored."""
-    for name, value in of_deep.items():
-        if value is not None and not deep:
-            raise UsageError(f"{name} goes with --deep")
-        if value is not None and name in of_folds and folds is None:
-            raise UsageError(f"{name} goes with --folds")
+    given = [name for name, value in options.items() if value is not None]
+    for name in given:
+        if not deep:
+            raise UsageError(f"--{name} goes with --deep")
+        if name in ("epochs", "size") and "folds" not in given:
+            raise UsageError(f"--{name} goes with --folds")
+    if "run" in given and "folds" in given:
+        raise UsageError("--run and --folds are two ways to the same; leave one out")
+    if "run" in given and "split" in given:
+        raise UsageError("--run has its own split; leave --split out")
 
 
 def _require_libraries(label_errors: bool) -> None:
     """Raise GrigriError unless the libraries of the extra ``clean`` are here."""
-    try:
-        duplicates.require_library()
-        if label_errors:
-            label_issues.require_library()
-    except ImportError as e:
-        raise GrigriError(
-            f"--deep needs {e.name}: pip install 'grigri-fast[clean]' (ImageHash and cleanlab)"
-        ) from e
+    for name in ("imagehash", "cleanlab") if label_errors else ("imagehash",):
+        try:
+            importlib.import_module(name)
+        except ImportError as e:
+            raise GrigriError(
+                f"--deep needs {e.name}: pip install 'grigri-fast[clean]' (ImageHash and cleanlab)"
+            ) from e
 
 
 # ----------------------------------------------------------------------------- the deep check

@@ -27,11 +27,6 @@ _CHUNK = 65_536  # pairs whose small versions are compared at a time
 _MAX_PAIRS = 1_000_000
 
 
-def require_library() -> None:
-    """Raise ImportError unless ImageHash is here."""
-    import imagehash  # noqa: F401
-
-
 @dataclass(frozen=True)
 class Pair:
     """Two images that show the same, nearly.

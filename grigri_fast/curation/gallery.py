@@ -1,5 +1,6 @@
 """The page of a deep check: near-duplicates side by side, and labels that are likely wrong."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ..reporting import html, photographs
 from ..reporting.photographs import Kind, Photo, Shot, Tag
 from .duplicates import Pair
-from .findings import ISSUES, NEAR, Findings
+from .findings import Findings
 from .label_issues import Issue
 
 _SHOWN_PAIRS = 100
@@ -55,64 +56,22 @@ def to_html(
     photos: dict[int, Photo],
 ) -> str:
     """Return the page with some pairs and issues, and with photographs by row."""
-    data, names = findings.data, findings.data.class_names
-    num_across = sum(map(findings.is_across, findings.pairs))
-    num_issues = np.bincount([i.c for i in findings.issues or ()], minlength=len(names)).tolist()
+    classes = [issue.c for issue in findings.issues or ()]
     return html.render(
         "gallery.html.j2",
-        layout=data.layout,
-        facts=[
-            ("Images", f"{len(data):,}"),
-            ("Near-duplicates", f"{len(findings.pairs):,}"),
-            ("Across the split", f"{num_across:,}" if findings.part_of else "no split given"),
-            ("Labels likely wrong", f"{sum(num_issues):,}" if findings.issues is not None else "-"),
-        ],
-        pairs=[_pair(findings, pair, photos) for pair in pairs],
-        num_pairs=len(findings.pairs),
-        with_labels=findings.issues is not None,
-        source=findings.source,
-        links=[(f"class-{c}", names[c]) for c in issues],
-        classes=[
-            (c, names[c], num_issues[c], _rows(findings, kinds, photos))
-            for c, kinds in issues.items()
-        ],
-        foot=f"Written by grigri-fast data check --deep. {NEAR} and {ISSUES} hold all of it.",
+        findings=findings,
+        pairs=pairs,
+        num_across=sum(map(findings.is_across, findings.pairs)),
+        issues=issues,
+        num_issues=np.bincount(classes, minlength=len(findings.data.class_names)).tolist(),
+        shot=functools.partial(_shot, findings, photos),
     )
-
-
-def _pair(findings: Findings, pair: Pair, photos: dict[int, Photo]) -> tuple[str, Kind, list[Shot]]:
-    """Return what is said of a pair, the colour of its frames, and its photographs."""
-    words = f"{pair.distance} of 64 bits differ, correlation {pair.correlation:.3f}"
-    kind: Kind = "right"
-    if findings.is_across(pair):
-        words += f"; {findings.part_of[pair.first]} and {findings.part_of[pair.second]}"
-        kind = "false"
-    return words, kind, [_shot(findings, row, photos, kind) for row in (pair.first, pair.second)]
-
-
-def _rows(
-    findings: Findings, kinds: Kinds, photos: dict[int, Photo]
-) -> list[tuple[str, str, Kind, list[Shot]]]:
-    """Return a class's issues as rows of photographs."""
-    heads: tuple[tuple[str, Kind], ...] = (
-        ("Not given, but probable", "missed"),
-        ("Given, but improbable", "false"),
-    )
-    return [
-        (
-            name,
-            "the likeliest errors first",
-            kind,
-            [_shot(findings, i.row, photos, kind, i.probability) for i in those],
-        )
-        for (name, kind), those in zip(heads, kinds, strict=True)
-    ]
 
 
 def _shot(
     findings: Findings,
-    row: int,
     photos: dict[int, Photo],
+    row: int,
     kind: Kind,
     probability: float | None = None,
 ) -> Shot:

@@ -33,11 +33,6 @@ from ..training.callbacks import Callback
 _RECIPE = {"arch": "grigri", "weights": "none", "lr": 0.05, "compile": "off"}
 
 
-def require_library() -> None:
-    """Raise ImportError unless cleanlab is here."""
-    import cleanlab  # noqa: F401
-
-
 @dataclass(frozen=True)
 class Issue:
     """A label that is likely wrong.

@@ -6,12 +6,10 @@ Every number comes from the rows' folders (see ``Reproduction.results``). The pr
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..errors import GrigriError
-from ..evaluation import evaluator
 from ..evaluation.bootstrap import Interval
 from ..models import factory
 from ..reporting import html, markdown, plots
@@ -62,11 +60,11 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """What is computed for a section: paragraphs and a table in Markdown, and a figure."""
+    """What a section shows: rows that have a result, those that have none, and curves."""
 
-    paragraphs: list[str]
-    table: str = ""
-    figure: Drawing | None = None
+    done: list[RowResult]
+    missing: list[RowResult]
+    drawing: Drawing | None
 
 
 def write(study: Reproduction) -> Path:
@@ -98,28 +96,36 @@ def make(study: Reproduction, results: list[RowResult]) -> tuple[str, list[Drawi
     """Return the report in Markdown, and its figures."""
     by_name = {result.row.name: result for result in results}
     reductions = reduced(study, by_name)
-    data = by_name["data"].summary
-    num_scored = {r.summary["validation"].get("num_images") for r in results if r.summary}
     sections = {
-        title: _section(title, [by_name[name] for name in names], study, not reductions)
+        title: _section(title, [by_name[name] for name in names], not reductions)
         for title, names in _SECTIONS.items()
     }
-    sections["Thresholds"] = _thresholds(sections["Thresholds"], by_name)
-    of_data, all_rows = _data(by_name["data"]), _all_rows(results)
+    sets = by_name["data"].summary.get("sets", [])
+    all_rows, frequencies = _all_rows(results), _frequencies(sets)
     text = html.render(
         "reproduction.md.j2",
+        study=study,
+        results=by_name,
         reductions=reductions,
-        num_images=data["sets"][-1]["num_images"] if data else None,
-        num_scored=sorted(filter(None, num_scored)),
         machines=_machines(results),
-        overview=_overview(results),
-        all_rows=all_rows,
-        without_result=_without_result(results),
-        data=of_data,
+        num_scored=sorted(
+            {n for r in results if (n := r.summary.get("validation", {}).get("num_images"))}
+        ),
+        why_not=why_not(results),
+        sets=sets,
+        report=report_2020,
+        agreement=_agreement(sets[0]) if sets else "",
         sections=sections,
-        chosen_thresholds=_chosen(by_name["thresholds_per_class"]),
+        all_rows=all_rows,
+        frequencies=frequencies,
+        num_parameters=num_simple_parameters(),
+        against_report=against_report,
+        interval=interval,
+        Interval=Interval,
+        compare=_compare,
+        duration=_duration,
     )
-    drawings = [all_rows, of_data.get("figure"), *(s.figure for s in sections.values())]
+    drawings = [all_rows, frequencies, *(section.drawing for section in sections.values())]
     return text, [drawing for drawing in drawings if drawing is not None]
 
 
@@ -152,20 +158,6 @@ def _some(number: int, thing: str) -> str:
 
 
 # --------------------------------------------------------------------------------- all rows
-
-
-def _overview(results: list[RowResult]) -> str:
-    """Return the table of all rows: the report's scores, ours, the difference."""
-    columns = ["row", "what"]
-    for score in ("micro-F1", "subset accuracy"):
-        columns += [f"{score}: report", "ours (95 % interval)", "difference"]
-    rows = []
-    for result in results:
-        cells = [f"`{result.row.name}`", result.row.title]
-        for key in ("micro_f1", "subset_accuracy"):
-            cells += against_report(result, key)
-        rows.append(cells)
-    return markdown.table(columns, rows, num_text=2)
 
 
 def against_report(finding: RowResult, key: str) -> list[str]:
@@ -214,18 +206,6 @@ def _all_rows(results: list[RowResult]) -> Drawing | None:
     return Drawing("all-rows", caption, figure)
 
 
-def _without_result(results: list[RowResult]) -> str:
-    rows = [
-        [", ".join(f"`{name}`" for name in names), _cell(why)]
-        for why, names in why_not(results).items()
-    ]
-    return markdown.table(["rows", "why"], rows, num_text=2) if rows else ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def why_not(results: list[RowResult]) -> dict[str, list[str]]:
     """Return by reason the names of the rows that have no result."""
     reasons: dict[str, list[str]] = {}
@@ -238,28 +218,21 @@ def why_not(results: list[RowResult]) -> dict[str, list[str]]:
 # --------------------------------------------------------------------------------- the data
 
 
-def _data(result: RowResult) -> dict[str, Any]:
-    """Return frequencies beside the report's, and the baselines."""
-    if not result.is_done:
-        return {"why": result.why}
-    sets = result.summary["sets"]
-    first = sets[0]
-    is_reports = first["class_names"] == CLASS_NAMES
-    columns = {"training": first["frequencies"]["train"], "validation": first["frequencies"]["val"]}
-    figure = plots.bars(first["class_names"], columns, "share of the images")
-    caption = f"Class frequencies of both parts of `{first['name']}`."
-    return {
-        "why": "",
-        "name": first["name"],
-        "agreement": _agreement(first) if is_reports else "have nothing to be compared with",
-        "frequencies": _frequency_table(first, is_reports),
-        "figure": Drawing("frequencies", caption, figure),
-        "baselines": _baselines(sets),
-    }
+def _frequencies(sets: list[dict]) -> Drawing | None:
+    """Return the figure of the class frequencies of the first of some sets of labels."""
+    if not sets:
+        return None
+    values = sets[0]["frequencies"]
+    columns = {"training": values["train"], "validation": values["val"]}
+    figure = plots.bars(sets[0]["class_names"], columns, "share of the images")
+    caption = f"Class frequencies of both parts of `{sets[0]['name']}`."
+    return Drawing("frequencies", caption, figure)
 
 
 def _agreement(data: dict) -> str:
     """Return in words how many of the frequencies are those that the report prints."""
+    if data["class_names"] != CLASS_NAMES:
+        return "have nothing to be compared with"
     pairs = [
         (ours, theirs)
         for part, column in report_2020.FREQUENCIES.items()
@@ -275,65 +248,18 @@ def _agreement(data: dict) -> str:
     )
 
 
-def _frequency_table(data: dict, is_reports: bool) -> str:
-    columns = ["class"]
-    rows = [[_cell(name)] for name in data["class_names"]]
-    for part in ("train", "val"):
-        theirs = report_2020.FREQUENCIES[part] if is_reports else [None] * len(rows)
-        ours = data["frequencies"][part]
-        differ = is_reports and ours != theirs
-        columns += [part, *(["report"] if is_reports else []), *(["difference"] if differ else [])]
-        for cells, value, other in zip(rows, ours, theirs, strict=True):
-            cells.append(f"{value:.7g}")
-            if is_reports:
-                cells.append(f"{other:.7g}")
-            if differ:
-                cells.append(f"{value - other:+.2g}" if value != other else "0")
-    return markdown.table(columns, rows)
-
-
-def _baselines(sets: list[dict]) -> str:
-    columns = [
-        *("labels of", "images", "without a label", "labels per image"),
-        *("predict nothing: subset accuracy", "on val", "always the most frequent: micro-F1"),
-    ]
-    rows = []
-    for data in sets:
-        nothing = Interval(**data["nothing"]["subset_accuracy"])
-        rows.append(
-            [
-                f"`{data['name']}`",
-                f"{sum(data['num_images'].values()):,}",
-                f"{data['without_label']:.2%}",
-                f"{data['labels_per_image']:.3f}",
-                interval(nothing),
-                f"{data['val_without_label']:.4f}",
-                f"{data['always_micro_f1']:.4f} ({data['most_frequent']})",
-            ]
-        )
-    return markdown.table(columns, rows)
-
-
-# ----------------------------------------------------------------------------- the sections
-
-
-def _section(
-    title: str, results: list[RowResult], study: Reproduction, comparable: bool
-) -> Section:
+def _section(title: str, results: list[RowResult], comparable: bool) -> Section:
     """Return what the rows of a section have left behind."""
-    paragraphs = [_parameters()] if title.startswith("SimpleConvNet") else []
-    paragraphs += [f"`{r.row.name}` has no result: {r.why}." for r in results if not r.is_done]
     done = [r for r in results if r.is_done]
-    if comparable:
-        paragraphs += filter(None, map(_comparison, done))
-    if not done or done[0].row.kind == "thresholds":
-        return Section(paragraphs)
-    histories = {r.row.name: r.history for r in done if r.history}
-    figure = _curves(title, histories, comparable) if histories else None
-    return Section(paragraphs, _details(done, study), figure)
+    if done and done[0].row.kind == "thresholds":
+        drawing = _scores_over_threshold(done)
+    else:
+        histories = {r.row.name: r.history for r in done if r.history}
+        drawing = _curves(title, histories, comparable) if histories else None
+    return Section(done, [r for r in results if not r.is_done], drawing)
 
 
-def _comparison(result: RowResult) -> str:
+def _compare(result: RowResult) -> str:
     """Return in words whether the report's micro-F1 lies within our interval."""
     ours, theirs = result.score("micro_f1"), result.row.reported.get("micro_f1")
     if ours is None or theirs is None:
@@ -349,38 +275,6 @@ def num_simple_parameters() -> int:
     with torch.device("meta"):
         model = factory.build("simple", len(CLASS_NAMES), 128)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _parameters() -> str:
-    num = num_simple_parameters()
-    same = (
-        "as in the report" if num == report_2020.NUM_SIMPLE_PARAMETERS else "not as in the report"
-    )
-    return f"At 128 px and with 14 classes it has {num:,} parameters, {same}."
-
-
-def _details(done: list[RowResult], study: Reproduction) -> str:
-    """Return what is not in the table of all rows."""
-    columns = ["row", "px", "validation loss", "macro-F1", "mAP"]
-    columns += ["micro-F1, cross-fitted threshold", "best epoch's micro-F1 (flatters)"]
-    columns += ["epochs", "trained in"]
-    rows = []
-    for f in done:
-        best = f.summary.get("best")
-        rows.append(
-            [
-                f"`{f.row.name}`",
-                str(study.size_px(f.row)),
-                f"{f.history[-1]['val_loss']:.4f}" if f.history else NONE,
-                interval(f.score("macro_f1")),
-                interval(f.score("mAP")),
-                interval(f.score("micro_f1", evaluator.CROSS_FITTED)),
-                f"{best['val_micro_f1']:.4f} (epoch {best['epoch']})" if best else NONE,
-                str(f.summary["epochs"]),
-                _duration(f.summary["train_s"]) if "train_s" in f.summary else NONE,
-            ]
-        )
-    return markdown.table(columns, rows)
 
 
 def _duration(seconds: float) -> str:
@@ -399,46 +293,13 @@ def _curves(title: str, histories: dict[str, list], comparable: bool) -> Drawing
     return Drawing(name, caption, plots.comparison(histories, reported))
 
 
-def _thresholds(section: Section, results: Results) -> Section:
-    """Return the section with the thresholds as the report has them and cross-fitted."""
-    done = [r for r in results.values() if r.is_done and r.row.kind == "thresholds"]
-    if not done:
-        return section
-    columns = ["row", "micro-F1: report", "tuned here (flatters)", "cross-fitted (honest)"]
-    columns += ["flattery", "subset accuracy: report", "tuned here", "cross-fitted"]
-    keys = ("micro_f1", "subset_accuracy")
-    rows = []
-    base = results[report_2020.BASE]
-    if base.is_done:
-        micro_f1, accuracy = (interval(base.score(key)) for key in keys)
-        theirs = [f"{base.row.reported[key]:.4f}" for key in keys]
-        rows.append(["at 0.5", theirs[0], *[micro_f1] * 2, NONE, theirs[1], *[accuracy] * 2])
-    for r in done:
-        cells = [f"`{r.row.name}`"]
-        for key in keys:
-            tuned, honest = (r.score(key, w) for w in (evaluator.TUNED, evaluator.CROSS_FITTED))
-            cells += [f"{r.row.reported[key]:.4f}", interval(tuned), interval(honest)]
-            if key == "micro_f1":
-                cells.append(f"{tuned.value - honest.value:+.4f}")
-        rows.append(cells)
-    caption = "Scores of `resnet34` on the validation images over one threshold for all classes."
-    figure = Drawing("thresholds", caption, _threshold_figure(done))
-    return Section(section.paragraphs, markdown.table(columns, rows), figure)
-
-
-def _threshold_figure(done: list[RowResult]) -> plots.Figure:
+def _scores_over_threshold(done: list[RowResult]) -> Drawing:
     curve = done[0].summary["curve"]
     marks = {"the report's best": report_2020.THRESHOLD}
     for r in done:
         if r.row.threshold == "auto":
             marks["ours"] = r.summary["validation"]["threshold"]
     scores = {"micro-F1": curve["micro_f1"], "subset accuracy": curve["subset_accuracy"]}
-    return plots.over_threshold(curve["threshold"], scores, marks)
-
-
-def _chosen(result: RowResult) -> str:
-    """Return the thresholds of the classes in words; "" where there are none."""
-    if not result.is_done:
-        return ""
-    names, chosen = result.summary["class_names"], result.summary["validation"]["threshold"]
-    return ", ".join(f"{n} {t:.3f}" for n, t in zip(names, chosen, strict=True))
+    figure = plots.over_threshold(curve["threshold"], scores, marks)
+    caption = "Scores of `resnet34` on the validation images over one threshold for all classes."
+    return Drawing("thresholds", caption, figure)

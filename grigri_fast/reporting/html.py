@@ -53,6 +53,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": lambda value, digits=4: "-" if math.isnan(value) else f"{value:.{digits}f}",
         "count": lambda value: f"{value:,}",
+        "cell": lambda text: text.replace("|", "\\|").replace("\n", " "),  # of Markdown
         "base64": lambda content: base64.b64encode(content).decode(),
     }
     environment.globals["images"] = images

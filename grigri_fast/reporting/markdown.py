@@ -1,27 +1,17 @@
-"""Markdown, and a page of it: one text for a file and for the browser."""
+"""A page of a text in Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup
 
 from . import html
 
 _INTERVAL = re.compile(r"(?<=\d) (\([-.0-9]+\))(?=</td>)")
-_SPECIAL = re.compile(r"([\\`*_\[\]<|~])")
-
-
-def escape(text: str) -> str:
-    """Return text that means nothing but itself in Markdown."""
-    return _SPECIAL.sub(r"\\\1", text)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1) -> str:
-    """Return a table of Markdown; the first ``num_text`` columns stand on the left."""
-    rules = ["---"] * num_text + ["---:"] * (len(columns) - num_text)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rules, *rows))
 
 
 def to_html(markdown: str, drawings: Mapping[str, str], foot: str) -> str:
@@ -34,6 +24,8 @@ def to_html(markdown: str, drawings: Mapping[str, str], foot: str) -> str:
         foot: the page's last line.
     """
     engine = MarkdownIt("commonmark", {"html": False}).enable("table")
+    engine.add_render_rule("table_open", _open_table)
+    engine.add_render_rule("table_close", _close_table)
     tokens = engine.parse("\n".join(map(html.printable, markdown.split("\n"))))
     _arrange_tables(tokens)
     _insert_drawings(engine, tokens, drawings)
@@ -60,28 +52,36 @@ _HEADING = "heading_open"
 
 
 def _arrange_tables(tokens: list[Token]) -> None:
-    """Let tables scroll, and give their cells the scopes and classes that the style knows."""
-    for before, token in zip([tokens[0], *tokens], list(tokens), strict=False):
+    """Give tables and their cells the scopes and classes that the style knows."""
+    before, table, tag = tokens[0], tokens[0], ""
+    for token in tokens:
+        is_first = before.type == "tr_open"
         if token.type == "table_open":
-            token.attrSet("class", "numbers")
-        elif token.type in ("tr_open", "td_open", "th_open", "td_close", "th_close"):
+            table = token
+            table.attrSet("class", "text")
+        elif token.type in ("tr_open", "td_close", "th_close"):
             token.block = False  # a row is a line
-        if token.type in ("td_open", "th_open"):
-            is_first, is_number = before.type == "tr_open", token.attrs.pop("style", "")
-            if token.type == "th_open":
-                token.attrSet("scope", "col")
-            elif is_first:
-                token.tag = "th"
-                token.attrSet("scope", "row")
-            if not is_first and not is_number:
+            token.tag = tag if token.type == "td_close" else token.tag
+        elif token.type in ("td_open", "th_open"):
+            token.block = False
+            is_number = token.attrs.pop("style", "")  # to the right
+            if token.type == "th_open" or is_first:
+                token.attrSet("scope", "col" if token.type == "th_open" else "row")
+            if is_number:
+                table.attrSet("class", "numbers")
+            elif not is_first:
                 token.attrSet("class", "words")
-        elif token.type == "td_close":
-            token.tag = _tag_of_cell(tokens, token)
+            token.tag = tag = "th" if is_first else token.tag
+        before = token
 
 
-def _tag_of_cell(tokens: list[Token], close: Token) -> str:
-    """Return the tag of a cell that ends with a token: opening, content and end are three."""
-    return next(tokens[i - 2].tag for i, token in enumerate(tokens) if token is close)
+def _open_table(renderer: RendererHTML, tokens: list[Token], i: int, *rest: Any) -> str:
+    table = renderer.renderToken(tokens, i, *rest)
+    return f'<div class="card below"><div class="scroll" tabindex="0">{table}'
+
+
+def _close_table(renderer: RendererHTML, tokens: list[Token], i: int, *rest: Any) -> str:
+    return f"{renderer.renderToken(tokens, i, *rest)}</div></div>\n"
 
 
 def _insert_drawings(engine: MarkdownIt, tokens: list[Token], drawings: Mapping[str, str]) -> None:

@@ -39,13 +39,11 @@ class Tag:
     Attributes:
         text: its name, perhaps with a probability.
         kind: how well it was predicted, "" if that is not in question.
-        title: a tooltip.
         is_subject: whether the photograph is shown because of this label.
     """
 
     text: str
     kind: Kind | Literal[""] = ""
-    title: str = ""
     is_subject: bool = False
 
 

@@ -417,8 +417,8 @@ def whole_ticks(first: int, last: int, most: int = 10) -> list[float]:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Return about five round numbers for an axis, the first at most ``low``."""
-    return MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+    """Return about four round numbers for an axis, the first at most ``low``."""
+    return MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
 
 
 def panel(

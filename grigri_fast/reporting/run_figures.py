@@ -40,7 +40,8 @@ def precision_recall(
     precision: Sequence[float],
     *,
     at: tuple[float, float] | None,
-    tip: str,
+    tip: str = "",
+    label: str = "",
     frequency: float | None = None,
     is_small: bool = False,
 ) -> Figure:
@@ -49,7 +50,7 @@ def precision_recall(
     Args:
         recall, precision: of the cuts, recall ascending.
         at: recall and precision that are reached, a dot; None for none.
-        tip: what the dot says.
+        tip, label: what the dot says, as a tooltip and beside it.
         frequency: what guessing reaches, a dashed line.
         is_small: one of many.
     """
@@ -60,7 +61,7 @@ def precision_recall(
     axes.stairs(precision, edges, fill=True, color=plots.VAL, alpha=0.13, lw=0, clip_on=False)
     axes.stairs(precision, edges, baseline=None, color=plots.VAL, lw=2, clip_on=False)
     if at is not None:
-        _mark(axes, *at, tip)
+        _mark(axes, *at, tip, label)
     _unit(axes)
     return figure
 
@@ -119,12 +120,13 @@ def calibration(said: Sequence[float], true: Sequence[float]) -> Figure:
 
 def histogram(edges: Sequence[float], counts: Sequence[int]) -> Figure:
     """Return a page's figure of counts, on a logarithmic axis, between ``edges`` from 0 to 1."""
-    figure, axes = plots.panel(400, 230, "predicted probability", "labels", left=62)
+    figure, axes = plots.panel(400, 230, "predicted probability", "labels (log)", left=62)
+    least = 0.6  # a single label is to be seen
     axes.set_yscale("log")
-    axes.set_ylim(0.6, max(10, 1.6 * max(counts)))  # a single label is to be seen
-    bars = axes.bar(
-        edges[:-1], counts, np.diff(edges), align="edge", color=plots.VAL, ec="white", clip_on=False
-    )
+    axes.set_ylim(least, max(10, 1.6 * max(counts)))
+    heights = [max(0, count - least) for count in counts]
+    style = {"align": "edge", "color": plots.VAL, "ec": "white", "clip_on": False}
+    bars = axes.bar(edges[:-1], heights, np.diff(edges), bottom=least, **style)
     for bar, low, high, count in zip(bars, edges[:-1], edges[1:], counts, strict=True):
         plots.add_tooltips(bar, f"{low:.1f} to {high:.1f}: {count:,}")
     axes.minorticks_off()

@@ -5,7 +5,8 @@ The numbers are those of ``eval``, from the same function. Shapes: N images, C c
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,7 @@ _MAX_SHOTS = 480  # ... and in all
 _MAX_CURVES = 60  # classes with a curve of their own
 _MAX_HEAT = 40  # classes in a heat map
 _MAX_TAGS = 6  # labels beside a photograph
-_SHOWN_PATHS = 20
-
-_THRESHOLDS = {TUNED: "tuned here (flatters)", CROSS_FITTED: "cross-fitted (honest)"}
-_SCORES = {
-    "micro_f1": "micro-F1",
-    "macro_f1": "macro-F1",
-    "subset_accuracy": "subset accuracy",
-    "mAP": "mAP",
-}
-_KINDS = (
-    ("alarms", "False alarms", "not so; the most confident first", "false"),
-    ("missed", "Missed", "so; the least probable first", "missed"),
-    ("right", "Right", "of middling confidence", "right"),
-)
+_HEADS = {TUNED: "tuned here (flatters)", CROSS_FITTED: "cross-fitted (honest)"}
 
 
 def report(
@@ -149,61 +137,30 @@ def to_html(
         picks: photographs to show, by class (see :func:`pick_all`).
         photos: the pictures, by row.
     """
-    info, num_classes = scored.info, len(scored.info.class_names)
-
-    def most_frequent(num_shown: int) -> str:
-        """Say which classes are shown where it is not all of them."""
-        if num_shown == num_classes:
-            return ""
-        return f" The {num_shown} most frequent of {num_classes:,} classes are shown."
-
+    predicted_NC = scored.probabilities_NC >= np.asarray(scored.evaluation.thresholds)
+    panels = [
+        (name, _svg(run_figures.over_epochs(record.history, key), key, f"{name} over the epochs"))
+        for name, key in plots.PANELS
+        if record.history
+    ]
     return html.render(
         "run_report.html.j2",
-        title=record.name,
-        lead=f"{info.arch} at {info.size_px} px, on the {scored.images}",
-        foot=f"Written by grigri-fast report from {record.checkpoint}.",
-        most_frequent=most_frequent,
-        **_heading(record, scored),
-        **_scores(scored),
-        panels=_training(record.history),
-        per_class=scored.evaluation.per_class,
-        shown_classes=picks.keys(),
+        record=record,
+        duration=_duration(record),
+        scored=scored,
+        heads=[_HEADS.get(name, name) for name in scored.evaluation.by_name()],
+        panels=panels,
         curves=_curves(scored),
-        **_thresholds(scored),
+        threshold=_thresholds(scored, predicted_NC),
         calibration=_calibration(scored),
-        together=_together(scored),
-        **_gallery(scored, picks, photos),
-        options=_options(record.config),
-        environment=list(_flat(record.environment)),
+        together=_together(scored, predicted_NC),
+        picks=picks,
+        shot=functools.partial(_shot, scored, predicted_NC, photos),
+        options=[
+            (field, getattr(record.config, field.name))
+            for field in dataclasses.fields(record.config)
+        ],
     )
-
-
-# ----------------------------------------------------------- what the run is, and how good it is
-
-
-def _heading(record: Record, scored: RunEvaluation) -> dict[str, Any]:
-    """Return the facts, and what is not as it should be."""
-    config, info = record.config, scored.info
-    of = f" of {config.epochs}" if config.epochs >= info.epoch else ""
-    facts = [
-        ("Data", str(config.data or "-")),
-        ("Architecture", info.arch),
-        ("Size", f"{info.size_px} px"),
-        ("Weights at the start", config.weights),
-        ("Images scored", f"{scored.evaluation.num_images:,}"),
-        ("Classes", f"{len(info.class_names):,}"),
-        ("Epoch", f"{info.epoch:,}{of}"),
-        ("Training time", _duration(record)),
-        ("Checkpoint", record.checkpoint),
-    ]
-    notices = []
-    if not record.summary:
-        notices.append("This run has no summary.json yet: it is still going, or it was stopped.")
-    if scored.bad:
-        verb = "is" if len(scored.bad) == 1 else "are"
-        notices.append(f"{html.images(len(scored.bad))} cannot be used and {verb} left out.")
-    bad = list(scored.bad.items())[:_SHOWN_PATHS]
-    return {"facts": facts, "notices": notices, "bad": bad, "num_bad": len(scored.bad)}
 
 
 def _duration(record: Record) -> str:
@@ -217,28 +174,7 @@ def _duration(record: Record) -> str:
     return words if record.summary else f"{words} so far"
 
 
-def _scores(scored: RunEvaluation) -> dict[str, Any]:
-    """Return the scores by the way in which the threshold was found, the most honest last."""
-    ways = scored.evaluation.by_name()
-    rows = [(name, [getattr(s, key) for s in ways.values()]) for key, name in _SCORES.items()]
-    return {
-        "ways": [_THRESHOLDS.get(way, way) for way in ways],
-        "is_tuned": scored.evaluation.cross_fitted is not None,
-        "score_rows": rows,
-        "tiles": [(name, scores[-1]) for name, scores in rows],
-    }
-
-
-def _training(history: list[dict[str, float]]) -> list[tuple[str, Markup]]:
-    """Return name and figure of each panel; none before the first epoch."""
-    return [
-        (name, _svg(run_figures.over_epochs(history, key), key, f"{name} over the epochs"))
-        for name, key in plots.PANELS
-        if history
-    ]
-
-
-def _svg(figure: Any, name: str, label: str) -> Markup:
+def _svg(figure: plots.Figure, name: str, label: str) -> Markup:
     return Markup(plots.svg(figure, name, label))
 
 
@@ -272,44 +208,33 @@ def _curve(scored: RunEvaluation, c: ClassScores, number: int) -> tuple[str, Mar
     return c.name, _svg(figure, f"curve-{number}", f"Precision over recall of {c.name}"), note
 
 
-def _thresholds(scored: RunEvaluation) -> dict[str, Any]:
-    """Return what other thresholds would give, and where the chosen one stands."""
+def _thresholds(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return what other thresholds would give, and what the chosen one gives."""
     evaluation = scored.evaluation
     over = thresholds.over_thresholds(scored.probabilities_NC, scored.targets_NC)
-    counts = metrics.count(_predicted(scored), scored.targets_NC)
-    reached = float(metrics.micro_f1(counts))
-    tp, fp, fn = (int(x.sum()) for x in (counts.tp, counts.fp, counts.fn))
-    given, true = tp + fp, tp + fn
+    counts = metrics.count(predicted_NC, scored.targets_NC)
+    micro_f1 = float(metrics.micro_f1(counts))
+    num_found = int(counts.tp.sum())
+    num_given, num_true = int(predicted_NC.sum()), int(scored.targets_NC.sum())
     chosen = evaluation.thresholds
     if isinstance(chosen, float):
-        marks = {f"threshold {chosen:.4f}: micro-F1 {reached:.4f}": chosen}
-        how = evaluation.threshold_source
-        note = f"The line: threshold {chosen:.4f} ({how}), micro-F1 {reached:.4f}."
+        marks = {f"threshold {chosen:.4f}: micro-F1 {micro_f1:.4f}": chosen}
     else:
         marks = {f"{c.name}: {c.threshold:.4f}": c.threshold for c in evaluation.per_class}
-        note = f"The lines: a threshold per class, which together reach micro-F1 {reached:.4f}."
     lines = {"micro-F1": over.f1, "precision": over.precision, "recall": over.recall}
-    over_figure = run_figures.trade_off(
-        over.thresholds, lines, marks, reached if isinstance(chosen, float) else None
-    )
+    reached = micro_f1 if isinstance(chosen, float) else None
+    over_figure = run_figures.trade_off(over.thresholds, lines, marks, reached)
+    here = (num_found / num_true, num_found / num_given) if num_true and num_given else None
     curve = run_figures.precision_recall(
-        over.recall[::-1].tolist(),
-        over.precision[::-1].tolist(),
-        at=(tp / true, tp / given) if true and given else None,
-        tip="here",
+        over.recall[::-1].tolist(), over.precision[::-1].tolist(), at=here, label="here"
     )
-    stored = scored.info.thresholds
-    from_on = f"probability {stored:.4f}" if isinstance(stored, float) else "a threshold per class"
     return {
-        "stored_threshold": f"from {from_on} on ({scored.info.threshold_source})",
-        "threshold": {
-            "over": _svg(over_figure, "over", "Micro-F1, precision and recall over the threshold"),
-            "curve": _svg(curve, "all", "Precision over recall of all labels together"),
-            "note": note,
-            "num_found": tp,
-            "num_true": true,
-            "num_given": given,
-        },
+        "over": _svg(over_figure, "over", "Micro-F1, precision and recall over the threshold"),
+        "curve": _svg(curve, "all", "Precision over recall of all labels together"),
+        "micro_f1": micro_f1,
+        "num_found": num_found,
+        "num_true": num_true,
+        "num_given": num_given,
     }
 
 
@@ -328,23 +253,14 @@ def _calibration(scored: RunEvaluation) -> dict[str, Any]:
     }
 
 
-def _together(scored: RunEvaluation) -> dict[str, Any]:
+def _together(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the shares of images that have two labels together, in truth and as predicted."""
     shown = _most_frequent(scored.targets_NC, _MAX_HEAT)
-    sides = (
-        ("In truth", 1, "have the label", scored.targets_NC),
-        ("As predicted", 3, "are given the label", _predicted(scored)),
-    )
-    maps = []
-    for name, colour, verb, labels_NC in sides:
+    parts = {"names": [scored.info.class_names[c] for c in shown]}
+    for name, labels_NC in (("true", scored.targets_NC), ("predicted", predicted_NC)):
         shares_CC = metrics.co_occurrence(labels_NC[:, shown])
-        counts_C = labels_NC[:, shown].sum(0)
-        maps.append((name, colour, verb, counts_C.tolist(), shares_CC.tolist()))
-    return {"names": [scored.info.class_names[c] for c in shown], "maps": maps}
-
-
-def _predicted(scored: RunEvaluation) -> NDArray[np.bool_]:
-    return scored.probabilities_NC >= np.asarray(scored.evaluation.thresholds)
+        parts[name] = labels_NC[:, shown].sum(0).tolist(), shares_CC.tolist()
+    return parts
 
 
 def _most_frequent(targets_NC: NDArray[np.bool_], most: int) -> list[int]:
@@ -359,39 +275,18 @@ def pick_all(scored: RunEvaluation) -> dict[int, Picks]:
     """Return what is shown of each class, by its number: the fewer, the more classes there are."""
     shown = _most_frequent(scored.targets_NC, _MAX_SHOTS // 3)
     most = max(1, min(_PER_KIND, _MAX_SHOTS // (3 * len(shown))))
-    columns = (scored.probabilities_NC, _predicted(scored), scored.targets_NC)
+    predicted_NC = scored.probabilities_NC >= np.asarray(scored.evaluation.thresholds)
+    columns = (scored.probabilities_NC, predicted_NC, scored.targets_NC)
     picks = {c: photographs.pick(*(values_NC[:, c] for values_NC in columns), most) for c in shown}
     return {c: picked for c, picked in picks.items() if picked.rows}
-
-
-def _gallery(
-    scored: RunEvaluation, picks: dict[int, Picks], photos: dict[int, Photo]
-) -> dict[str, Any]:
-    """Return the photographs of each class, kind by kind."""
-    names, predicted_NC = scored.info.class_names, _predicted(scored)
-    cards = []
-    for c, picked in picks.items():
-        rows = [
-            (name, what, kind, [_shot(scored, predicted_NC, row, c, photos, kind) for row in some])
-            for attribute, name, what, kind in _KINDS
-            if (some := getattr(picked, attribute))
-        ]
-        scores = scored.evaluation.per_class[c]
-        most = max(len(shots) for *_, shots in rows)
-        cards.append((c, names[c], scores.support, scores.f1, rows, most))
-    intro = "The errors that the model is surest of say most: a wrong label, or what it overlooks."
-    if len(picks) < len(names):
-        intro += f" Of {len(picks):,} of the {len(names):,} classes there is something to show."
-    links = [(f"class-{c}", names[c]) for c in picks]
-    return {"gallery": cards, "gallery_intro": intro, "gallery_links": links}
 
 
 def _shot(
     scored: RunEvaluation,
     predicted_NC: NDArray[np.bool_],
+    photos: dict[int, Photo],
     row: int,
     c: int,
-    photos: dict[int, Photo],
     kind: photographs.Kind,
 ) -> Shot:
     """Return a photograph with the class's probability, and its true and given labels."""
@@ -414,38 +309,9 @@ def _tags(scored: RunEvaluation, predicted_NC: NDArray[np.bool_], row: int, c: i
     numbers.sort(key=lambda i: (i != c, not target_C[i], -scored.probabilities_NC[row, i]))
     tags = []
     for i in numbers[:_MAX_TAGS]:
-        if target_C[i] and given_C[i]:
-            kind, title = "right", "has the label, and is given it"
-        elif target_C[i]:
-            kind, title = "missed", "has it, but is not given it"
-        else:
-            kind, title = "false", "is given it, wrongly"
+        kind = "false" if not target_C[i] else "right" if given_C[i] else "missed"
         said = "" if i == c else f" {scored.probabilities_NC[row, i]:.2f}"
-        tags.append(Tag(f"{scored.info.class_names[i]}{said}", kind, title, i == c))
+        tags.append(Tag(f"{scored.info.class_names[i]}{said}", kind, is_subject=i == c))
     if len(numbers) > _MAX_TAGS:
         tags.append(Tag(f"+{len(numbers) - _MAX_TAGS:,}"))
     return tags
-
-
-# ---------------------------------------------------------------------------- how it was made
-
-
-def _options(config: TrainConfig) -> list[tuple[str, object, bool, str]]:
-    """Return name, value, whether it is the default, and help of each option."""
-    return [
-        (field.name, "not set" if value is None else value, value == field.default, help_text)
-        for field in dataclasses.fields(config)
-        for value, help_text in [(getattr(config, field.name), field.metadata["help"])]
-    ]
-
-
-def _flat(content: dict[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the entries of nested records, one below the other."""
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name} ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for number, entry in enumerate(value, start=1):
-                yield from _flat(entry, f"{before}{name} {number} ")
-        else:
-            yield f"{before}{name}", value

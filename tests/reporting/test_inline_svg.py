@@ -25,7 +25,7 @@ def history(values: list[float]) -> list[dict[str, float]]:
 
 
 def curve(**options):
-    settings = {"at": None, "tip": ""} | options
+    settings = {"at": None} | options
     return run_figures.precision_recall([0.5, 1.0], [1.0, 0.5], **settings)
 
 
@@ -74,7 +74,7 @@ def test_points_are_where_their_values_say() -> None:
         run_figures.histogram([0, 0.3, 0.6, 1], [0, 1, 10**9]),
         run_figures.calibration([math.nan, 0.5], [math.nan, 1.0]),
         run_figures.calibration([math.nan], [math.nan]),
-        run_figures.precision_recall([], [], at=None, tip=""),
+        run_figures.precision_recall([], [], at=None),
         curve(frequency=0.1, is_small=True),
         run_figures.trade_off([0, 0.5], {"F1": [0, 1], "P": [math.nan, 1]}, {"t": 0.9}, 0.2),
         run_figures.trade_off([0, 0.5], {"F1": [0, 1]}, {f"t{i}": i / 80 for i in range(80)}, None),

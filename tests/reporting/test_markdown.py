@@ -14,12 +14,12 @@ TEXT = "\n\n".join(
         "> **Careful**: 1 < 2",
         "## A first one",
         "with `code <b>` and [a link](https://example.org), <script>x</script>",
-        markdown.table(["name", "score"], [["a\\|b", "0.5000 (.400-.600)"], ["`c`", "-"]]),
+        "| name | score |\n| --- | ---: |\n| a\\|b | 0.5000 (.400-.600) |\n| `c` | - |",
         "```sh\ngrigri-fast --help & more\n```",
         "![What `it` shows](figures/one.png)",
         "*What `it` shows*",
         "## Another one",
-        markdown.table(["name", "why"], [["x", "y"]], num_text=2),
+        "| name | why |\n| --- | --- |\n| x | y |",
         "The end.",
     ]
 )
@@ -28,13 +28,6 @@ TEXT = "\n\n".join(
 @pytest.fixture(scope="module")
 def page() -> str:
     return markdown.to_html(TEXT, {"figures/one.png": DRAWING}, "The foot.")
-
-
-def test_a_table_has_its_texts_on_the_left_and_its_numbers_on_the_right() -> None:
-    rows = [["a\\|b", "0.5000 (.400-.600)"], ["`c`", "-"]]
-    assert markdown.table(["name", "score"], rows) == (
-        "| name | score |\n| --- | ---: |\n| a\\|b | 0.5000 (.400-.600) |\n| `c` | - |"
-    )
 
 
 def test_a_page_escapes_what_is_no_markup(page: str) -> None:
@@ -58,6 +51,8 @@ def test_rows_have_heads_and_are_lines(page: str) -> None:
     assert '<tr><th scope="row">a|b</th><td>0.5000' in page
     assert '<tr><th scope="col">name</th><th scope="col" class="words">why</th></tr>' in page
     assert '<tr><th scope="row">x</th><td class="words">y</td></tr>' in page
+    assert [attrs["class"] for attrs in Page(page).all("table")] == ["numbers", "text"]
+    assert page.count('<div class="scroll" tabindex="0"><table') == 2
 
 
 def test_a_drawing_stands_in_the_place_of_its_picture_once_with_a_caption(page: str) -> None:
