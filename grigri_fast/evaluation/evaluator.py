@@ -1,4 +1,4 @@
-"""Model and images -> logits; logits and labels -> thresholds and honest scores.
+"""A trained model's scores on images with labels, with thresholds and intervals.
 
 Shapes: N images, C classes.
 """
@@ -77,11 +77,11 @@ class Evaluation:
         return self.cross_fitted or self.at_threshold or self.at_half
 
     def by_name(self) -> dict[str, Scores]:
-        """Return the scores that there are, each under the words that say how it came about."""
-        given = f"at {self.thresholds:g}" if self.at_threshold else ""
-        names = (AT_HALF, TUNED, CROSS_FITTED, given)
-        all_scores = (self.at_half, self.tuned, self.cross_fitted, self.at_threshold)
-        return {name: s for name, s in zip(names, all_scores, strict=True) if s is not None}
+        """Return the scores that there are, by how their threshold came about."""
+        named = [(AT_HALF, self.at_half), (TUNED, self.tuned), (CROSS_FITTED, self.cross_fitted)]
+        if self.at_threshold:
+            named.append((f"at {self.thresholds:g}", self.at_threshold))
+        return {name: scores for name, scores in named if scores}
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``eval --json`` prints of it."""
@@ -95,12 +95,8 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return what a run's ``summary.json`` holds of it, under ``validation``."""
-        whole = self.to_json()
-        return {
-            "num_images": self.num_images,
-            "threshold": self.thresholds,
-            "scores": whole["scores"],
-        }
+        scores = self.to_json()["scores"]
+        return {"num_images": self.num_images, "threshold": self.thresholds, "scores": scores}
 
 
 def score(
@@ -130,11 +126,10 @@ def score(
         return bootstrap.scores_with_intervals(predicted_NC, targets_NC, mean_ap, weights_RN)
 
     tuned_NC = cross_fitted_NC = given_NC = None
-    half_NC = probabilities_NC >= 0.5
     if isinstance(threshold, str):
-        per_class = threshold == "per-class"
-        tune = thresholds.best_f1_thresholds if per_class else thresholds.best_f1_threshold
-        source = "best F1 of each class" if per_class else "best micro-F1"
+        each = threshold == "per-class"
+        tune = thresholds.best_f1_thresholds if each else thresholds.best_f1_threshold
+        source = "best F1 of each class" if each else "best micro-F1"
         chosen = tune(probabilities_NC, targets_NC)
         tuned_NC = probabilities_NC >= chosen
         honest_NC = cross_fitted_NC = thresholds.cross_fit(tune, probabilities_NC, targets_NC)
@@ -153,7 +148,7 @@ def score(
     )
     return Evaluation(
         num_images=len(targets_NC),
-        at_half=scores_of(half_NC),
+        at_half=scores_of(probabilities_NC >= 0.5),
         tuned=scores_of(tuned_NC),
         cross_fitted=scores_of(cross_fitted_NC),
         at_threshold=scores_of(given_NC),

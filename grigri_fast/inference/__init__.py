@@ -1,1 +1,4 @@
-"""A run and images in, probabilities or an exported file out."""
+"""A run and images in, probabilities or an exported file out.
+
+May import config, data, models, pipeline and runs.
+"""

@@ -1,11 +1,12 @@
-"""A run as one file for other programs: from photographs as numbers to probabilities.
+"""A run as one file for other programs, which takes images and gives probabilities.
 
-What is in the file is the whole way: normalisation, the network, the mean of image and mirror image
-where the run asks for it, the sigmoid. No file is written before it was compared with PyTorch.
+The file holds everything between the two: normalisation, the network, the mean of image and mirror
+image where the run asks for it, and the sigmoid. It is compared with PyTorch before it is written.
 
 Shapes: N images of a batch, C classes. The input ``images`` is uint8 RGB (N, size, size, 3), the
-output ``probabilities`` float32 (N, C). What else is to be known is JSON: in an ONNX file the entry
-``grigri-fast`` of its metadata, in a pt2 file the extra file ``grigri-fast.json``.
+output ``probabilities`` float32 (N, C). Class names, thresholds and preprocessing are JSON: in an
+ONNX file the entry ``grigri-fast`` of its metadata, in a pt2 file the extra file
+``grigri-fast.json``.
 """
 
 import contextlib
@@ -58,8 +59,8 @@ class Exported:
         info: what the model is.
         runtime: what ran the file, in words.
         images: which images it was checked on, in words.
-        batch_sizes: in which batches.
-        difference: the largest of the probabilities from PyTorch's.
+        batch_sizes: sizes of the batches in which they were computed.
+        difference: the largest difference between its probabilities and PyTorch's.
     """
 
     path: Path
@@ -128,8 +129,8 @@ def export(
 # ------------------------------------------------------------------------------ what is written
 
 
-class _WholeWay(nn.Module):
-    """Images to probabilities; ``evaluating.logits_of`` and the sigmoid as one network."""
+class _ImagesToProbabilities(nn.Module):
+    """What ``forward.logits_of`` and the sigmoid compute, as one network."""
 
     def __init__(self, model: nn.Module, info: ModelInfo) -> None:
         super().__init__()
@@ -147,10 +148,7 @@ class _WholeWay(nn.Module):
 
 
 def metadata(info: ModelInfo) -> dict[str, Any]:
-    """Return what another program needs to know beside the numbers: all of the model's information.
-
-    And what it must do to a photograph, in words.
-    """
+    """Return what another program needs to know: about the model, its input and its output."""
     n = info.size_px
     return {
         "format": FORMAT,
@@ -176,7 +174,7 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
         raise GrigriError(
             f"{info.arch} is larger than the 2 GiB that an ONNX file may have: use --format pt2"
         )
-    whole = _WholeWay(model, info).eval().requires_grad_(False)
+    whole = _ImagesToProbabilities(model, info).eval().requires_grad_(False)
     example = forward.random_images(2, info.size_px, torch.device("cpu"))
     with _quiet():
         program = torch.export.export(
@@ -185,28 +183,19 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # paths of this machine, hundreds of them
         if format == "pt2":
-            return _pt2_content(program, info)
-        return _onnx_content(program, info)
-
-
-def _pt2_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
-    about = {key: value for key, value in metadata(info).items() if key != "sha256"}
-    file = io.BytesIO()
-    torch.export.save(program, file, extra_files={f"{KEY}.json": files.to_json(about)})
-    return file.getvalue()
-
-
-def _onnx_content(program: torch.export.ExportedProgram, info: ModelInfo) -> bytes:
-    made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
-    made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
-    made.model.metadata_props[KEY] = files.to_json(metadata(info))
-    content = made.model_proto.SerializeToString()
-    return onnx.sealed(content)
+            about = {key: value for key, value in metadata(info).items() if key != "sha256"}
+            file = io.BytesIO()
+            torch.export.save(program, file, extra_files={f"{KEY}.json": files.to_json(about)})
+            return file.getvalue()
+        made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+        made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
+        made.model.metadata_props[KEY] = files.to_json(metadata(info))
+        return onnx.sealed(made.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Let nothing that the exporter says reach the terminal."""
+    """Keep what the exporter prints, logs and warns of from the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -225,7 +214,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[torch.Tensor, str]:
-    """Return images of the run's validation part if they are there, else random ones; in words."""
+    """Return validation images of the run where they are there, else random ones; and which."""
     try:
         images_NHWC, layout = _images_of_run(folder, info.size_px, compute)
         return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
@@ -235,7 +224,7 @@ def _images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[t
 
 
 def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.Tensor, str]:
-    """Return images from all over a run's validation part, at least two, and the data in words."""
+    """Return up to 64 images of a run's validation part, and the data in words."""
     part = run_folder.open_part(folder, "val")
     paths, rows = part.data.paths, part.rows
     rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
@@ -257,7 +246,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
 
 
 def _difference(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:
-    """Return the largest difference of probabilities from those that ``predict`` would give."""
+    """Return the largest difference between the file's probabilities and PyTorch's."""
     differences = [
         np.abs(forward.probabilities(logits(batch).numpy()) - exported(batch).numpy()).max()
         for batch in batches

@@ -1,4 +1,4 @@
-"""A model and images -> logits, within the memory that there is.
+"""Images through a network, within the memory that there is.
 
 Shapes: N images, C classes.
 """
@@ -31,9 +31,13 @@ def logits_of(
     std: tuple[float, ...] = normalize.IMAGENET_STD,
     flip: bool = False,
 ) -> Forward:
-    """Return the function from images to a model's logits; the model is put in eval mode.
+    """Return a function that computes a model's logits; the model is put in eval mode.
 
-    ``flip``: the mean of the logits of each image and of its mirror image.
+    Args:
+        model: a network, on the device of ``compute``.
+        compute: device and number format.
+        mean, std: the network's normalisation, per channel, of values from 0 to 1.
+        flip: whether to average the logits of each image and its mirror image.
     """
     model.eval()
 
@@ -66,12 +70,18 @@ def outputs(
     size_px: int | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return what ``forward`` makes of the images, in the order of ``rows``, on the host.
+    """Return what ``forward`` computes for images, and the images that could not be read.
 
-    Results are collected on the device and copied once. A file that has turned bad has none: its
-    row is in the second result, with the reason, and the first is (len(rows) - number of those, C).
-    ``micro_batch_size``: images that go through the model at once, a whole batch by default;
-    ``size_px``: side of the images, the loader's by default.
+    Args:
+        forward: see :func:`logits_of`.
+        loader, rows: where the images come from, and which of them.
+        micro_batch_size: images that go through the model at once, a whole batch by default.
+        size_px: side of the images, the loader's by default.
+        on_progress: called with the number of images done.
+
+    Returns:
+        Outputs on the host in the order of ``rows``, without the images that could not be read; and
+        by row the reason why one could not. Outputs are collected on the device and copied once.
     """
     collected = []
     dropped: dict[int, str] = {}
@@ -87,7 +97,7 @@ def outputs(
 
 
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
-    """Return the sigmoid in float64, in which different logits stay different probabilities."""
+    """Return the sigmoid in float64, where different logits stay different probabilities."""
     return expit(logits_NC.astype(np.float64))
 
 

@@ -59,10 +59,10 @@ class Prediction:
 
 
 class Classifier:
-    """A trained model, ready to label images.
+    """A trained model, ready to label images; made by :func:`load`.
 
     Attributes:
-        info: class names, thresholds, preprocessing, and how good it was.
+        info: class names, thresholds, preprocessing, and validation scores.
         compute: what it computes on, and how.
         max_pixels: larger files are refused.
     """
@@ -113,7 +113,7 @@ class Classifier:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The probability from which on a label is given, by class name."""
+        """By class name, the least probability with which a label is given."""
         return dict(zip(self.class_names, self.info.thresholds_C.tolist(), strict=True))
 
     def predict(
@@ -122,18 +122,16 @@ class Classifier:
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         budget: Budget | None = None,
     ) -> list[Prediction]:
-        """Return a prediction per image, in order.
+        """Return a prediction per image, in order, as :func:`predict` does.
+
+        A picture in memory gets what a file gets: the whole of it is resized to the square that the
+        model takes. (The decoder first shrinks a file whose short side is more than twice that, so
+        its pixels differ a little.)
 
         Args:
-            images: one or several: files, folders (with all below them) and globs; or pictures in
-                memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
+            images: files or pictures; see :func:`predict`.
             on_progress: called with images done and images in all.
             budget: of memory; by default one with the limit of ``compute``.
-
-        A file that cannot be used gets a prediction with its reason; the others are unharmed. A
-        picture gets what a file gets: the whole of it is resized to the square that the model
-        knows. (The decoder shrinks a file with a short side of more than twice that first, so its
-        pixels differ a little.)
 
         Raises:
             GrigriError: for a path that names nothing, or a picture of another kind.

@@ -1,1 +1,4 @@
-"""A name and weights in, a network with its preprocessing and its head out."""
+"""The name of an architecture and weights in, a network with its head and normalisation out.
+
+Networks know nothing of data. May import nothing but errors and runtime.
+"""

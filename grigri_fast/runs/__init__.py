@@ -1,1 +1,4 @@
-"""The run folder: config, split, manifest, history and checkpoints."""
+"""The run folder: config, split, checkpoints and training state, written by training.
+
+May import config, data and models.
+"""

@@ -1,1 +1,4 @@
-"""What the program stands on: files, devices, memory, processes and signals."""
+"""What the program stands on: files, devices, memory, processes, threads and signals.
+
+Every folder may import it; it imports nothing of the package but errors.
+"""

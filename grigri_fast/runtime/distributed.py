@@ -1,10 +1,10 @@
-"""Several processes that train one model: who this one is, and what they tell each other.
+"""Several processes that train one model: the rank of this one, and messages between them.
 
-torchrun starts them and says in the environment who each is. They talk by torch.distributed: NCCL
-between GPUs, gloo between CPUs and for all that is decided on the host. With one process nothing
-here does anything.
+torchrun starts the processes and sets their ranks in the environment. They use torch.distributed:
+NCCL between GPUs; gloo between CPUs and for everything that is decided on the host. With a single
+process, every function here returns at once.
 
-PyTorch is imported where it is needed: the command line asks who it is before it loads anything.
+PyTorch is imported inside functions: the command line asks for the rank before it loads anything.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# One that hangs is waited for so long; one that ends is noticed at once, by torchrun and by gloo.
-# More than pipeline.check.HANG_S, after which a process gives a disk up by itself.
-_PATIENCE = timedelta(minutes=30)
-# How long to wait for torchrun, which ends the others when one has failed (it looks every 0.1 s):
-# before all have joined, when they may be as far apart as their starts; after that; after a
-# signal, when the first has only a line to print. (Assumed, for a busy machine.)
+# How long to wait for a process that hangs. (One that ends is noticed at once, by torchrun and by
+# gloo.) Longer than pipeline.check.HANG_S, after which a process itself stops waiting for a disk.
+_TIMEOUT = timedelta(minutes=30)
+# How long to wait for torchrun, which ends the others when one has failed (it checks every 0.1 s):
+# before all have joined the group, when they may be as far apart as their starts; after that; and
+# after a signal, when the first has only a line to print. (Assumed, for a busy machine.)
 _STARTED_WITHIN_S, _ENDED_WITHIN_S, _STOPPED_WITHIN_S = 30.0, 5.0, 3.0
 
 
 @dataclass(frozen=True)
 class World:
-    """Which of the processes this is.
+    """The rank of this process among those that train one model.
 
     Attributes:
-        rank: its number, from 0; the first one writes and speaks.
+        rank: its number, from 0; process 0 writes files and messages.
         local_rank: its number on this machine.
         size: processes in all.
         local_size: processes on this machine.
@@ -51,7 +51,7 @@ class World:
 
     @classmethod
     def from_environment(cls) -> "World":
-        """Return what torchrun says; one process where it has not started this one."""
+        """Return what torchrun has set; a single process where it has not started this one."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # other launchers use the names below, too
             return cls()
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -59,7 +59,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     @property
@@ -67,10 +67,10 @@ class World:
         """Whether there are several processes."""
         return self.size > 1
 
-    # Each of these is called by all processes, in the same order.
+    # All processes must call the following methods, in the same order.
 
     def all_gather(self, *numbers: int) -> list[list[int]]:
-        """Return the numbers of every process, by rank."""
+        """Return the numbers of all processes, by rank."""
         if not self.is_shared:
             return [list(numbers)]
         import torch
@@ -82,7 +82,7 @@ class World:
         return [one.tolist() for one in of_all]
 
     def all_gather_object(self, thing: T) -> list[T]:
-        """Return the thing of every process, by rank."""
+        """Return the objects of all processes, by rank."""
         if not self.is_shared:
             return [thing]
         import torch.distributed as dist
@@ -92,7 +92,7 @@ class World:
         return things
 
     def gather_object(self, thing: T) -> list[T]:
-        """Return the thing of every process, by rank, to the first; nothing to the others."""
+        """Return in the first process the objects of all, by rank; an empty list in the others."""
         if not self.is_shared:
             return [thing]
         import torch.distributed as dist
@@ -102,7 +102,7 @@ class World:
         return things or []
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """Return what the first process makes."""
+        """Return in all processes what ``make`` returns in the first, the only one to call it."""
         if not self.is_shared:
             return make()
         import torch.distributed as dist
@@ -112,11 +112,11 @@ class World:
         return things[0]
 
     def barrier(self) -> None:
-        """Return when all have come here."""
+        """Return when all processes have called this."""
         self.all_gather(0)
 
     def all_reduce(self, tensor: "torch.Tensor") -> None:
-        """Replace a tensor on the device by the sum of those of all processes."""
+        """Add up a tensor on the device over all processes, in place."""
         if self.is_shared:
             import torch.distributed as dist
 
@@ -127,7 +127,7 @@ SINGLE_PROCESS = World()
 
 
 def device_of_process(world: World, device: "torch.device") -> "torch.device":
-    """Return the device of this process: of several GPUs the one with its number.
+    """Return the device of this process: of several GPUs, the one of its local rank.
 
     Raises:
         GrigriError: if there are fewer GPUs than processes on this machine.
@@ -139,7 +139,7 @@ def device_of_process(world: World, device: "torch.device") -> "torch.device":
     num_gpus = torch.cuda.device_count()
     if world.local_size > num_gpus:
         raise GrigriError(
-            f"{world.local_size} processes on a machine with {num_gpus} GPU(s): each wants its own;"
+            f"{world.local_size} processes on a machine with {num_gpus} GPU(s): each needs its own;"
             f" torchrun --nproc-per-node {num_gpus}, or --device cpu"
         )
     torch.cuda.set_device(world.local_rank)
@@ -148,7 +148,7 @@ def device_of_process(world: World, device: "torch.device") -> "torch.device":
 
 @contextlib.contextmanager
 def process_group(world: World, device: "torch.device") -> Iterator[None]:
-    """Let the processes talk to each other."""
+    """Join the process group, which the methods of :class:`World` use, for a while."""
     if not world.is_shared:
         yield
         return
@@ -158,7 +158,7 @@ def process_group(world: World, device: "torch.device") -> Iterator[None]:
     with ending_with_others():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             device_id=device if on_gpu else None,
         )
         yield
@@ -169,12 +169,15 @@ def process_group(world: World, device: "torch.device") -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_with_others(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """End without a word when another process has ended: that one, or torchrun, says why.
+    """Where talking fails because another process has ended, wait until torchrun ends this one.
 
-    ``stop``: whether a signal to end has come already.
+    Nothing is printed: the other process, or torchrun, says why.
+
+    Args:
+        stop: whether a signal to end has come already.
 
     Raises:
-        GrigriError: if nobody ends this process, as on another machine.
+        GrigriError: if torchrun does not end this process, as on another machine.
     """
     try:
         yield
@@ -188,9 +191,10 @@ def ending_with_others(stop: Callable[[], bool] = lambda: False) -> Iterator[Non
 
 
 def let_first_process_report(world: World, code: int) -> None:
-    """Before another process than the first ends with an error: wait, since the first may, too.
+    """Wait before a process other than the first ends with an error: the first may have it, too.
 
-    What all find wrong is said once then, by the first: torchrun ends the others, here.
+    An error that all processes have is then printed once, by the first; torchrun ends the others
+    while they wait here.
     """
     if world.is_first:
         return
@@ -206,7 +210,7 @@ def let_first_process_report(world: World, code: int) -> None:
 
 
 def _is_of_others(error: RuntimeError) -> bool:
-    """Return whether an error comes from talking to other processes."""
+    """Return whether an error comes from communication with other processes."""
     import torch.distributed as dist
 
     # gloo raises plain RuntimeErrors, whose text begins with a place in its source.
@@ -216,10 +220,10 @@ def _is_of_others(error: RuntimeError) -> bool:
 
 
 def replicate(model: "nn.Module", world: World, device: "torch.device") -> "nn.Module":
-    """Return the model as DistributedDataParallel: its gradients become those of all processes.
+    """Return the model as DistributedDataParallel, which averages gradients over the processes.
 
-    Weights and buffers become those of the first process, here and now. Before a step, buffers are
-    not sent again, which is DDP's habit: see ``TrainStep``.
+    Weights and buffers are set to those of the first process now. Unlike in DDP by default, buffers
+    are not sent again before each step: see ``TrainStep``.
     """
     if not world.is_shared:
         return model
@@ -228,14 +232,14 @@ def replicate(model: "nn.Module", world: World, device: "torch.device") -> "nn.M
     replica = DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None
     )
-    replica.broadcast_buffers = False  # not as an argument: then not even here and now
+    replica.broadcast_buffers = False  # as an argument it would not send them now, either
     return replica
 
 
 def seed_step(world: World, seed: int, step: int) -> None:
-    """Let each process draw other numbers (dropout), the same ones if a step is made again.
+    """Seed PyTorch for a step: each process draws different numbers, and the same after a resume.
 
-    With one process the state of the generator is stored and goes on instead.
+    With a single process, checkpoints store the generator's state instead.
     """
     if world.is_shared:
         import numpy as np

@@ -1,4 +1,4 @@
-"""What this machine and installation are, and what would be chosen here: for bug reports."""
+"""Versions and hardware of this machine, and what ``auto`` would choose here: for bug reports."""
 
 import contextlib
 import importlib.metadata
@@ -21,7 +21,10 @@ _PACKAGES = (
 
 
 def describe(device: torch.device, amp: str) -> dict[str, Any]:
-    """Return what a result depends on besides config and data: versions and hardware."""
+    """Return what a result depends on besides config and data: versions and hardware.
+
+    (``torch.utils.collect_env`` starts programs for the same facts, and returns text for people.)
+    """
     versions = {}
     for package in _PACKAGES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -115,7 +118,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def _why(amp: str, device: torch.device) -> str:
-    """Return in words why :func:`devices.pick_amp` chooses a number format."""
+    """Return in words why :func:`compute.pick_amp` chooses a number format."""
     if device.type == "cpu":
         has = "has" if amp == "bf16" else "has no"
         return f"this processor {has} instructions for bf16 (AVX-512 BF16 or AMX)"
@@ -147,7 +150,7 @@ def _shown(folder: Path) -> str:
 
 
 def in_words(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Return headings, and the lines under each, of what :func:`info` has found."""
+    """Return what :func:`info` returned as headings and the lines under each."""
     cpu, chosen = found["cpu"], found["chosen"]
     gpus = [
         f"{gpu['name']}, {units.format_bytes(gpu['free_memory_bytes'])} of"

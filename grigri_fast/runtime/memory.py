@@ -1,8 +1,8 @@
-"""How much memory this process takes where it computes, and a limit that is watched.
+"""How much memory this process uses where it computes, and a limit for it.
 
 On a GPU everything counts that the process puts there: the CUDA context, DALI's pools, PyTorch's
-allocator, CUDA graphs, kept images; so it is asked of the driver (NVML), not of PyTorch. On a CPU
-it is the process's own memory: its resident anonymous pages, without files that are mapped.
+allocator, CUDA graphs, cached images; so the driver is asked (NVML), not PyTorch. On a CPU it is
+the process's own memory: its resident anonymous pages, without mapped files.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from ..errors import BetweenStepsError, GrigriError
 from .units import format_bytes
 
 _SAMPLED_EVERY_S = 0.05
-# Of a limit, what a trial does not foresee: on a GPU a kernel that is loaded later (assumed), on a
-# CPU the C library's heap, whose size differed by 8 % between equal runs.
+# The share of a limit for what a trial does not show: on a GPU a kernel that is loaded later
+# (assumed), on a CPU the C library's heap, whose size differed by 8 % between equal runs.
 _HEADROOM = {"cuda": 0.05, "cpu": 0.1}
 
 
 class Meter:
-    """Tells how many bytes this process has on a device.
+    """Measures how many bytes this process uses on a device.
 
-    To be made before anything is put on the device: where the driver does not tell processes
-    apart (in containers, under WDDM), what is in use by then counts as others'.
+    Make it before anything is put on the device: where the driver does not tell processes apart
+    (in containers, under WDDM), what is in use by then counts as other processes'.
 
     Attributes:
         device: what is measured.
@@ -52,7 +52,7 @@ class Meter:
             self.how = "NVML: the GPU since the start of this process"
 
     def used(self) -> int:
-        """Return the bytes that are taken now."""
+        """Return the bytes that are in use now."""
         if self.device.type == "cpu":
             return _anonymous_bytes()
         of_process = self._of_process()
@@ -90,7 +90,7 @@ def _nvml_of(device: torch.device) -> tuple[Any, Any, int]:
         uuids = [pynvml.nvmlDeviceGetUUID(handle).removeprefix("GPU-") for handle in handles]
         i = uuids.index(str(torch.cuda.get_device_properties(device).uuid))
         return pynvml, handles[i], used[i]
-    except Exception:  # there are as many kinds as there are reasons
+    except Exception:  # as many kinds as reasons
         return None, None, 0
 
 
@@ -104,16 +104,16 @@ def _anonymous_bytes() -> int:
 
 
 class Budget:
-    """A meter that is read again and again by a thread of its own, with or without a limit.
+    """The memory that is in use, sampled by a thread of its own, and a limit for it.
 
     Args:
         device: what is measured; see :class:`Meter` for when to make one.
         limit: in bytes, None for none.
 
     Attributes:
-        meter: what is read.
+        meter: what is sampled.
         limit: as given.
-        peak: the most that was seen, in bytes.
+        peak: the largest sample, in bytes.
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
@@ -132,11 +132,11 @@ class Budget:
 
     @property
     def usable(self) -> int:
-        """The limit less some headroom: what may be planned with."""
+        """The limit less some headroom: what a plan may use."""
         return int((1 - _HEADROOM[self.meter.device.type]) * self.limit)
 
     def sample(self) -> int:
-        """Return the bytes that are taken now, and count them."""
+        """Return the bytes that are in use now, and update the peak."""
         used = self.meter.used()
         self.peak = max(self.peak, used)
         return used
@@ -146,7 +146,7 @@ class Budget:
         self.peak = self.meter.used()
 
     def require_within_limit(self) -> None:
-        """Raise BetweenStepsError if more than the limit has been seen; costs nothing."""
+        """Raise BetweenStepsError if the peak is above the limit; nothing is measured here."""
         if self.limit is not None and self.peak > self.limit:
             raise BetweenStepsError(
                 f"--memory-limit {format_bytes(self.limit)}: {format_bytes(self.peak)} were in use"
@@ -154,7 +154,7 @@ class Budget:
             )
 
     def cap_torch(self) -> None:
-        """Let PyTorch's allocator on a GPU fail rather than take more than is left of the limit."""
+        """Make PyTorch's allocator on a GPU fail rather than use more than the limit leaves."""
         if self.limit is None or self.meter.device.type != "cuda":
             return
         device = self.meter.device
@@ -169,7 +169,7 @@ class Budget:
 
 
 def release(device: torch.device) -> None:
-    """Give the memory that PyTorch and the C library keep for later back to the system."""
+    """Return the memory that PyTorch and the C library keep for later to the system."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -181,7 +181,7 @@ def release(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it came after, says that memory has run out."""
+    """Return whether an error, or one that led to it, says that memory has run out."""
     while error is not None:
         # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
         kinds = (torch.OutOfMemoryError, MemoryError)
@@ -203,7 +203,7 @@ def out_of_memory_explained(advice: str) -> Iterator[None]:
 
 
 def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
-    """Return the peak in bytes while work is done, None if memory runs out."""
+    """Return the peak in bytes during ``work``; None if memory runs out."""
     device = budget.meter.device
     release(device)
     budget.reset_peak()

@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether a signal has asked to stop; what training looks at between two steps.
+    """Whether a signal has asked to stop; training calls it between two steps.
 
     Attributes:
         signum: the signal's number, 0 while there has been none.
@@ -39,13 +39,14 @@ def raise_interrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
-    """Let signals only be noted, so that a step is finished; the second one ends the process.
-
-    The first one is told to ``say``, from another thread.
+    """Record the first signal, so that a step can be finished; end the process at the second.
 
     Python's own handlers wait until the main thread runs Python code, which it does not while a
     device hangs. So a thread reads the signals from the interpreter's wake-up descriptor. Ending
     at once is safe, since no file is ever half written (see ``files``).
+
+    Args:
+        say: called from another thread with a message about the first signal.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -83,13 +84,13 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
 
 
 def wait_for_end(code: int, seconds: float) -> None:
-    """Wait for a signal, which ends the process with ``code``, without a word.
+    """Wait for a signal; it ends the process with exit code ``code``, and nothing is printed.
 
-    For one of several processes of a training, when another one has said what there is to say.
+    For one of several processes that train, where another one has printed the reason.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    before = signal.set_wakeup_fd(-1)  # of ``deferred``, which would only take note of it
+    before = signal.set_wakeup_fd(-1)  # that of ``deferred``, which would only record it
     try:
         with _handlers({s: lambda signum, frame: os._exit(code) for s in _SIGNALS}):
             time.sleep(seconds)
@@ -99,7 +100,7 @@ def wait_for_end(code: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def _handlers(wanted: dict[signal.Signals, object]) -> Iterator[set[int]]:
-    """Install handlers for a while; yield for which. What nohup ignores stays ignored."""
+    """Install handlers for a while; yield the signals. Those that nohup ignores stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield set()
         return

@@ -138,7 +138,7 @@ def test_a_file_that_computes_something_else_is_not_written(
         inputs_NCHW = images.permute(0, 3, 1, 2).float() * self.scale_311 - self.offset_311
         return self.model(inputs_NCHW).sigmoid()
 
-    monkeypatch.setattr(exporter._WholeWay, "forward", unmirrored)
+    monkeypatch.setattr(exporter._ImagesToProbabilities, "forward", unmirrored)
     out = tmp_path / f"m.{format_name}"
     out.write_text("before")
     code, printed, err = cli("export", good, "--format", format_name, "--out", out)
