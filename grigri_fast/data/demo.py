@@ -7,8 +7,9 @@ missing, as where people have labelled. A small network learns it well within tw
 perfectly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,8 @@ _CHANCE = {
 
 Canvas = NDArray[np.uint8]
 Rng = np.random.Generator
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
+Point = Sequence[float] | NDArray
 
 
 def cached_folder() -> Path:
@@ -164,10 +166,22 @@ def _noise(rng: Rng, height: int, width: int, grain_px: float) -> NDArray[np.flo
     ]
 
 
+def _ints(*values: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
 def _pick(rng: Rng, *colours: Colour, spread: int = 18) -> Colour:
     """Return one of the colours, varied a little."""
     base = np.array(colours[rng.integers(len(colours))])
-    return tuple(int(c) for c in (base + rng.integers(-spread, spread + 1, 3)).clip(0, 255))
+    return _ints(*(base + rng.integers(-spread, spread + 1, 3)).clip(0, 255))
+
+
+def _any_colour(rng: Rng) -> Colour:
+    return _ints(*rng.integers(30, 230, 3))
+
+
+def _lit(colour: Colour, light: float) -> Colour:
+    return _ints(*(min(255, c * light) for c in colour))
 
 
 def _gradient(canvas: Canvas, top: Colour, bottom: Colour) -> None:
@@ -179,32 +193,40 @@ def _add(canvas: Canvas, change: NDArray) -> None:
     canvas[:] = (canvas + change).clip(0, 255)
 
 
+def _disc(canvas: Canvas, centre: Point, radius: Any, colour: Colour) -> None:
+    cv2.circle(canvas, _ints(*centre), int(radius), colour, -1, cv2.LINE_AA)
+
+
+def _oval(canvas: Canvas, centre: Point, axes: Point, colour: Colour, angle: float = 0) -> None:
+    cv2.ellipse(canvas, _ints(*centre), _ints(*axes), angle, 0, 360, colour, -1, cv2.LINE_AA)
+
+
+def _stroke(canvas: Canvas, start: Point, end: Point, colour: Colour, width: int) -> None:
+    cv2.line(canvas, _ints(*start), _ints(*end), colour, width, cv2.LINE_AA)
+
+
 def _sky(rng: Rng, canvas: Canvas, horizon: int, night: bool) -> None:
-    sky = canvas[:horizon]
+    sky, width = canvas[:horizon], canvas.shape[1]
     if not night:
         top = _pick(rng, (90, 140, 210), (120, 150, 190), (200, 150, 120), (150, 170, 200))
         _gradient(sky, top, _pick(rng, (200, 215, 230), (235, 205, 170)))
         return
     _gradient(sky, _pick(rng, (8, 8, 28), spread=6), _pick(rng, (30, 26, 60), (50, 35, 45)))
     for _ in range(rng.integers(8, 30)):
-        y, x = rng.integers(horizon), rng.integers(canvas.shape[1])
+        y, x = rng.integers(horizon), rng.integers(width)
         canvas[y, x] = rng.integers(150, 256)
     if rng.random() < 0.6:
-        centre = (int(rng.integers(canvas.shape[1])), int(rng.integers(horizon // 2 + 1)))
-        cv2.circle(canvas, centre, int(rng.integers(4, 9)), (240, 238, 215), -1, cv2.LINE_AA)
+        centre = (rng.integers(width), rng.integers(horizon // 2 + 1))
+        _disc(canvas, centre, rng.integers(4, 9), (240, 238, 215))
     for _ in range(rng.integers(2, 8)):
-        x = int(rng.integers(canvas.shape[1]))
-        cv2.circle(canvas, (x, horizon - 2), 2, (255, 210, 120), -1, cv2.LINE_AA)
+        _disc(canvas, (rng.integers(width), horizon - 2), 2, (255, 210, 120))
 
 
 def _ground(rng: Rng, canvas: Canvas, horizon: int) -> None:
     ground = canvas[horizon:]
-    _gradient(
-        ground,
-        _pick(rng, (110, 130, 80), (140, 125, 95), (130, 130, 130)),
-        _pick(rng, (70, 100, 45), (120, 100, 70), (100, 100, 105)),
-    )
-    _add(ground, 22 * _noise(rng, *ground.shape[:2], grain_px=4))
+    top = _pick(rng, (110, 130, 80), (140, 125, 95), (130, 130, 130))
+    _gradient(ground, top, _pick(rng, (70, 100, 45), (120, 100, 70), (100, 100, 105)))
+    _add(ground, 22 * _noise(rng, *ground.shape[:2], 4))
 
 
 def _water(rng: Rng, canvas: Canvas, horizon: int) -> None:
@@ -219,11 +241,11 @@ def _water(rng: Rng, canvas: Canvas, horizon: int) -> None:
 def _texture(rng: Rng, canvas: Canvas) -> None:
     """Fill the picture with a wall, cloth or paper: something, but none of the classes."""
     height, width = canvas.shape[:2]
-    _gradient(canvas, *(tuple(int(c) for c in rng.integers(40, 220, 3)) for _ in range(2)))
+    _gradient(canvas, *(_ints(*rng.integers(40, 220, 3)) for _ in range(2)))
     _add(canvas, rng.uniform(8, 40) * _noise(rng, height, width, grain_px=rng.uniform(2, 14)))
     if rng.random() < 0.5:  # bricks or tiles
-        step_y, step_x = (int(s) for s in rng.integers(8, 24, 2))
-        line = tuple(int(c) for c in rng.integers(30, 230, 3))
+        step_y, step_x = _ints(*rng.integers(8, 24, 2))
+        line = _any_colour(rng)
         for row, y in enumerate(range(0, height, step_y)):
             cv2.line(canvas, (0, y), (width, y), line, 1)
             for x in range(row % 2 * step_x // 2, width, step_x):
@@ -234,14 +256,13 @@ def _distractors(rng: Rng, canvas: Canvas, horizon: int) -> None:
     """Put boxes, balls and stones into the picture."""
     height, width = canvas.shape[:2]
     for _ in range(rng.integers(0, 5)):
-        colour = tuple(int(c) for c in rng.integers(30, 230, 3))
-        x, y = int(rng.integers(width)), int(rng.integers(horizon, height))
+        colour = _any_colour(rng)
+        x, y = _ints(rng.integers(width), rng.integers(horizon, height))
         size = int(rng.integers(5, 20))
         if rng.random() < 0.5:
             cv2.rectangle(canvas, (x, y - size), (x + 2 * size, y), colour, -1)
         else:
-            axes = (size, max(3, int(size * rng.uniform(0.5, 1))))
-            cv2.ellipse(canvas, (x, y), axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+            _oval(canvas, (x, y), (size, max(3, size * rng.uniform(0.5, 1))), colour)
 
 
 # ---------------------------------------------------------------------- what has a label
@@ -253,8 +274,8 @@ def _clouds(rng: Rng, canvas: Canvas, horizon: int) -> None:
     for _ in range(rng.integers(2, 5)):
         x, y = rng.integers(width), rng.integers(2, max(3, int(horizon * 0.75)))
         for _ in range(rng.integers(4, 8)):
-            centre = (int(x + rng.normal(0, 11)), int(y + rng.normal(0, 3)))
-            axes = (int(rng.integers(8, 17)), int(rng.integers(4, 9)))
+            centre = _ints(x + rng.normal(0, 11), y + rng.normal(0, 3))
+            axes = _ints(rng.integers(8, 17), rng.integers(4, 9))
             cv2.ellipse(shape, centre, axes, 0, 0, 360, 1, -1)
     shape[horizon:] = 0
     opacity = cv2.GaussianBlur(shape, (0, 0), 2.2)[..., None] * 0.95
@@ -264,7 +285,7 @@ def _clouds(rng: Rng, canvas: Canvas, horizon: int) -> None:
 
 def _house(rng: Rng, canvas: Canvas, horizon: int) -> None:
     height, width = canvas.shape[:2]
-    w, h = (int(s) for s in (rng.uniform(0.25, 0.5) * width, rng.uniform(0.2, 0.4) * height))
+    w, h = _ints(rng.uniform(0.25, 0.5) * width, rng.uniform(0.2, 0.4) * height)
     x = int(rng.integers(0, max(1, width - w)))
     base = min(height - 1, horizon + int(rng.integers(3, 16)))
     wall = _pick(rng, (225, 215, 195), (190, 120, 95), (235, 235, 230), (200, 190, 140))
@@ -290,16 +311,13 @@ def _tree(rng: Rng, canvas: Canvas, horizon: int) -> None:
         base = min(height - 1, horizon + int(rng.integers(2, 22)))
         tall = int(height * rng.uniform(0.35, 0.6))
         trunk = _pick(rng, (85, 60, 40), (60, 45, 35))
-        cv2.line(canvas, (x, base), (x, base - tall // 2), trunk, max(2, tall // 12), cv2.LINE_AA)
+        _stroke(canvas, (x, base), (x, base - tall // 2), trunk, max(2, tall // 12))
         dark = _pick(rng, (35, 75, 30), (50, 90, 40), (90, 90, 30))
         for _ in range(rng.integers(14, 24)):
-            centre = (
-                int(x + rng.normal(0, tall * 0.15)),
-                int(base - tall * 0.68 + rng.normal(0, tall * 0.14)),
-            )
-            light = rng.uniform(0.8, 1.5)
-            leaf = tuple(int(min(255, c * light)) for c in dark)
-            cv2.circle(canvas, centre, int(rng.integers(3, 8)), leaf, -1, cv2.LINE_AA)
+            right = x + rng.normal(0, tall * 0.15)
+            centre = (right, base - tall * 0.68 + rng.normal(0, tall * 0.14))
+            leaf = _lit(dark, rng.uniform(0.8, 1.5))
+            _disc(canvas, centre, rng.integers(3, 8), leaf)
 
 
 def _flower(rng: Rng, canvas: Canvas, horizon: int) -> None:
@@ -310,18 +328,16 @@ def _flower(rng: Rng, canvas: Canvas, horizon: int) -> None:
     heart = _pick(rng, (240, 190, 40), (90, 60, 30))
     for _ in range(rng.integers(1, 5)):
         size = float(rng.uniform(9, 20))
-        x, y = int(rng.integers(width)), int(rng.integers(int(height * 0.45), height))
-        cv2.line(canvas, (x, y), (x + int(rng.normal(0, 5)), height), (60, 110, 45), 2, cv2.LINE_AA)
+        x, y = _ints(rng.integers(width), rng.integers(int(height * 0.45), height))
+        _stroke(canvas, (x, y), (x + int(rng.normal(0, 5)), height), (60, 110, 45), 2)
         num_petals, turn = int(rng.integers(5, 9)), rng.uniform(0, 360)
         for k in range(num_petals):
             angle = turn + 360 * k / num_petals
             way = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
-            centre = tuple(int(c) for c in np.array([x, y]) + 0.6 * size * way)
-            axes = (int(size * 0.55), int(size * 0.3))
-            shade = rng.uniform(0.85, 1.1)
-            colour = tuple(int(min(255, c * shade)) for c in petal)
-            cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
-        cv2.circle(canvas, (x, y), max(2, int(size * 0.28)), heart, -1, cv2.LINE_AA)
+            colour = _lit(petal, rng.uniform(0.85, 1.1))
+            centre = np.array([x, y]) + 0.6 * size * way
+            _oval(canvas, centre, (size * 0.55, size * 0.3), colour, angle)
+        _disc(canvas, (x, y), max(2, int(size * 0.28)), heart)
 
 
 def _people(rng: Rng, canvas: Canvas, horizon: int) -> None:
@@ -335,35 +351,28 @@ def _people(rng: Rng, canvas: Canvas, horizon: int) -> None:
         skin = _pick(
             rng, (232, 190, 160), (198, 145, 110), (120, 80, 58), (245, 210, 185), spread=10
         )
-        shirt = tuple(int(c) for c in rng.integers(30, 230, 3))
+        shirt = _any_colour(rng)
         trousers = _pick(rng, (40, 45, 70), (60, 55, 50), (110, 100, 90))
         shoulder, hip = top + int(2.4 * head), top + int(0.55 * tall)
         wide = int(1.7 * head)
-        legs = (x - wide * 2 // 3, hip), (x + wide * 2 // 3, feet)
-        cv2.rectangle(canvas, *legs, trousers, -1)
+        cv2.rectangle(canvas, (x - wide * 2 // 3, hip), (x + wide * 2 // 3, feet), trousers, -1)
         body = [[x - wide, shoulder], [x + wide, shoulder], [x + wide * 3 // 4, hip]]
         cv2.fillPoly(canvas, [np.array([*body, [x - wide * 3 // 4, hip]])], shirt, cv2.LINE_AA)
         for side in (-1, 1):
             hand = (x + side * int(wide * rng.uniform(1.1, 1.6)), hip - int(rng.integers(0, head)))
             arm = (x + side * wide, shoulder + head // 3)
-            cv2.line(canvas, arm, hand, shirt, max(2, head * 2 // 3), cv2.LINE_AA)
-            cv2.circle(canvas, hand, max(1, head // 3), skin, -1, cv2.LINE_AA)
-        centre = (x, top + head)
+            _stroke(canvas, arm, hand, shirt, max(2, head * 2 // 3))
+            _disc(canvas, hand, max(1, head // 3), skin)
         hair = _pick(rng, (45, 30, 20), (120, 85, 45), (20, 18, 18), (170, 165, 160))
         neck = ((x - head // 3, top + head), (x + head // 3, shoulder + 2))
         cv2.rectangle(canvas, *neck, skin, -1)
-        above = (x, top + head * 5 // 6)
-        cv2.ellipse(canvas, above, (head, int(head * 1.15)), 0, 0, 360, hair, -1, cv2.LINE_AA)
-        face = (int(head * 0.82), head)
-        cv2.ellipse(canvas, (x, centre[1] + head // 5), face, 0, 0, 360, skin, -1, cv2.LINE_AA)
+        _oval(canvas, (x, top + head * 5 // 6), (head, head * 1.15), hair)
+        _oval(canvas, (x, top + head + head // 5), (head * 0.82, head), skin)
         for side in (-1, 1):
-            eye = (x + side * head // 3, centre[1])
+            eye = (x + side * head // 3, top + head)
             cv2.circle(canvas, eye, max(1, head // 8), (35, 28, 25), -1)
-        mouth = (
-            (x - head // 4, centre[1] + head * 2 // 3),
-            (x + head // 4, centre[1] + head * 2 // 3),
-        )
-        cv2.line(canvas, *mouth, (150, 70, 65), 1, cv2.LINE_AA)
+        mouth_y = top + head + head * 2 // 3
+        _stroke(canvas, (x - head // 4, mouth_y), (x + head // 4, mouth_y), (150, 70, 65), 1)
 
 
 def _bird(rng: Rng, canvas: Canvas, horizon: int) -> None:
@@ -375,12 +384,10 @@ def _bird(rng: Rng, canvas: Canvas, horizon: int) -> None:
         y = int(rng.integers(6, max(8, int(horizon * 0.8))))
         lift = int(span * rng.uniform(0.2, 0.55))
         for side in (-1, 1):
-            bend, tip = (x + side * span // 2, y - lift), (x + side * span, y - lift // 4)
-            wing = np.array(
-                [(x, y - 2), bend, tip, (x + side * span // 2, y - lift // 3), (x, y + 3)]
-            )
+            half, tip = x + side * span // 2, (x + side * span, y - lift // 4)
+            wing = np.array([(x, y - 2), (half, y - lift), tip, (half, y - lift // 3), (x, y + 3)])
             cv2.fillPoly(canvas, [wing], colour, cv2.LINE_AA)
-        cv2.ellipse(canvas, (x, y), (3, max(3, span // 4)), 0, 0, 360, colour, -1, cv2.LINE_AA)
+        _oval(canvas, (x, y), (3, max(3, span // 4)), colour)
 
 
 # From back to front. Night and sea are drawn as sky and water.

@@ -45,7 +45,7 @@ class Origin:
     Attributes:
         url: its address.
         etag, last_modified: headers of the answer, "" where there was none.
-        num_bytes: its size, None where the server did not log.
+        num_bytes: its size, None where the server did not say.
     """
 
     url: str
@@ -57,6 +57,10 @@ class Origin:
     def validator(self) -> str:
         """What If-Range may be asked with: a weak ETag may not (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+    def is_version_of(self, other: "Origin") -> bool:
+        """Return whether both are the same version of the file."""
+        return (self.validator, self.num_bytes) == (other.validator, other.num_bytes)
 
 
 def download(
@@ -228,15 +232,11 @@ def _origin_of(
     """Return what the answer is a version of, and how many of the bytes that are here it keeps."""
     etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
     if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != have:
+        sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if not sent or int(sent[1]) != have:
             raise _StartOverError(have)
-        origin = Origin(url, etag, modified, int(found[2]))
-        # A server that does not know If-Range sends the rest of another version.
-        if before is None or (origin.validator, origin.num_bytes) != (
-            before.validator,
-            before.num_bytes,
-        ):
+        origin = Origin(url, etag, modified, int(sent[2]))
+        if before is None or not origin.is_version_of(before):  # the server ignores If-Range
             raise _StartOverError(have)
         return origin, have
     if response.status != 200:
@@ -244,8 +244,8 @@ def _origin_of(
     length = response.headers.get("Content-Length", "")
     origin = Origin(url, etag, modified, int(length) if length.isdigit() else None)
     if have and before is not None:
-        changed = origin.validator != before.validator or origin.num_bytes != before.num_bytes
-        why = "the file has changed on the server" if changed else "the server does not resume"
+        same = origin.is_version_of(before)
+        why = "the server does not resume" if same else "the file has changed on the server"
         log(f"{why}: starting over instead of going on after {format_size(have)}")
     return origin, 0
 

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ SLOW_S = 30.0  # after so long without an image the user is told ...
 HANG_S = 600.0  # ... and after so long the program ends
 POLL_S = 0.2  # how often to ask whether to give up while waiting for images
 
+_WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
 _AHEAD = 3  # groups that the worker has been given
@@ -125,17 +126,17 @@ def check_images(
         num_done = len(rows) - len(left)
         on_progress(num_done, len(rows))
         groups = groups_of(left, [stamps[row][0] for row in left], _GROUP_BYTES)
-        options = _Options(threads, max_pixels, digests)
-        with contextlib.closing(_check_groups(paths, groups, options, on_slow)) as results:
+        job = _Job(paths, threads, max_pixels, digests, on_slow)
+        with contextlib.closing(_check_groups(job, groups)) as checked:
             while max_bad is None or len(check.bad) <= max_bad:
-                group = next(results, None)
-                if group is None:
+                results = next(checked, None)
+                if results is None:
                     break
-                for row, result in group:
+                for row, result in results:
                     check._enter(row, result)
                     if result.lasts:
                         cache.add(paths[row], stamps[row], result)
-                num_done += len(group)
+                num_done += len(results)
                 on_progress(num_done, len(rows))
     return merge([check])
 
@@ -217,21 +218,21 @@ def wait_for(
 # ------------------------------------------------------------- the process that may crash
 
 
-class _Options(NamedTuple):
-    """What a worker gets on its command line; see ``check_worker``."""
+Results = list[tuple[int, FileCheck]]  # rows, and what checking their files showed
 
+
+@dataclass(frozen=True)
+class _Job:
+    """What all workers of one check are given."""
+
+    paths: Sequence[Path]
     threads: int
     max_pixels: int
     digests: bool
-    one_by_one: bool = False
+    on_slow: Callable[[str], None]
 
 
-def _check_groups(
-    paths: Sequence[Path],
-    groups: Iterable[list[int]],
-    options: _Options,
-    on_slow: Callable[[str], None],
-) -> Iterator[list[tuple[int, FileCheck]]]:
+def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Iterator[Results]:
     """Yield the results of each group; a worker that crashes is replaced.
 
     The files of the group at which it crashed are then checked one by one.
@@ -241,13 +242,13 @@ def _check_groups(
     worker: _Worker | None = None
     try:
         while todo or sent:
-            worker = worker or _Worker(options)
+            worker = worker or _Worker(job)
             while todo and len(sent) < _AHEAD:
                 sent.append(todo.popleft())
-                worker.send(paths, sent[-1])
+                worker.send(sent[-1])
             if not todo:
                 worker.end_input()
-            results = worker.receive(paths, sent[0], on_slow)
+            results = worker.receive(sent[0])
             if results is not None:
                 sent.popleft()
                 yield results
@@ -257,18 +258,13 @@ def _check_groups(
             suspects = sent.popleft()
             todo.extendleft(reversed(sent))
             sent.clear()
-            yield from _check_one_by_one(paths, suspects, options, on_slow)
+            yield from _check_one_by_one(job, suspects)
     finally:
         if worker is not None:
             worker.kill()
 
 
-def _check_one_by_one(
-    paths: Sequence[Path],
-    rows: list[int],
-    options: _Options,
-    on_slow: Callable[[str], None],
-) -> Iterator[list[tuple[int, FileCheck]]]:
+def _check_one_by_one(job: _Job, rows: list[int]) -> Iterator[Results]:
     """Yield the result of each file; one that crashes a worker, and then a fresh one too, is bad.
 
     A fresh one, since a crash may be the late effect of the file before (see ``check_worker``).
@@ -279,9 +275,9 @@ def _check_one_by_one(
         for row in rows:
             results, ended_by = None, ""
             for _ in range(2):
-                worker = worker or _Worker(options._replace(one_by_one=True))
-                worker.send(paths, [row])
-                results = worker.receive(paths, [row], on_slow)
+                worker = worker or _Worker(job, one_by_one=True)
+                worker.send([row])
+                results = worker.receive([row])
                 if results is not None:
                     num_answers += 1
                     break
@@ -299,24 +295,25 @@ def _check_one_by_one(
 class _Worker:
     """A process that checks files: ``check_worker``."""
 
-    def __init__(self, options: _Options) -> None:
+    def __init__(self, job: _Job, one_by_one: bool = False) -> None:
+        self._job = job
+        self._buffer = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        options = (job.threads, job.max_pixels, job.digests, one_by_one)
         # -P: nothing is imported from the current folder. The worker gets this very package.
         others = os.environ.get("PYTHONPATH")
         search_path = f"{_ROOT}{os.pathsep}{others}" if others else str(_ROOT)
-        words = [str(int(option)) for option in options]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"{__package__}.check_worker", *words],
+            [sys.executable, "-P", "-m", _WORKER, *(str(int(option)) for option in options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=os.environ | {"PYTHONPATH": search_path},
         )
-        self._buffer = b""
 
-    def send(self, paths: Sequence[Path], rows: list[int]) -> None:
+    def send(self, rows: list[int]) -> None:
         """Give it a group; if it has ended, :meth:`receive` will say so."""
-        line = json.dumps([(row, str(paths[row])) for row in rows]) + "\n"
+        line = json.dumps([(row, str(self._job.paths[row])) for row in rows]) + "\n"
         with contextlib.suppress(OSError):
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
@@ -326,12 +323,12 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def receive(
-        self, paths: Sequence[Path], rows: list[int], on_slow: Callable[[str], None]
-    ) -> list[tuple[int, FileCheck]] | None:
+    def receive(self, rows: list[int]) -> Results | None:
         """Return the results of a group, None if the process has ended before them."""
         while b"\n" not in self._buffer:
-            piece = wait_for(self._read, lambda: [paths[row] for row in rows], on_slow)
+            piece = wait_for(
+                self._read, lambda: [self._job.paths[row] for row in rows], self._job.on_slow
+            )
             if not piece:
                 return None
             self._buffer += piece

@@ -245,8 +245,7 @@ class ImageLoader:
         pixels, dropped = self._load(rows)
         good = np.array([row in pixels for row in rows.tolist()], dtype=bool)
         rows, matrices = rows[good], matrices[good]
-        warp_images = self._warp_on_host if self._host_warp else self._warp_on_device
-        images_NHWC = warp_images(rows, [pixels[row] for row in rows.tolist()], matrices, size_px)
+        images_NHWC = self._warp(rows, [pixels[row] for row in rows.tolist()], matrices, size_px)
         return Batch(images_NHWC, self._to_device(rows), position, dropped)
 
     def _load(self, rows: NDArray[np.intp]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
@@ -354,40 +353,32 @@ class ImageLoader:
                 bad[row] = f"cannot be decoded on {self._device.type}"
         return bad if len(bad) < len(rows) else {}
 
-    def _warp_on_host(
+    def _warp(
         self,
         rows: NDArray[np.intp],
         pixels: list[torch.Tensor],
         matrices: NDArray[np.float32],
         size_px: int,
     ) -> torch.Tensor:
-        """Return the output images (N, size_px, size_px, 3)."""
-        images_NHWC = np.empty((len(rows), size_px, size_px, 3), dtype=np.uint8)
-        sizes = self._sizes_HW[rows].tolist()
-        images = [p.numpy().reshape(*size, 3) for p, size in zip(pixels, sizes, strict=True)]
-        warp.on_host(images, matrices, images_NHWC)
-        return torch.from_numpy(images_NHWC)
-
-    def _warp_on_device(
-        self,
-        rows: NDArray[np.intp],
-        pixels: list[torch.Tensor],
-        matrices: NDArray[np.float32],
-        size_px: int,
-    ) -> torch.Tensor:
-        """Return the output images (N, size_px, size_px, 3) on the device."""
+        """Return the output images, uint8 (N, size_px, size_px, 3)."""
+        sizes_HW = self._sizes_HW[rows]
+        if self._host_warp:
+            images_NHWC = np.empty((len(rows), size_px, size_px, 3), dtype=np.uint8)
+            sizes = sizes_HW.tolist()
+            images = [p.numpy().reshape(*size, 3) for p, size in zip(pixels, sizes, strict=True)]
+            warp.on_host(images, matrices, images_NHWC)
+            return torch.from_numpy(images_NHWC)
         if not len(rows):
             shape = (0, size_px, size_px, 3)
             return torch.empty(shape, dtype=torch.uint8, device=self._device)
-        sizes_HW = self._sizes_HW[rows]
         firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
         with self._on_stream():
             pixels_P3 = torch.cat([p.to(self._device) for p in pixels])
             on_device = [self._to_device(array) for array in (firsts, sizes_HW, matrices)]
-            images_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(matrices), size_px)
+            warped_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(matrices), size_px)
             if self._stream is not None:
                 self._stream.synchronize()  # a thread of the loader waits, not the step
-        return images_NHWC
+        return warped_NHWC
 
     def _to_device(self, array: NDArray) -> torch.Tensor:
         with self._on_stream():

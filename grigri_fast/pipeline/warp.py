@@ -70,22 +70,11 @@ def on_device(
         taps: of the matrices (N, 2), on the host, where they decide how many passes there are.
         size_px: side of the output.
     """
-    num_images = max(1, _PIXELS_AT_A_TIME // size_px**2)
-    parts = [
-        _sample(pixels_P3, firsts_N[i:j], sizes_HW[i:j], matrices[i:j], taps[i:j], size_px)
-        for i, j in ((i, i + num_images) for i in range(0, len(matrices), num_images))
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _sample(
-    pixels_P3: torch.Tensor,
-    firsts_N: torch.Tensor,
-    sizes_HW: torch.Tensor,
-    matrices: torch.Tensor,
-    taps: NDArray[np.int64],
-    size_px: int,
-) -> torch.Tensor:
+    most = max(1, _PIXELS_AT_A_TIME // size_px**2)
+    if len(matrices) > most:
+        cuts = [slice(i, i + most) for i in range(0, len(matrices), most)]
+        per_image = (firsts_N, sizes_HW, matrices, taps)
+        return torch.cat([on_device(pixels_P3, *(a[c] for a in per_image), size_px) for c in cuts])
     device = pixels_P3.device
     taps_N2 = torch.from_numpy(taps).to(device, non_blocking=True)
     steps = torch.arange(size_px, dtype=torch.float32, device=device)

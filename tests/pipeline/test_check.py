@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from small_loader import HOWS, damage
 from small_set import write_image
 
 from grigri_fast.errors import BetweenStepsError
@@ -19,7 +20,7 @@ def run_check(paths: list[Path], **options) -> ImageCheck:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+def many_files(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{i}.jpg" for i in range(150)]
     for i, path in enumerate(paths):
         write_image(path, i)
@@ -61,10 +62,12 @@ DIE_ONCE = (
 
 
 @pytest.mark.timeout(120)
-def test_files_that_crash_the_decoder_are_bad_and_the_others_are_not(files, child_that) -> None:
-    child_that(DIE, files[0].parent)
+def test_files_that_crash_the_decoder_are_bad_and_the_others_are_not(
+    many_files, child_that
+) -> None:
+    child_that(DIE, many_files[0].parent)
     progress: list[int] = []
-    found = run_check(files, on_progress=lambda done, total: progress.append(done))
+    found = run_check(many_files, on_progress=lambda done, total: progress.append(done))
     assert found.bad == dict.fromkeys((20, 100, 101), "crashes the decoder (SIGSEGV)")
     good = [i for i in range(150) if i not in found.bad]
     assert (found.crc32_N[good] >= 0).all() and (found.sizes_HW[good] == (32, 40)).all()
@@ -72,52 +75,54 @@ def test_files_that_crash_the_decoder_are_bad_and_the_others_are_not(files, chil
 
 
 @pytest.mark.timeout(120)
-def test_a_crash_that_does_not_come_again_is_no_files_fault(files, child_that) -> None:
-    child_that(DIE_ONCE, files[0].parent)
-    found = run_check(files)
+def test_a_crash_that_does_not_come_again_is_no_files_fault(many_files, child_that) -> None:
+    child_that(DIE_ONCE, many_files[0].parent)
+    found = run_check(many_files)
     assert not found.bad and (found.crc32_N >= 0).all()
 
 
 @pytest.mark.timeout(120)
-def test_a_file_that_takes_too_much_memory_is_bad(files, child_that) -> None:
-    child_that("if path.name == '20.jpg': bytearray(64 * 2**30)", files[0].parent)
-    found = run_check(files)
+def test_a_file_that_takes_too_much_memory_is_bad(many_files, child_that) -> None:
+    child_that("if path.name == '20.jpg': bytearray(64 * 2**30)", many_files[0].parent)
+    found = run_check(many_files)
     assert found.bad == {20: "crashes the decoder (SIGABRT)"}
 
 
 @pytest.mark.timeout(60)
-def test_a_process_that_always_ends_is_not_started_for_ever(files, child_that, monkeypatch) -> None:
+def test_a_process_that_always_ends_is_not_started_for_ever(
+    many_files, child_that, monkeypatch
+) -> None:
     monkeypatch.setattr(check, "_MAX_CRASHES", 5)
-    child_that("os.kill(os.getpid(), signal.SIGILL)", files[0].parent)
+    child_that("os.kill(os.getpid(), signal.SIGILL)", many_files[0].parent)
     with pytest.raises(RuntimeError, match="keeps ending by SIGILL"):
-        run_check(files)
+        run_check(many_files)
 
 
 @pytest.mark.timeout(60)
-def test_an_error_of_its_own_is_told(files, child_that) -> None:
-    child_that("raise LookupError('a bug')", files[0].parent)
+def test_an_error_of_its_own_is_told(many_files, child_that) -> None:
+    child_that("raise LookupError('a bug')", many_files[0].parent)
     with pytest.raises(RuntimeError, match=r"(?s)ended with code 1: .*LookupError: a bug"):
-        run_check(files)
+        run_check(many_files)
 
 
 @pytest.mark.timeout(60)
-def test_a_check_that_hangs_is_noticed_and_ends(files, child_that, monkeypatch) -> None:
+def test_a_check_that_hangs_is_noticed_and_ends(many_files, child_that, monkeypatch) -> None:
     monkeypatch.setattr(check, "SLOW_S", 3.0)
     monkeypatch.setattr(check, "HANG_S", 9.0)
-    child_that("if path.name == '80.jpg': time.sleep(1000)", files[0].parent)
+    child_that("if path.name == '80.jpg': time.sleep(1000)", many_files[0].parent)
     said: list[str] = []
     with pytest.raises(BetweenStepsError, match=r"no images for \d+ s; being read: .*/64\.jpg"):
-        run_check(files, on_slow=said.append)
+        run_check(many_files, on_slow=said.append)
     assert said
 
 
 @pytest.mark.timeout(60)
-def test_the_process_ends_with_who_asked(files) -> None:
+def test_the_process_ends_with_who_asked(many_files) -> None:
     before = children()
-    run_check(files)
+    run_check(many_files)
     assert children() == before
-    (files[0].parent / "x.jpg").write_text("bad")
-    run_check([files[0].parent / "x.jpg", *files], max_bad=0)
+    (many_files[0].parent / "x.jpg").write_text("bad")
+    run_check([many_files[0].parent / "x.jpg", *many_files], max_bad=0)
     assert children() == before
 
 
@@ -127,9 +132,36 @@ def children() -> set[str]:
 
 
 @pytest.mark.timeout(60)
-def test_nothing_is_imported_from_the_current_folder(files, monkeypatch) -> None:
-    (files[0].parent / "json.py").write_text("raise SystemExit('a file of a stranger ran')")
-    (files[0].parent / "numpy.py").write_text("raise SystemExit('a file of a stranger ran')")
-    monkeypatch.chdir(files[0].parent)
-    found = run_check([Path(path.name) for path in files[:3]])
+def test_nothing_is_imported_from_the_current_folder(many_files, monkeypatch) -> None:
+    (many_files[0].parent / "json.py").write_text("raise SystemExit('a file of a stranger ran')")
+    (many_files[0].parent / "numpy.py").write_text("raise SystemExit('a file of a stranger ran')")
+    monkeypatch.chdir(many_files[0].parent)
+    found = run_check([Path(path.name) for path in many_files[:3]])
     assert not found.bad
+
+
+# ------------------------------------------------------------------- without any crash
+
+
+def test_the_check_names_each_bad_file_and_decodes_each_good_one_once(files, capfd) -> None:
+    bad = dict(zip((0, 3, 4, 11, 12, 30, 36), HOWS, strict=True))
+    for row, how in bad.items():
+        damage(files[row], how)
+    progress: list[int] = []
+    found = check_images(
+        files,
+        threads=2,
+        max_pixels=10**8,
+        digests=True,
+        on_progress=lambda done, total: progress.append(done),
+    )
+    assert list(found.bad) == list(bad)
+    assert all(found.bad.values())
+    assert "Premature end" in found.bad[0]  # the decoder's own words
+    assert found.bad[3] == "empty file"
+    assert sorted(found.digests) == [i for i in range(37) if i not in bad]
+    assert len(set(found.digests.values())) == 37 - len(bad)
+    assert (found.crc32_N[list(bad)] == -1).all()
+    assert found.sizes_HW[1].tolist() == [30, 33]
+    assert progress[-1] == 37
+    assert capfd.readouterr().err == ""  # the decoders' own messages are caught
