@@ -24,8 +24,7 @@ def check(
     data: DataArgument,
     images: ImagesOption = None,
     deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Also search for near-duplicates and for wrong labels."),
+        bool, typer.Option("--deep", help="Also search for near-duplicates and for wrong labels.")
     ] = False,
     run_folder: Annotated[
         Path | None,
@@ -34,27 +33,22 @@ def check(
             metavar="RUN",
             help="Search for wrong labels in the validation part of this run, which its model has "
             "not seen.",
-            show_default=False,
         ),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
-            "--folds",
             min=2,
             metavar="K",
             help="Search for wrong labels in all images: train K small models from scratch, and "
             "let each judge the images that it was not trained on.",
-            show_default=False,
         ),
     ] = None,
     epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help="Of each model of --folds. \\[default: 10]"),
+        int | None, typer.Option(min=1, help="Of each model of --folds. \\[default: 10]")
     ] = None,
     size: Annotated[
-        int | None,
-        typer.Option("--size", min=16, help="Of the images of --folds. \\[default: 64]"),
+        int | None, typer.Option(min=16, help="Of the images of --folds. \\[default: 64]")
     ] = None,
     split_file: Annotated[
         Path | None,
@@ -62,13 +56,11 @@ def check(
             "--split",
             metavar="FILE.json",
             help="Mark near-duplicates across this split (with --run: across the run's).",
-            show_default=False,
         ),
     ] = None,
     distance: Annotated[
         int | None,
         typer.Option(
-            "--distance",
             min=0,
             max=16,
             help="Near-duplicates differ in at most so many of 64 bits. \\[default: 10]",
@@ -77,7 +69,6 @@ def check(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             metavar="DIR",
             help="Folder of the tables and the gallery. \\[default: runs/check-<data>]",
         ),
@@ -270,16 +261,12 @@ def fetch(
             metavar="URL|FILE|DIR",
             help="Take the archives from here (several times): a folder or an address that holds "
             "both, or an archive itself.",
-            show_default=False,
         ),
     ] = None,
     sha256: Annotated[
         list[str] | None,
         typer.Option(
-            "--sha256",
-            metavar="ARCHIVE=HEX",
-            help="What an archive's checksum must be (several times).",
-            show_default=False,
+            metavar="ARCHIVE=HEX", help="What an archive's checksum must be (several times)."
         ),
     ] = None,
     keep: Annotated[

@@ -45,13 +45,12 @@ _SCORES = {
 def evaluate(
     folder: RunArgument,
     data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DATA", help="Score these images instead of the run's."),
+        str | None, typer.Option(metavar="DATA", help="Score these images instead of the run's.")
     ] = None,
     images: ImagesOption = None,
     part: Annotated[
         Literal["train", "val", "test"] | None,
-        typer.Option("--part", help="Part of the run's own data. \\[default: val]"),
+        typer.Option(help="Part of the run's own data. \\[default: val]"),
     ] = None,
     threshold: ThresholdOption = "auto",
     checkpoint: CheckpointOption = "last",
@@ -153,8 +152,7 @@ def predict(
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file."),
+        Path | None, typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file.")
     ] = None,
     checkpoint: CheckpointOption = "last",
     max_pixels: MaxPixelsOption = MAX_PIXELS,
@@ -232,12 +230,7 @@ def export(
     ] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The file. \\[default: RUN/model.onnx or RUN/model.pt2]",
-            show_default=False,
-        ),
+        typer.Option(metavar="FILE", help="The file. \\[default: RUN/model.onnx or RUN/model.pt2]"),
     ] = None,
     checkpoint: CheckpointOption = "last",
     threads: ThreadsOption = None,
@@ -286,11 +279,10 @@ def report(
     folder: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.html", help="The page. \\[default: RUN/report.html]"),
+        typer.Option(metavar="FILE.html", help="The page. \\[default: RUN/report.html]"),
     ] = None,
     part: Annotated[
-        Literal["val", "test", "train"],
-        typer.Option("--part", help="Part of the run's own data."),
+        Literal["val", "test", "train"], typer.Option(help="Part of the run's own data.")
     ] = "val",
     threshold: ThresholdOption = "auto",
     checkpoint: CheckpointOption = "last",

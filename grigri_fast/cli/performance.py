@@ -51,16 +51,14 @@ def bench(
             metavar="[pipeline|step|train|all]",
             help="pipeline: images without a model. step: one batch that is there already. "
             "train: both together, and evaluation. Without it: all.",
-            show_default=False,
         ),
     ] = None,
     data: DataOrDemoArgument = None,
     against: Annotated[
         Literal["torchvision"] | None,
         typer.Option(
-            "--against",
             help="Also measure a plain torchvision program, in turns: its transforms in a "
-            "DataLoader with as many workers as threads, and its loop (fp32; AMP on a GPU).",
+            "DataLoader with as many workers as threads, and its loop (fp32; AMP on a GPU)."
         ),
     ] = None,
     json_file: Annotated[
@@ -175,9 +173,7 @@ def profile(
     arch: ArchOption = TrainConfig.arch,
     size: SizeOption = TrainConfig.size,
     batch_size: BatchSizeOption = TrainConfig.batch_size,
-    micro_batch_size: Annotated[
-        int | None, typer.Option("--micro-batch-size", min=2, help="As in train.")
-    ] = None,
+    micro_batch_size: Annotated[int | None, typer.Option(min=2, help="As in train.")] = None,
     activation_checkpointing: Annotated[
         bool,
         typer.Option(
@@ -188,12 +184,10 @@ def profile(
         int, typer.Option("--classes", min=1, help="Outputs of the network.")
     ] = 14,
     estimated: Annotated[
-        bool,
-        typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed."),
+        bool, typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed.")
     ] = False,
     device_memory: Annotated[
-        str | None,
-        typer.Option("--device-memory", metavar="SIZE", help="Say whether it fits, like 4GiB."),
+        str | None, typer.Option(metavar="SIZE", help="Say whether it fits, like 4GiB.")
     ] = None,
     snapshot: Annotated[
         bool,

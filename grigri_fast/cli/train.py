@@ -37,25 +37,19 @@ def train(
         typer.Argument(
             metavar="[DATA]",
             help="Images and labels: a folder or a CSV. Without it: a generated demo set.",
-            show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config",
-            metavar="FILE.toml",
-            help="Read options from a file; those on the command line win.",
-            show_default=False,
+            metavar="FILE.toml", help="Read options from a file; those on the command line win."
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
-            "--resume",
             metavar="RUN",
             help="Go on in a run folder where it was stopped, killed, or out of disk.",
-            show_default=False,
         ),
     ] = None,
     **options: Any,
@@ -104,35 +98,25 @@ def show_result(result: "Result") -> None:
 @with_config_options
 def tune(
     data: Annotated[
-        str | None,
-        typer.Argument(metavar="DATA", help="Images and labels, as in train.", show_default=False),
+        str | None, typer.Argument(metavar="DATA", help="Images and labels, as in train.")
     ] = None,
-    trials: Annotated[
-        int, typer.Option("--trials", min=1, metavar="N", help="Trials in all.")
-    ] = 20,
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trials in all.")] = 20,
     minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes", metavar="M", help="Begin no trial after so long.", show_default=False
-        ),
+        float | None, typer.Option(metavar="M", help="Begin no trial after so long.")
     ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option(
-            "--search",
             metavar="OPTION",
             help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
             "... \\[default: lr, weight_decay, momentum]",
-            show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config",
             metavar="FILE.toml",
             help="Start from these options; those on the command line win, and stay as they are.",
-            show_default=False,
         ),
     ] = None,
     **options: Any,
@@ -216,12 +200,10 @@ def reproduce(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only",
             metavar="NAME",
             help="Only this row (several times, or with commas): data, bce, mse, adam, rmsprop, "
             "amsgrad, onecycle, augmentation, resnet34, wide_resnet50_2, untrained, frozen, "
             "threshold, thresholds_per_class, simple.",
-            show_default=False,
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
@@ -232,14 +214,13 @@ def reproduce(
     weights: Annotated[
         str,
         typer.Option(
-            "--weights",
             metavar="imagenet|none|DIR",
             help="Pretrained weights: torchvision's cache or download; none, all from scratch; or "
             "a folder of files named as torchvision names them.",
         ),
     ] = "imagenet",
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the rows' run folders and the reports.")
+        Path, typer.Option(help="Folder of the rows' run folders and the reports.")
     ] = Path("runs/reproduce"),
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
