@@ -13,6 +13,7 @@ from ..errors import GrigriError, Interrupted, UsageError
 from ..runtime import distributed, signals, threads
 from . import data, evaluate, performance, train
 from .console import verbosity
+from .options import Command
 
 app = typer.Typer(
     name="grigri-fast",
@@ -25,16 +26,21 @@ data_app = typer.Typer(
     help="Check a data set, split it, or get one.\n\nExample:  grigri-fast data check my-photos",
     no_args_is_help=True,
 )
-for command in (train.train, train.tune):
-    app.command()(command)
-app.command("eval")(evaluate.evaluate)
-for command in (
-    *(evaluate.predict, evaluate.export, evaluate.report, train.reproduce),
-    *(performance.bench, performance.profile, performance.info),
-):
-    app.command()(command)
+for name, command in {
+    "train": train.train,
+    "tune": train.tune,
+    "eval": evaluate.evaluate,
+    "predict": evaluate.predict,
+    "export": evaluate.export,
+    "report": evaluate.report,
+    "reproduce": train.reproduce,
+    "bench": performance.bench,
+    "profile": performance.profile,
+    "info": performance.info,
+}.items():
+    app.command(name, cls=Command)(command)
 for command in (data.check, data.split, data.demo, data.fetch):
-    data_app.command()(command)
+    data_app.command(cls=Command)(command)
 app.add_typer(data_app, name="data")
 
 

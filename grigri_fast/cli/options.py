@@ -5,9 +5,10 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from ..config import OPTIONS
 from ..runtime.option import Option
@@ -105,6 +106,23 @@ FastOption = Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+class Command(TyperCommand):
+    """A command whose help suits a terminal of 80 columns.
+
+    A switch is shown as ``--[no-]fast``, where typer has a second column for ``--no-fast`` that
+    leaves no room for the help itself; and paragraphs are wrapped anew.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        self.help = re.sub(r"(?<!\n)\n(?!\n)", " ", self.help or "")
+        for param in self.params:
+            if param.secondary_opts:
+                param.opts = [f"--[no-]{param.opts[0][2:]}"]
+                param.secondary_opts = []
+        super().format_help(ctx, formatter)
+
+
 def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for every one of TrainConfig but DATA, with its documentation.
 
@@ -130,13 +148,14 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _typer_option(about: Option) -> Any:
     more: dict[str, Any] = {"autocompletion": architectures} if about.name == "arch" else {}
-    if about.words and int in (about.kind, *get_args(about.kind)):
-        more = {"parser": _number_or_word(about), "metavar": "|".join(["N", *about.words])}
+    if about.words and about.range:
+        more = {"parser": _number_or_word(about)}
     return typer.Option(
         f"{about.flag}/--no-{about.flag[2:]}" if about.is_switch else about.flag,
         # Rich would take [default: 1] for a style.
         help=about.help_with_default.replace("[", "\\["),
         rich_help_panel=about.group,
+        metavar=about.metavar or " ",
         show_default=False,
         **more,
     )

@@ -42,11 +42,12 @@ class Range:
         is_above = self.low < value if self.open_low else self.low <= value
         return is_above and (value <= self.high if self.closed_high else value < self.high)
 
-    def __str__(self) -> str:
+    def notation(self, name: str) -> str:
+        """Return it as ``0<=X<1``, for a number called X."""
         if self.high == math.inf:
-            return f"x{'>' if self.open_low else '>='}{self.low}"
+            return f"{name}{'>' if self.open_low else '>='}{self.low}"
         low, high = "<" if self.open_low else "<=", "<=" if self.closed_high else "<"
-        return f"{self.low}{low}x{high}{self.high}"
+        return f"{self.low}{low}{name}{high}{self.high}"
 
     def require(self, flag: str, value: float) -> None:
         """Raise GrigriError, with a sentence about the option ``flag``, for a value outside."""
@@ -155,6 +156,22 @@ class Option:
         return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
     @property
+    def metavar(self) -> str:
+        """Return what stands for its value where it is explained; "" for a switch."""
+        if self.choices:
+            return "" if self.is_switch else "NAME"
+        kinds = get_args(self.kind) or (self.kind,)
+        return "N" if int in kinds else "X" if float in kinds else "TEXT"
+
+    @property
+    def values(self) -> str:
+        """Return its choices or its range, as ``--help`` shows them; "" for a switch or a text."""
+        if self.is_switch:
+            return ""
+        range = [self.range.notation(self.metavar), *self.words] if self.range else []
+        return "|".join([*map(str, self.choices), *range])
+
+    @property
     def default_in_words(self) -> str:
         """Return its default as ``--help`` says it, or "" if there is nothing to say."""
         if self.unset or self.default is None:
@@ -175,7 +192,7 @@ class Option:
     def help_with_default(self) -> str:
         """Return what it does, its range and its default, for ``--help``."""
         default = f"default: {self.default_in_words}" if self.default_in_words else ""
-        notes = "; ".join(note for note in (str(self.range or ""), default) if note)
+        notes = "; ".join(note for note in (self.values, default) if note)
         return f"{self.text} [{notes}]" if notes else self.text
 
     def checked(self, value: Any) -> Any:
@@ -307,24 +324,17 @@ def markdown_table(options: Mapping[str, Option]) -> str:
 
 
 def _row(about: Option) -> list[str]:
-    name = f"`{about.flag}`" if about.name != "data" else "`DATA`"
-    value = "on, off"
+    name = (
+        "`DATA`" if about.name == "data" else f"`{about.flag} {about.metavar}`".replace(" `", "`")
+    )
     if about.is_switch:
         name += f", `--no-{about.flag[2:]}`"
-    elif about.choices:
-        value = ", ".join(f"`{choice}`" for choice in about.choices)
-    else:
-        kinds = get_args(about.kind) or (about.kind,)
-        names = {str: "text", int: "whole number", float: "number"}
-        value = next(names[kind] for kind in kinds if kind in names)
-        value += f", {about.range}" if about.range else ""
-        value += "".join(f", `{word}`" for word in about.words)
     default = about.default_in_words
     if about.recipes:
         values = ", ".join(f"{recipe}: {_shown(of)}" for recipe, of in about.recipes.items())
         default += f" ({values})"
-    may_change = "yes" if about.may_change else ""
-    return [name, value, default, may_change, _searched(about), about.text]
+    values = about.values.replace("|", ", ")
+    return [name, values, default, "yes" if about.may_change else "", _searched(about), about.text]
 
 
 def _shown(value: Any) -> str:
