@@ -132,20 +132,20 @@ def mean_average_precision(ap_C: Array) -> float:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often what is said with a probability is so, in bins (B,) of equal width.
+    """How often labels are true that are predicted with a probability, in bins (B,) of equal width.
 
     Attributes:
         edges: of the bins (B + 1).
         counts: labels, of all images and classes, whose probability is in the bin.
-        said: mean probability, NaN in an empty bin.
-        found: share that is true, NaN in an empty bin.
-        error: expected calibration error, the mean of ``|said - found|`` over all labels.
+        predicted: mean probability, NaN in an empty bin.
+        observed: share that is true, NaN in an empty bin.
+        error: expected calibration error, the mean of ``|predicted - observed|`` over all labels.
     """
 
     edges: Array
     counts: NDArray[np.int64]
-    said: Array
-    found: Array
+    predicted: Array
+    observed: Array
     error: float
 
 
@@ -159,9 +159,9 @@ def reliability(probabilities_NC: Array, targets_NC: Bools, num_bins: int = 10) 
     positives, _ = np.histogram(scores[as_bools(np.ravel(targets_NC))], num_bins, (0, 1))
     sums, _ = np.histogram(scores, num_bins, (0, 1), weights=scores)
     with np.errstate(invalid="ignore"):
-        said, found = sums / counts, positives / counts
+        predicted, observed = sums / counts, positives / counts
     error = float(np.abs(sums - positives).sum() / max(1, counts.sum()))
-    return Reliability(edges, counts, said, found, error)
+    return Reliability(edges, counts, predicted, observed, error)
 
 
 def co_occurrence(labels_NC: Bools) -> Array:

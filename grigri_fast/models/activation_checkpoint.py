@@ -1,25 +1,26 @@
-"""Activations computed twice instead of kept: less memory for more time (Chen et al. 2016)."""
+"""Activation checkpointing: less memory for more time (Chen et al. 2016, arXiv 1604.06174)."""
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Let the blocks of a network compute their activations twice instead of keeping them.
+    """Make the blocks of a network compute their activations again in the backward pass.
 
-    Only what goes from block to block is kept for the backward pass. Gradients are the same, and so
-    are BatchNorm's running statistics: the second pass leaves them alone. Where a network has no
-    blocks but layers (VGG, AlexNet, simple), there is nothing to gain.
+    Only the activations between blocks are kept. Gradients are the same, and so are BatchNorm's
+    running statistics: the second forward pass leaves them alone. A network of layers without
+    blocks (VGG, AlexNet, simple) gains nothing.
     """
     for block in _blocks(model):
         block.forward = _CheckpointedForward(block)
 
 
 class _CheckpointedForward:
-    """A block's forward pass, checkpointed while gradients are wanted."""
+    """A block's forward pass, checkpointed where gradients are computed."""
 
     def __init__(self, block: nn.Module) -> None:
         self._plain = block.forward
@@ -48,21 +49,21 @@ class _CheckpointedForward:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the parts that a network is a chain of.
+    """Return the blocks that a network is a chain of.
 
-    They are the members of its outermost sequences, where there are some (residual blocks, stages,
-    layers of an encoder), else its children.
+    They are the members of its outermost sequences, if it has any (residual blocks, stages, layers
+    of an encoder), else its children.
     """
     blocks: list[nn.Module] = []
 
-    def look_into(module: nn.Module) -> None:
+    def add_blocks_of(module: nn.Module) -> None:
         for child in module.children():
             if isinstance(child, nn.Sequential | nn.ModuleList):
                 blocks.extend(child)
             else:
-                look_into(child)
+                add_blocks_of(child)
 
-    look_into(model)
+    add_blocks_of(model)
     if not any(True for block in blocks for _ in block.children()):  # layers alone: no blocks
         blocks = list(model.children())
     return [b for b in blocks if any(True for _ in b.parameters())]

@@ -15,7 +15,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-import torch.utils.checkpoint
 import torchvision
 from numpy.typing import NDArray
 from torch import nn
@@ -27,8 +26,8 @@ _SIMPLE = "simple"
 _GRIGRI = "grigri"
 _OURS = (_GRIGRI, _SIMPLE)
 _IMAGENET_CLASSES = 1000
-# Auxiliary classifiers stand in the weight files of these; they are built, filled and taken off.
-# Their published weights expect inputs on another scale, which transform_input sees to.
+# The weight files of these hold auxiliary classifiers, which are built, loaded and removed. Their
+# published weights expect inputs on another scale, which transform_input takes care of.
 _WITH_AUX = ("googlenet", "inception_v3")
 # The published DenseNets have keys like denselayer1.norm.1.weight for denselayer1.norm1.weight.
 _OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
@@ -48,13 +47,14 @@ def build(
 ) -> nn.Module:
     """Return an untrained network with a head of ``num_classes`` logits, in fp32 on the CPU.
 
-    Networks with norms are not touched by the last two.
-
     Args:
-        arch, num_classes, size_px: which, its outputs, and the side of its images.
-        init: how its weights are drawn, ``default`` (as its makers do) or ``he`` (see
-            :func:`networks.draw_by_he`).
-        train_norms: whether it has norms while it trains (see :func:`networks.add_norms`).
+        arch: name of the architecture.
+        num_classes: size of the head.
+        size_px: side of the input.
+        init: for a network without norms, how its weights are drawn: ``default``, as its authors
+            do; or ``he`` (see :func:`networks.draw_by_he`).
+        train_norms: whether a network without norms gets some while it trains (see
+            :func:`networks.add_norms`).
 
     Raises:
         GrigriError: for an unknown name, or images too small or of a side the network cannot take.
@@ -86,7 +86,7 @@ def build_pretrained(arch: str, num_classes: int, size_px: int, weights: str) ->
             code). Its head may have any number of classes and is replaced.
 
     Raises:
-        GrigriError: if the weights cannot be had or do not fit; the message names the key.
+        GrigriError: if the weights cannot be loaded or do not fit; the message names the key.
     """
     _check_name(arch)
     model = _plain(arch, _IMAGENET_CLASSES, size_px)
@@ -115,7 +115,7 @@ def build_pretrained(arch: str, num_classes: int, size_px: int, weights: str) ->
 
 
 def head(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return name and module of the layer that makes the logits: the last linear or conv layer."""
+    """Return name and module of the layer that computes the logits: the last linear or conv one."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     return layers[-1]
 
@@ -147,10 +147,10 @@ def set_training(model: nn.Module, frozen_backbone: bool) -> None:
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], strict: bool = True) -> None:
-    """Load a state dict that may come from a plain dictionary, as safetensors gives it.
+    """Load a state dict, which may be a plain dictionary of a safetensors file.
 
-    PyTorch keeps module versions beside the tensors, which safetensors has no place for, and
-    MNASNet does not load without: the versions of the model itself are taken where there are none.
+    PyTorch stores module versions beside the tensors. A safetensors file has no place for them, and
+    MNASNet does not load without them: the model's own versions are used where there are none.
 
     Raises:
         RuntimeError: as ``load_state_dict``, if keys or shapes do not fit.
@@ -183,7 +183,7 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
             f" .safetensors)"
         ) from e
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]  # torchvision's reference training script saves it so
+        state = state["model"]  # as torchvision's reference training script saves it
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
     ):
@@ -222,7 +222,7 @@ def weight_files(arch: str) -> list[str]:
 
 
 def _load(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load ``state``; a missing, extra or misshapen key is an error that names the first."""
+    """Load ``state``; raise GrigriError that names the first missing, extra or misshapen key."""
     wanted = model.state_dict()
     # Files from before PyTorch 0.4.1 lack BatchNorm's step counters, which nothing reads.
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]

@@ -53,8 +53,8 @@ class GrigriNet(nn.Module):
     A 3x3 stem with stride 2 instead of ResNet's 7x7 and pooling, which leave little of a small
     image; one basic block per stage (He et al. 2016, arXiv 1512.03385), with average pooling in the
     shortcuts (ResNet-D, arXiv 1812.01187) and the last BatchNorm of each block starting at zero
-    (arXiv 1706.02677). Its head looks at the mean over the image and at each class's best place
-    in it. It takes images of any size from 32 px on.
+    (arXiv 1706.02677). To the logits of the image's mean features its head adds a share of
+    each class's highest logit at any place. It takes images of any size from 32 px on.
 
     Args:
         num_classes: size of the output.

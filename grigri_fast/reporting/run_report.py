@@ -242,7 +242,7 @@ def _calibration(scored: RunEvaluation) -> dict[str, Any]:
     """Return how often what is said with a probability is so."""
     bins = metrics.reliability(scored.probabilities_NC, scored.targets_NC)
     edges, counts, said, true = (
-        values.tolist() for values in (bins.edges, bins.counts, bins.said, bins.found)
+        values.tolist() for values in (bins.edges, bins.counts, bins.predicted, bins.observed)
     )
     diagram, histogram = run_figures.calibration(said, true), run_figures.histogram(edges, counts)
     return {

@@ -18,16 +18,16 @@ FORMAT = "grigri-fast checkpoint 2"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is needed beside the weights. JSON in the file's header under ``grigri-fast``.
+    """What is needed beside the weights; JSON in the file's header, under ``grigri-fast``.
 
     Attributes:
         arch: architecture name.
         size_px: side of the square input; whole images are resized to it, bilinearly.
-        built_px: side that the network was made for, ``size_px`` if it is not said: simple's first
-            linear layer has its width.
+        built_px: side that the network was built for, ``size_px`` if None: the width of simple's
+            first linear layer depends on it.
         flip_test: whether the logits are the mean of those of an image and its mirror image.
         class_names: meaning of the logits, in order.
-        thresholds: a label is given from this probability on: one for all classes, or one each.
+        thresholds: least probability with which a label is given: one for all classes, or one each.
         threshold_source: where they come from, in words.
         mean, std: of the input normalisation, per RGB channel on a scale of 0 to 1.
         epoch: epochs trained.
@@ -99,7 +99,7 @@ def set_thresholds(path: Path, thresholds: float | list[float], source: str) -> 
 
 
 def info_of(path: Path) -> ModelInfo | None:
-    """Return a checkpoint's information, None if there is no whole checkpoint."""
+    """Return a checkpoint's information, None if it is missing or damaged."""
     try:
         return _read_model(path)[1]
     except GrigriError:

@@ -1,4 +1,4 @@
-"""Which images and labels a run was trained on, and what has become of them since."""
+"""The images and labels that a run was trained on, and whether they have changed since."""
 
 import json
 from collections.abc import Sequence

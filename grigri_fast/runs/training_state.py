@@ -17,18 +17,18 @@ FORMAT = "grigri-fast resume 3"
 
 @dataclass
 class Progress:
-    """How far a run is: what is stored beside the tensors, and changes from step to step.
+    """How far a run is: what is stored beside the tensors and changes from step to step.
 
     Attributes:
         epoch: the epoch that is being trained, from 1.
         batches: how many of its batches are done.
-        num_seen: images of the epoch that were trained on.
-        totals: the epoch's sums for its training scores.
+        num_seen: images that were trained on in this epoch.
+        totals: sums over this epoch, for its training scores.
         history: a row for each finished epoch.
-        bad: reason and epoch by name, for images that are not used; epoch 0: before training.
+        bad: by name, why an image is not used, and since which epoch; 0 is before training.
         skipped_steps: steps that the fp16 scaler left out.
         train_s: seconds of training in all.
-        peak_memory_bytes: the most that was seen on the device (see ``memory.Budget``).
+        peak_memory_bytes: the largest use of the device's memory (see ``memory.Budget``).
     """
 
     epoch: int = 1
@@ -51,7 +51,7 @@ def save(
     progress: Progress,
     average: nn.Module | None = None,
 ) -> None:
-    """Write all that a run needs to go on, and keep the state before as ``previous``."""
+    """Write all that a run needs to go on, and rename the state before to ``previous``."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}

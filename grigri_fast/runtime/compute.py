@@ -138,12 +138,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let memory that is freed stay with this process, in huge pages, for the steps to come.
+    """Keep memory that is freed in this process, in huge pages, for the following steps.
 
     glibc gives large blocks back to the system at once, so a step on a CPU, whose activations are
     large blocks, would wait for the system to zero them again, page by page: a fifth of the time of
-    a step (benchmarks/README.md). PyTorch has no allocator of its own on a CPU. Does nothing where
-    there is no glibc. To be called from the main thread, whose heap it is about.
+    a step (benchmarks/README.md). PyTorch has no allocator of its own on a CPU. Call it from the
+    main thread, whose heap it changes. It does nothing where there is no glibc.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -172,6 +172,3 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
 def usable_threads() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-# --------------------------------------------------------------------------------- the cache

@@ -29,7 +29,7 @@ def describe(device: torch.device, amp: str) -> dict[str, Any]:
     for package in _PACKAGES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["grigri-fast", *sys.argv[1:]]),
         "python": platform.python_version(),
@@ -42,10 +42,10 @@ def describe(device: torch.device, amp: str) -> dict[str, Any]:
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found["gpu"] = properties.name
-        found["gpu_memory_bytes"] = properties.total_memory
-        found["cuda"] = torch.version.cuda
-    return found
+        record["gpu"] = properties.name
+        record["gpu_memory_bytes"] = properties.total_memory
+        record["cuda"] = torch.version.cuda
+    return record
 
 
 def cpu_name() -> str:
@@ -90,15 +90,15 @@ def info(compiled: list[dict[str, Any]]) -> dict[str, Any]:
 
 def extras() -> dict[str, bool]:
     """Return by name whether what an optional extra needs is installed (not ``dev``)."""
-    found: dict[str, bool] = {}
+    installed: dict[str, bool] = {}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for line in importlib.metadata.requires("grigri-fast") or []:
             extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
             if extra and extra[1] != "dev":
                 package = re.match(r"[\w.-]+", line)
                 is_there = package is not None and _is_installed(package[0])
-                found[extra[1]] = found.get(extra[1], True) and is_there
-    return found
+                installed[extra[1]] = installed.get(extra[1], True) and is_there
+    return installed
 
 
 def _is_installed(package: str) -> bool:
@@ -149,20 +149,20 @@ def _shown(folder: Path) -> str:
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
-def in_words(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
+def in_words(info: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """Return what :func:`info` returned as headings and the lines under each."""
-    cpu, chosen = found["cpu"], found["chosen"]
+    cpu, chosen = info["cpu"], info["chosen"]
     gpus = [
         f"{gpu['name']}, {units.format_bytes(gpu['free_memory_bytes'])} of"
         f" {units.format_bytes(gpu['memory_bytes'])} free, compute capability"
         f" {gpu['compute_capability']}"
-        for gpu in found["gpus"]
+        for gpu in info["gpus"]
     ]
-    compiled = [_compiled_in_words(one) for one in found["compile"]["measured"]]
-    versions = [f"{name} {version or '-'}" for name, version in found["versions"].items()]
+    compiled = [_compiled_in_words(one) for one in info["compile"]["measured"]]
+    versions = [f"{name} {version or '-'}" for name, version in info["versions"].items()]
     return [
         ("versions", [", ".join(versions[i : i + 4]) for i in range(0, len(versions), 4)]),
-        ("platform", [found["platform"]]),
+        ("platform", [info["platform"]]),
         (
             "CPU",
             [
@@ -174,10 +174,10 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("--device auto", [chosen["device"]]),
         ("--amp auto", [f"{chosen['amp']}: {chosen['amp_because']}"]),
         ("--compile auto", compiled or ["nothing measured yet; the first long training does"]),
-        ("caches", [f"{k} {units.format_bytes(v)}" for k, v in found["caches"].items()]),
+        ("caches", [f"{k} {units.format_bytes(v)}" for k, v in info["caches"].items()]),
         (
             "extras",
-            [f"{k} {'installed' if v else 'not installed'}" for k, v in found["extras"].items()]
+            [f"{k} {'installed' if v else 'not installed'}" for k, v in info["extras"].items()]
             or ["unknown: the package itself is not installed"],
         ),
     ]

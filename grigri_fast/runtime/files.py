@@ -38,10 +38,10 @@ def stamp(path: str | Path) -> tuple[int, int]:
 
 
 def read_bytes(path: str | Path, max_bytes: int | None = None, first: int | None = None) -> bytes:
-    """Return the content of a regular file. Nothing that a path may name blocks or has an effect.
+    """Return the content of a regular file, and open nothing else.
 
-    A FIFO would wait for ever for who writes into it, and a device may do things when it is opened;
-    so the kind is looked up first, and again once the file is open, without waiting.
+    Opening a FIFO would wait forever for a writer, and opening a device may have effects. So the
+    kind of file is checked first, and again once the file is open, without waiting.
 
     Args:
         path: the file.
@@ -234,6 +234,6 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def shown(path: str | Path) -> Path:
-    """Return a path as a person would name it: relative if it is below the current folder."""
+    """Return a path as a person would write it: relative if it is below the current folder."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

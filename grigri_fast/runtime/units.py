@@ -18,13 +18,13 @@ def parse_bytes(text: str, flag: str) -> int:
         GrigriError: if it is not an amount of memory, or less than a MiB; the message names
             ``flag``.
     """
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?)\s*([a-zA-Z]*)\s*", text)
-    unit = found[2].upper() if found else None
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{0,9})?)\s*([a-zA-Z]*)\s*", text)
+    unit = match[2].upper() if match else None
     if unit not in _UNITS:
         raise GrigriError(f"{flag} {text!r}: expected an amount of memory, like 4GiB or 3500MiB")
-    num_bytes = int(float(found[1]) * _UNITS[unit])
+    num_bytes = int(float(match[1]) * _UNITS[unit])
     if num_bytes < _LEAST_MEMORY:
-        raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {found[1]}GiB?")
+        raise GrigriError(f"{flag} {text!r} is less than a MiB; did you mean {match[1]}GiB?")
     return num_bytes
 
 

@@ -125,9 +125,9 @@ def test_reliability_of_numbers_worked_out_by_hand() -> None:
     targets_NC = np.array([[0, 1], [0, 1], [1, 0]], dtype=bool)
     found = metrics.reliability(scores_NC, targets_NC)
     assert found.counts.tolist() == [1, 2, 0, 0, 0, 0, 0, 0, 0, 3]
-    assert found.said[[0, 1, 9]] == pytest.approx([0.05, 0.125, 0.95])
-    assert found.found[[0, 1, 9]] == pytest.approx([0, 0.5, 2 / 3])
-    assert np.isnan(found.said[2]) and np.isnan(found.found[2])
+    assert found.predicted[[0, 1, 9]] == pytest.approx([0.05, 0.125, 0.95])
+    assert found.observed[[0, 1, 9]] == pytest.approx([0, 0.5, 2 / 3])
+    assert np.isnan(found.predicted[2]) and np.isnan(found.observed[2])
     expected = (1 * 0.05 + 2 * 0.375 + 3 * (0.95 - 2 / 3)) / 6
     assert found.error == pytest.approx(expected)
 
