@@ -3,8 +3,8 @@
     python benchmarks/bench_startup.py DATA [--repeats 5] [--out R]
 
 Starts ``grigri-fast train DATA`` (resnet18 at 128 px, no download) in a process of its own, in
-turns with and without remembered verdicts on the files, and ends it after its first step; a clock
-stands at the parts on the way. Beside it: what importing torch and torchvision alone takes.
+turns with and without a remembered check of the files, and ends it after its first step. Shown are
+the seconds at which each part was done; beside them, what importing torch and torchvision takes.
 """
 
 import argparse
@@ -23,21 +23,24 @@ import torch
 PROGRAM = """
 import json, os, sys, time
 marks = {}
-from grigri_fast import cli
-import grigri_fast.training.trainer as t
+from grigri_fast.cli.main import main
+from grigri_fast.training import trainer
 marks["imports"] = time.time()
-from grigri_fast import split, inspection, models, step, pipeline
+from grigri_fast.data import split
+from grigri_fast.models import factory
+from grigri_fast.pipeline import check, loader
+from grigri_fast.training import step
 def mark(owner, name, part):
     plain = getattr(owner, name)
     def timed(*args, **options):
-        found = plain(*args, **options)
+        result = plain(*args, **options)
         marks.setdefault(part, time.time())
-        return found
+        return result
     setattr(owner, name, timed)
 mark(split, "stratify", "labels and split")
-mark(inspection, "inspect", "files checked")
-mark(models, "build", "model")
-mark(pipeline, "ImageLoader", "loader")
+mark(check, "check_images", "files checked")
+mark(factory, "build", "model")
+mark(loader.ImageLoader, "__init__", "loader")
 plain = step.TrainStep.__call__
 def first(self, *batch):
     plain(self, *batch)
@@ -45,7 +48,7 @@ def first(self, *batch):
     print(json.dumps(marks), file=sys.stderr, flush=True)
     os._exit(0)
 step.TrainStep.__call__ = first
-cli.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
