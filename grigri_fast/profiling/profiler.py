@@ -36,7 +36,6 @@ from ..runtime.memory import Budget
 from ..runtime.units import parse_bytes
 from ..training import setup
 from ..training.autobatch import Plan
-from ..training.setup import Prepared
 from . import tensors, timing
 from .setting import NUM_CLASSES, Setting
 from .tensors import TensorTracker, Timeline
@@ -232,21 +231,94 @@ def profile(
     return Profile(title, classes, usage, must_fit, folder)
 
 
-class _Phases:
-    """The context of each part of a step; ``enter`` makes it, and may change between steps."""
+class _Steps:
+    """A training step and an evaluation step of the same batch, whose parts can be watched.
 
-    def __init__(self) -> None:
-        self.enter: Callable[[str], AbstractContextManager] = record_function
+    Args:
+        model: untrained, on the device (or fake).
+        config: resolved.
+        compute: what to compute on.
+        batch: images_NHWC and targets_NC.
+    """
 
-    def __call__(self, name: str) -> AbstractContextManager:
-        return self.enter(name)
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        compute: Compute,
+        batch: tuple[torch.Tensor, torch.Tensor],
+    ) -> None:
+        self.batch, self._config, self._compute = batch, config, compute
+        self._phase: Callable[[str], AbstractContextManager] = record_function
+        self.prepared = setup.prepare(
+            model, config, compute, use_graph=False, phase=lambda name: self._phase(name)
+        )
 
-    @contextlib.contextmanager
-    def entered_by(self, enter: Callable[[str], AbstractContextManager]) -> Iterator[None]:
-        """Make the contexts in another way for a while."""
-        self.enter = enter
-        yield
-        self.enter = record_function
+    def train(self) -> None:
+        """Make a training step."""
+        self.prepared.step(*self.batch)
+
+    def train_unchecked(self) -> None:
+        """Make a training step whose numbers are not looked at, which fake ones cannot be."""
+        self.prepared.step.compute_gradients(self.prepared.model, *self.batch)
+        with self._phase("optimizer"):
+            self.prepared.optimizer.step()
+
+    def evaluate(self) -> None:
+        """Make the forward pass of as many images as go through the network at once."""
+        model = self.prepared.model
+        with self._phase("evaluation"):
+            images_NHWC = self.batch[0][: self._config.micro_batch_size]
+            forward.logits_of(model, self._compute)(images_NHWC)
+        model.train()
+
+    def timeline(self, work: Callable[[], None]) -> Timeline:
+        """Return the memory of one of the steps. A training step has been made before."""
+        model, states = self.prepared.model, self.prepared.optimizer.state.values()
+        tracker = TensorTracker(model, self._compute.device)
+        gradients = (p.grad for p in model.parameters() if p.grad is not None)
+        tracker.label(gradients, tensors.GRADIENTS)
+        values = (value for state in states for value in state.values())
+        tracker.label((v for v in values if isinstance(v, torch.Tensor)), tensors.OPTIMIZER)
+        tracker.label(self.batch, tensors.INPUT)
+        self._phase = tracker.phase
+        with tracker.active():
+            work()
+        self._phase = record_function
+        return tracker.timeline()
+
+    def seconds(self, work: Callable[[], None]) -> dict[str, float]:
+        """Return the median seconds of each part of a step, as the device has spent them."""
+        spans: list[tuple[str, Any, Any]] = []
+        device = self._compute.device
+        on_cpu = device.type == "cpu"
+
+        def mark() -> Any:
+            if on_cpu:
+                return time.perf_counter()
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+
+        @contextlib.contextmanager
+        def span(name: str) -> Iterator[None]:
+            start = mark()
+            yield
+            spans.append((name, start, mark()))
+
+        seconds: dict[str, list[float]] = defaultdict(list)
+        self._phase = span
+        for _ in range(_NUM_STEPS):
+            spans.clear()
+            work()
+            timing.wait_for(device)
+            of_step: dict[str, float] = defaultdict(float)
+            for name, start, end in spans:
+                of_step[name] += end - start if on_cpu else start.elapsed_time(end) / 1000
+            for name, part_s in of_step.items():
+                seconds[name].append(part_s)
+        self._phase = record_function
+        return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 # ------------------------------------------------------------------------------ the estimate
@@ -263,29 +335,22 @@ def estimate_step(config: TrainConfig, num_classes: int, amp: str) -> Usage:
         num_classes: outputs of the network.
         amp: number format.
     """
-    phases, fake = _Phases(), FakeTensorMode()
+    fake = FakeTensorMode()
     compute = Compute(torch.device("cpu"), "bf16" if amp == "fp16" else amp, threads=1)
     model = setup.untrained(config, num_classes, compute.device)
     _make_fake(model, fake)
     normalize.forget_constants()
     try:
         with fake:
-            made = setup.prepare(model, config, compute, phase=phases)
             shape = (config.batch_size, config.size, config.size, 3)
             batch = torch.empty(shape, dtype=torch.uint8), torch.empty(shape[0], num_classes)
-
-            def step() -> None:
-                made.step.compute_gradients(made.model, *batch)
-                with phases("optimizer"):
-                    made.optimizer.step()
-
-            step()  # makes the gradients and the optimizer's state
-            training = _followed(step, made, phases, batch)
-            evaluate = _evaluation(made, batch[0], config, compute, phases)
-            evaluation = _followed(evaluate, made, phases, batch)
+            steps = _Steps(model, config, compute, batch)
+            steps.train_unchecked()  # makes the gradients and the optimizer's state
+            training = steps.timeline(steps.train_unchecked)
+            evaluation = steps.timeline(steps.evaluate)
     finally:
         normalize.forget_constants()
-    return Usage(_assumed(training), _assumed(evaluation))
+    return Usage(_with_assumed(training), _with_assumed(evaluation))
 
 
 def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
@@ -298,7 +363,7 @@ def _make_fake(model: nn.Module, fake: FakeTensorMode) -> None:
             module.register_buffer(name, fake.from_tensor(buffer))
 
 
-def _assumed(timeline: Timeline) -> StepMemory:
+def _with_assumed(timeline: Timeline) -> StepMemory:
     """Return the memory of a step with what is assumed beside its tensors."""
     rows = {
         CONTEXT: CONTEXT_BYTES,
@@ -308,39 +373,6 @@ def _assumed(timeline: Timeline) -> StepMemory:
         FRAGMENTED: int(FRAGMENTATION * timeline.peak),
     }
     return StepMemory(rows, sum(rows.values()), timeline)
-
-
-def _followed(
-    work: Callable[[], None], made: Prepared, phases: _Phases, batch: tuple[torch.Tensor, ...]
-) -> Timeline:
-    """Return the memory of some work on a network that has made a step before."""
-    tracker = TensorTracker(made.model, batch[0].device)
-    gradients = (p.grad for p in made.model.parameters() if p.grad is not None)
-    tracker.label(gradients, tensors.GRADIENTS)
-    states = (t for state in made.optimizer.state.values() for t in state.values())
-    tracker.label((t for t in states if isinstance(t, torch.Tensor)), tensors.OPTIMIZER)
-    tracker.label(batch, tensors.INPUT)
-    with phases.entered_by(tracker.phase), tracker.active():
-        work()
-    return tracker.timeline()
-
-
-def _evaluation(
-    made: Prepared,
-    images_NHWC: torch.Tensor,
-    config: TrainConfig,
-    compute: Compute,
-    phases: _Phases,
-) -> Callable[[], None]:
-    """Return the evaluation step: the forward pass of as many images as fit at once."""
-
-    def evaluate() -> None:
-        was_training = made.model.training
-        with phases("evaluation"):
-            forward.logits_of(made.model, compute)(images_NHWC[: config.micro_batch_size])
-        made.model.train(was_training)
-
-    return evaluate
 
 
 # --------------------------------------------------------------------------- the measurement
@@ -358,39 +390,33 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
             ``snapshot``, for ``snapshot.pickle`` (for pytorch.org/memory_viz).
         snapshot: let PyTorch record its allocations; on a GPU.
     """
-    phases, targets_NC = _Phases(), s.targets()
-    started_with = _beside_tensors(budget)
+    on_gpu, started_with = s.device.type == "cuda", _beside_tensors(budget)
     loader = s.loader()
     forward.decode_the_largest(loader, s.check.sizes_HW, s.rows)
     beside = {
-        CONTEXT if s.device.type == "cuda" else PROGRAM: started_with,
+        CONTEXT if on_gpu else PROGRAM: started_with,
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
     }
     model = setup.untrained(s.config, s.num_classes, s.device)
-    made = setup.prepare(model, s.config, s.compute, use_graph=False, phase=phases)
     images_NHWC = forward.random_images(s.config.batch_size, s.config.size, s.device)
-    batch = images_NHWC, targets_NC[: s.config.batch_size]
-    evaluate = _evaluation(made, images_NHWC, s.config, s.compute, phases)
-
-    def step() -> None:
-        made.step(*batch)
-
+    targets_NC = s.targets()
+    steps = _Steps(model, s.config, s.compute, (images_NHWC, targets_NC[: len(images_NHWC)]))
     for _ in range(3):
-        step()  # warm
+        steps.train()  # warm
     if snapshot:
         torch.cuda.memory._record_memory_history()
-    peaks = _peak(step, budget), _peak(evaluate, budget)
+    peaks = _peak(steps.train, budget), _peak(steps.evaluate, budget)
     if snapshot:
         torch.cuda.memory._dump_snapshot(str(out / "snapshot.pickle"))
         torch.cuda.memory._record_memory_history(enabled=None)
-    training = _explained(_followed(step, made, phases, batch), beside, peaks[0])
-    evaluation = _explained(_followed(evaluate, made, phases, batch), beside, peaks[1])
+    training = _explained(steps.timeline(steps.train), beside, peaks[0])
+    evaluation = _explained(steps.timeline(steps.evaluate), beside, peaks[1])
     seconds = {INPUT_ALONE: _input_seconds(loader, s)}
-    heaviest, copies_s = _trace(made.step, targets_NC, loader, s, out)
-    if s.device.type == "cuda":
+    heaviest, copies_s = _trace(steps.prepared.step, targets_NC, loader, s, out)
+    if on_gpu:
         seconds[COPIES] = copies_s
-    seconds |= _timed(step, phases, s.device)
-    seconds[EVALUATION] = _timed(evaluate, phases, s.device)["evaluation"]
+    seconds |= steps.seconds(steps.train)
+    seconds[EVALUATION] = steps.seconds(steps.evaluate)["evaluation"]
     loader.close()
     return Usage(training, evaluation, budget.meter.how, seconds, heaviest)
 
@@ -430,38 +456,6 @@ def _explained(timeline: Timeline, beside: dict[str, int], peak: dict[str, int])
         rows[FRAGMENTED] = peak["reserved"] - peak["allocated"]
     rows[UNEXPLAINED] = peak["total"] - sum(rows.values())
     return StepMemory(rows, peak["total"], timeline)
-
-
-def _timed(step: Callable[[], None], phases: _Phases, device: torch.device) -> dict[str, float]:
-    """Return the median seconds of each part of a step, as the device has spent them."""
-    spans: list[tuple[str, Any, Any]] = []
-
-    def mark() -> Any:
-        if device.type == "cpu":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    @contextlib.contextmanager
-    def span(name: str) -> Iterator[None]:
-        start = mark()
-        yield
-        spans.append((name, start, mark()))
-
-    seconds: dict[str, list[float]] = defaultdict(list)
-    with phases.entered_by(span):
-        for _ in range(_NUM_STEPS):
-            spans.clear()
-            step()
-            timing.wait_for(device)
-            of_step: dict[str, float] = defaultdict(float)
-            for name, start, end in spans:
-                on_cpu = device.type == "cpu"
-                of_step[name] += end - start if on_cpu else start.elapsed_time(end) / 1000
-            for name, span_s in of_step.items():
-                seconds[name].append(span_s)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _trace(
