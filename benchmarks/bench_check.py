@@ -6,7 +6,7 @@ Three ways to go through a folder's images, interleaved (A B C A B C ...), each 
 
 - decode: read each file and decode it with DALI, 64 at a time, and nothing else;
 - check: ``check.check_images`` as ``train`` calls it the first time (guard, header, sum, decode);
-- known: the same with the verdicts of the run before, as ``train`` calls it from then on.
+- known: the same with the remembered results of the run before, as ``train`` calls it from then on.
 
 What counts is the ratio check / decode within a repeat (issue 3 asks for at most 2).
 """
@@ -71,7 +71,7 @@ def main() -> None:
             "check": lambda: check.check_images(paths, **how, use_cache=False),
             "known": lambda: check.check_images(paths, **how),
         }
-        for work in ways.values():  # warm: files in the page cache, verdicts remembered
+        for work in ways.values():  # warm: files in the page cache, results remembered
             work()
         runs = [
             {name: seconds(work) for name, work in ways.items()} for _ in range(options.repeats)

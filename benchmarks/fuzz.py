@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_BATCH = 64  # images in a call of inspect
+_BATCH = 64  # images in a call of check_images
 _SHARE = 1024  # inputs in a child process
 _PATIENCE_S = 300  # for a share
 _MAX_PIXELS = 1_000_000

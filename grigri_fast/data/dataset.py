@@ -22,7 +22,7 @@ class Dataset:
         paths: where the images are (N). They need not exist: a split works on labels alone.
         targets_NC: 1.0 where an image has a class's label, float32 (N, C).
         class_names: the classes' names (C).
-        layout: the format that was found, in words.
+        layout: the format of the labels, in words.
     """
 
     names: list[str]
@@ -58,19 +58,19 @@ def load(data: StrPath, images: StrPath | None = None) -> Dataset:
             of a label file is wrong; the message says where.
     """
     try:
-        found = read_labels(Path(data), None if images is None else Path(images))
+        table = read_labels(Path(data), None if images is None else Path(images))
     except OSError as e:  # a folder that may not be read, a link that leads nowhere
         raise GrigriError(f"{e.filename or data}: {e.strerror or e}") from e
-    if not any(found.labels):
-        raise GrigriError(f"{found.layout}: {len(found.names)} images but no labels")
-    for name in found.class_names:
+    if not any(table.labels):
+        raise GrigriError(f"{table.layout}: {len(table.names)} images but no labels")
+    for name in table.class_names:
         if not name or not name.isprintable():
-            raise GrigriError(f"{found.layout}: {name!r} is not a class name")
-    column_of = {name: c for c, name in enumerate(found.class_names)}
-    targets_NC = np.zeros((len(found.names), len(column_of)), dtype=np.float32)
-    for row, labels in enumerate(found.labels):
+            raise GrigriError(f"{table.layout}: {name!r} is not a class name")
+    column_of = {name: c for c, name in enumerate(table.class_names)}
+    targets_NC = np.zeros((len(table.names), len(column_of)), dtype=np.float32)
+    for row, labels in enumerate(table.labels):
         targets_NC[row, [column_of[name] for name in labels]] = 1
-    return Dataset(found.names, found.paths, targets_NC, found.class_names, found.layout)
+    return Dataset(table.names, table.paths, targets_NC, table.class_names, table.layout)
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:

@@ -7,7 +7,7 @@ missing, as where people have labelled. A small network learns it well within tw
 perfectly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ _CHANCE = {
 Canvas = NDArray[np.uint8]
 Rng = np.random.Generator
 Colour = tuple[int, ...]
-Point = Sequence[float] | NDArray
+Point = Iterable[Any]
 
 
 def cached_folder() -> Path:
@@ -158,12 +158,11 @@ def draw_image(rng: Rng, labels: set[str]) -> Canvas:
 # -------------------------------------------------------------------------- parts of a scene
 
 
-def _noise(rng: Rng, height: int, width: int, grain_px: float) -> NDArray[np.float32]:
+def _noise(rng: Rng, height: int, width: int, grain_px: float) -> NDArray[Any]:
     """Return smooth noise (H, W, 1) of about -1 to 1, with grains of a size."""
     small = rng.standard_normal((max(2, round(height / grain_px)), max(2, round(width / grain_px))))
-    return cv2.resize(small.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)[
-        ..., None
-    ]
+    small = small.astype(np.float32)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
 
 
 def _ints(*values: Any) -> tuple[int, ...]:
@@ -226,7 +225,7 @@ def _ground(rng: Rng, canvas: Canvas, horizon: int) -> None:
     ground = canvas[horizon:]
     top = _pick(rng, (110, 130, 80), (140, 125, 95), (130, 130, 130))
     _gradient(ground, top, _pick(rng, (70, 100, 45), (120, 100, 70), (100, 100, 105)))
-    _add(ground, 22 * _noise(rng, *ground.shape[:2], 4))
+    _add(ground, 22 * _noise(rng, len(ground), ground.shape[1], grain_px=4))
 
 
 def _water(rng: Rng, canvas: Canvas, horizon: int) -> None:
@@ -404,7 +403,7 @@ _THINGS: dict[str, Callable[[Rng, Canvas, int], None]] = {
 def _as_photographed(rng: Rng, canvas: Canvas) -> Canvas:
     """Return the scene through a lens and a sensor: light, blur, vignette, grain."""
     height, width = canvas.shape[:2]
-    photo = canvas.astype(np.float32)
+    photo: Any = canvas.astype(np.float32)
     photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.4, 1.0))
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     photo *= (1 - rng.uniform(0, 0.18) * (x**2 + y**2))[..., None]

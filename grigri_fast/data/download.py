@@ -1,6 +1,5 @@
 """A file from the web: resumed where it was cut, and never half there under its own name."""
 
-import contextlib
 import http.client
 import json
 import os
@@ -81,8 +80,8 @@ def download(
     Args:
         url: http or https.
         path: the file; its folder exists.
-        require: told, before a byte is written, how many bytes will come and how many the file
-            has; raises GrigriError if they are too many.
+        require: called before a byte is written with how many bytes will come and how many the
+            file has; raises GrigriError if they are too many.
         on_progress: called with bytes that are here and bytes in all.
         log: called with a line that is worth reading.
 
@@ -162,7 +161,7 @@ def _try(
     """
     before = read_origin(part.with_suffix(""))
     have = _size(part) if before is not None and before.url == url and before.validator else 0
-    if have and have == before.num_bytes:
+    if before is not None and have and have == before.num_bytes:
         return before  # killed between the last byte and the name
     with _open(url, have, before) as response:
         origin, have = _origin_of(response, url, have, before, log)
@@ -263,9 +262,8 @@ def _why(error: object) -> str:
         return f"the server was silent for {TIMEOUT_S:g} s"
     if isinstance(error, http.client.IncompleteRead):
         return "cut in the middle"
-    with contextlib.suppress(AttributeError):
-        return error.strerror or str(error)
-    return str(error) or type(error).__name__
+    words = getattr(error, "strerror", None) or str(error)
+    return words or type(error).__name__
 
 
 def _size(path: Path) -> int:

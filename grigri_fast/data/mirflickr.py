@@ -52,7 +52,7 @@ _NUM_IMAGES = 25_000
 
 
 class FetchCallback:
-    """Is told how far :func:`fetch` is. Its methods do nothing; override those of interest."""
+    """What :func:`fetch` calls while it works. These methods do nothing; override some."""
 
     def log(self, text: str) -> None:
         """Take a line worth reading."""
@@ -113,7 +113,7 @@ def fetch(
         sha256: the checksum that an archive must have, in hex, by the archive's name.
         keep: keep the archives that were downloaded, in ``<folder>.downloads``.
         threads: CPU threads, by default all that this process may use.
-        callback: is told of progress.
+        callback: gets progress and messages.
 
     Raises:
         GrigriError: if something is missing, wrong, or too large. What was downloaded is kept, but
@@ -445,7 +445,7 @@ def cut_square(content: bytes, size_px: int) -> bytes:
 def _write_provenance(
     folder: Path, archives: Mapping[str, Archive], fetched: Fetched, size_px: int
 ) -> None:
-    """Write down what the folder was made from, so that it can be told from another one."""
+    """Write down what the folder was made from."""
     content: dict[str, Any] = {
         "dataset": "MIRFLICKR-25k (Huiskes and Lew, 2008), relevant annotations of 14 classes",
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -73,7 +73,8 @@ def random_crop_boxes(
     n = len(sizes_HW)
     heights, widths = (sizes_HW[:, i, None].astype(np.float64) for i in (0, 1))
     area = heights * widths * rng.uniform(least_area, 1.0, (n, _TRIES))
-    aspect = np.exp(rng.uniform(*np.log(_ASPECT), (n, _TRIES)))
+    low, high = np.log(_ASPECT)
+    aspect = np.exp(rng.uniform(low, high, (n, _TRIES)))
     box_w, box_h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
     fits = (box_w > 0) & (box_w <= widths) & (box_h > 0) & (box_h <= heights)
     first = np.argmax(fits, axis=1)[:, None]

@@ -44,7 +44,7 @@ class CachePlan:
 
 
 def plan_cache(
-    name: str,
+    name: CacheName | Literal["auto"],
     checked: ImageCheck,
     size_px: int,
     device: torch.device,

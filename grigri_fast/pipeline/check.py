@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -32,7 +32,7 @@ from .image_file import FileCheck
 
 Result = TypeVar("Result")
 
-SLOW_S = 30.0  # after so long without an image the user is told ...
+SLOW_S = 30.0  # after so long without an image the user reads why ...
 HANG_S = 600.0  # ... and after so long the program ends
 POLL_S = 0.2  # how often to ask whether to give up while waiting for images
 
@@ -232,7 +232,7 @@ class _Job:
     on_slow: Callable[[str], None]
 
 
-def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Iterator[Results]:
+def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Generator[Results]:
     """Yield the results of each group; a worker that crashes is replaced.
 
     The files of the group at which it crashed are then checked one by one.
@@ -310,18 +310,20 @@ class _Worker:
             stderr=self._stderr,
             env=os.environ | {"PYTHONPATH": search_path},
         )
+        assert self._process.stdin and self._process.stdout
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def send(self, rows: list[int]) -> None:
         """Give it a group; if it has ended, :meth:`receive` will say so."""
         line = json.dumps([(row, str(self._job.paths[row])) for row in rows]) + "\n"
         with contextlib.suppress(OSError):
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._stdin.write(line.encode())
+            self._stdin.flush()
 
     def end_input(self) -> None:
         """Tell it that no group follows."""
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._stdin.close()
 
     def receive(self, rows: list[int]) -> Results | None:
         """Return the results of a group, None if the process has ended before them."""
@@ -353,13 +355,13 @@ class _Worker:
         """End it, if it has not ended, and free what belongs to it."""
         self._process.kill()
         self.end_input()
-        self._process.stdout.close()
+        self._stdout.close()
         self._process.wait()
         self._stderr.close()
 
     def _read(self) -> bytes:
         """Return the next bytes of its answers, b"" at their end."""
-        descriptor = self._process.stdout.fileno()
+        descriptor = self._stdout.fileno()
         if not select.select([descriptor], [], [], POLL_S)[0]:
             raise TimeoutError
         return os.read(descriptor, 2**16)

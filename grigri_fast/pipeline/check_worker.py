@@ -159,7 +159,7 @@ def _reason(log: str) -> str:
 
 def _digest(image_HWC: NDArray[np.uint8]) -> str:
     digest = hashlib.blake2b(repr(image_HWC.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image_HWC))
+    digest.update(np.ascontiguousarray(image_HWC).data)
     return digest.hexdigest()
 
 

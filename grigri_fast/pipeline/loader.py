@@ -14,10 +14,11 @@ A batch carries the row numbers of its images; labels never come here.
 
 import contextlib
 import ctypes
+import functools
 import queue
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ class ImageLoader:
         numbered: list[tuple[int, NDArray[np.intp]]],
         matrices: NDArray[np.float32],
         size_px: int,
-    ) -> Iterator[tuple[Batch, bool]]:
+    ) -> Generator[tuple[Batch, bool]]:
         """Yield the batches in order, and whether it is the last, while threads make the next ones.
 
         Args:
@@ -219,7 +220,7 @@ class ImageLoader:
                 if not coming or self._give_up():
                     return
                 batch = wait_for(
-                    lambda made=coming[0]: made.result(timeout=POLL_S),
+                    functools.partial(coming[0].result, POLL_S),
                     lambda: self._being_read,
                     on_slow=self._on_slow,
                     give_up=self._give_up,
@@ -253,26 +254,33 @@ class ImageLoader:
         pixels: dict[int, torch.Tensor] = {}
         if self._cache is not None:
             pixels = self._cache.get(rows, self._sizes_HW[rows].prod(1))
-        contents = {row: self._read(row) for row in rows.tolist() if row not in pixels}
-        dropped = {row: c for row, c in contents.items() if isinstance(c, str)}
-        new = [row for row in contents if row not in dropped]
-        num_pixels = self._checked.sizes_HW[new].prod(1).tolist()  # before they are shrunk
-        for group in groups_of(new, num_pixels, self._group_pixels):
+        contents: dict[int, NDArray[np.uint8]] = {}
+        dropped: dict[int, str] = {}
+        for row in rows.tolist():
+            if row not in pixels:
+                try:
+                    contents[row] = self._read(row)
+                except GrigriError as e:
+                    dropped[row] = str(e)
+        num_pixels = self._checked.sizes_HW[list(contents)].prod(1).tolist()  # not yet shrunk
+        for group in groups_of(list(contents), num_pixels, self._group_pixels):
             pixels |= self._decode(group, contents, dropped)
         return pixels, dropped
 
-    def _read(self, row: int) -> NDArray[np.uint8] | str:
-        """Return a file's bytes if they are those that were checked, else why they are not."""
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        """Return a file's bytes.
+
+        Raises:
+            GrigriError: if they are not those that were checked; the message is the reason alone.
+        """
         path = self._paths[row]
         self._being_read.add(path)
         try:
             content = files.read_bytes(path, image_file.max_bytes(self._checked.max_pixels))
-        except GrigriError as e:
-            return str(e)
         finally:
             self._being_read.discard(path)
         if zlib.crc32(content) != self._checked.crc32_N[row]:
-            return "its content has changed since it was checked"
+            raise GrigriError("its content has changed since it was checked")
         return np.frombuffer(content, dtype=np.uint8)
 
     def _decode(
@@ -306,7 +314,7 @@ class ImageLoader:
         if self._shrink:
             decoder.feed_input("shrunk_HW", sizes_HW.astype(np.float32))
         (images,) = decoder.run()
-        if ([shape[:2] for shape in images.shape()] != sizes_HW).any():
+        if not np.array_equal([shape[:2] for shape in images.shape()], sizes_HW):
             raise RuntimeError("decoded to another size than when it was checked")
         return images
 
@@ -314,8 +322,9 @@ class ImageLoader:
         """Return the pixels in PyTorch's memory, since DALI uses its own again; cache them."""
         num_pixels = self._sizes_HW[rows].prod(1)
         total = int(num_pixels.sum())
-        place = None if self._cache is None else self._cache.reserve(total)
-        cached_P3 = None if place is None else self._cache.pixels_P3[place]
+        cache = self._cache
+        place = cache.reserve(total) if cache is not None else None
+        cached_P3 = cache.pixels_P3[place] if cache is not None and place is not None else None
         with self._on_stream():
             if cached_P3 is not None and cached_P3.device.type == self._device.type:
                 pixels_P3 = cached_P3
@@ -328,10 +337,10 @@ class ImageLoader:
                 on = ctypes.c_void_p(self._stream.cuda_stream)
                 images.copy_to_external(to, on, non_blocking=True)
                 self._stream.synchronize()  # a thread of the loader waits, not the step
-        if cached_P3 is not None:
+        if cache is not None and place is not None:
             if cached_P3 is not pixels_P3:
-                cached_P3.copy_(pixels_P3)
-            self._cache.enter(rows, num_pixels, place)
+                cache.pixels_P3[place] = pixels_P3
+            cache.enter(rows, num_pixels, place)
         return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))
 
     def _find_bad(
@@ -342,8 +351,13 @@ class ImageLoader:
         They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
         that can do less than the one on the CPU.
         """
-        options = {"threads": 1, "max_pixels": self._checked.max_pixels, "use_cache": False}
-        bad = check_images(self._paths, np.array(rows, dtype=np.intp), **options).bad
+        bad = check_images(
+            self._paths,
+            np.array(rows, dtype=np.intp),
+            threads=1,
+            max_pixels=self._checked.max_pixels,
+            use_cache=False,
+        ).bad
         if bad:
             return bad
         for row in rows:
@@ -374,8 +388,14 @@ class ImageLoader:
         firsts = np.cumsum(sizes_HW.prod(1)) - sizes_HW.prod(1)
         with self._on_stream():
             pixels_P3 = torch.cat([p.to(self._device) for p in pixels])
-            on_device = [self._to_device(array) for array in (firsts, sizes_HW, matrices)]
-            warped_NHWC = warp.on_device(pixels_P3, *on_device, affine.taps(matrices), size_px)
+            warped_NHWC = warp.on_device(
+                pixels_P3,
+                self._to_device(firsts),
+                self._to_device(sizes_HW),
+                self._to_device(matrices),
+                affine.taps(matrices),
+                size_px,
+            )
             if self._stream is not None:
                 self._stream.synchronize()  # a thread of the loader waits, not the step
         return warped_NHWC

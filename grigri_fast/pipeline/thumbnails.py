@@ -33,8 +33,14 @@ def load_thumbnails(
         good_N = without(rows_N, checked.bad)
         if not len(good_N):
             return
-        options = {"size_px": size_px, "batch_size": _BATCH_SIZE, "threads": threads}
-        loader = ImageLoader(paths, checked, device=torch.device("cpu"), **options)
+        loader = ImageLoader(
+            paths,
+            checked,
+            size_px=size_px,
+            batch_size=_BATCH_SIZE,
+            device=torch.device("cpu"),
+            threads=threads,
+        )
         try:
             yield from loader.eval_epoch(good_N)
         finally:

@@ -72,9 +72,11 @@ def on_device(
     """
     most = max(1, _PIXELS_AT_A_TIME // size_px**2)
     if len(matrices) > most:
-        cuts = [slice(i, i + most) for i in range(0, len(matrices), most)]
-        per_image = (firsts_N, sizes_HW, matrices, taps)
-        return torch.cat([on_device(pixels_P3, *(a[c] for a in per_image), size_px) for c in cuts])
+        parts = [
+            on_device(pixels_P3, firsts_N[c], sizes_HW[c], matrices[c], taps[c], size_px)
+            for c in (slice(i, i + most) for i in range(0, len(matrices), most))
+        ]
+        return torch.cat(parts)
     device = pixels_P3.device
     taps_N2 = torch.from_numpy(taps).to(device, non_blocking=True)
     steps = torch.arange(size_px, dtype=torch.float32, device=device)
