@@ -241,26 +241,18 @@ def evaluate(
     Raises:
         GrigriError: if run, data and labels do not fit each other, or an option is wrong.
     """
-    if data is not None and part is not None:
-        raise GrigriError("--part is of the run's own data; with --data all images are scored")
-    if images is not None and data is None:
-        raise GrigriError("--images goes with --data")
-    require_one_of("--checkpoint", checkpoint, CheckpointName)
-    require_one_of("--part", part or "val", PartName)
-    _require_threshold(threshold)
-    folder = Path(run)
+    _check_options(data, images, part, threshold, checkpoint)
+    folder, part = Path(run), part or "val"
     path = run_folder.checkpoint_path(folder, checkpoint)
     compute = Compute.resolve(device, amp, threads, memory_limit)
     with compute.open() as budget:
         classifier = Classifier.from_file(path, compute, max_pixels)
         if data is None:
-            own = run_folder.open_part(folder, part or "val")
-            labelled, rows = own.data, own.rows
-            described = f"{part or 'val'} part of {labelled.layout}"
+            own = run_folder.open_part(folder, part)
+            labelled, rows, words = own.data, own.rows, f"{part} part of {own.data.layout}"
         else:
             labelled = dataset.load(os.fspath(data), None if images is None else os.fspath(images))
-            rows = np.arange(len(labelled))
-            described = labelled.layout
+            rows, words = np.arange(len(labelled)), labelled.layout
         targets_NC = _targets_in_order(labelled, classifier.class_names)
         probabilities_NC, bad = classifier.probabilities(labelled.paths, rows, budget, on_progress)
     by_path = {labelled.paths[row]: reason for row, reason in bad.items()}
@@ -268,31 +260,37 @@ def evaluate(
     good = without(rows, bad)
     targets_NC = targets_NC[good].astype(bool)
     evaluation = score(probabilities_NC, targets_NC, classifier.class_names, threshold)
-    scored = RunEvaluation(
+    test_looks = 0
+    if data is None and part == "test":
+        test_looks = run_folder.record_test_score(folder, checkpoint, str(threshold))
+    if save:
+        source = f"{evaluation.threshold_source} on the {words}"
+        checkpoints.set_thresholds(path, evaluation.thresholds, source)
+    return RunEvaluation(
         checkpoint=path,
         evaluation=evaluation,
         info=classifier.info,
-        images=described,
+        images=words,
         bad=by_path,
         paths=[labelled.paths[row] for row in good],
         probabilities_NC=probabilities_NC,
         targets_NC=targets_NC,
-        test_looks=(
-            run_folder.record_test_score(folder, checkpoint, str(threshold))
-            if part == "test"
-            else 0
-        ),
+        test_looks=test_looks,
     )
-    if save:
-        source = f"{evaluation.threshold_source} on the {described}"
-        checkpoints.set_thresholds(path, evaluation.thresholds, source)
-    return scored
 
 
-def _require_threshold(threshold: Threshold) -> None:
-    if threshold in ("auto", "per-class"):
-        return
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+def _check_options(
+    data: object, images: object, part: str | None, threshold: Threshold, checkpoint: str
+) -> None:
+    """Raise GrigriError, before the work, for options of :func:`evaluate` that are wrong."""
+    if data is not None and part is not None:
+        raise GrigriError("--part is of the run's own data; with --data all images are scored")
+    if images is not None and data is None:
+        raise GrigriError("--images goes with --data")
+    require_one_of("--checkpoint", checkpoint, CheckpointName)
+    require_one_of("--part", part or "val", PartName)
+    is_number = isinstance(threshold, int | float) and 0 <= threshold <= 1
+    if threshold not in ("auto", "per-class") and not is_number:
         raise GrigriError(
             f"--threshold {threshold!r} is not auto, per-class or a number from 0 to 1"
         )
