@@ -30,6 +30,8 @@ _TRAIN, VAL = "#9aa5b1", "#d1495b"
 INK, _FAINT, MUTED, _AXIS = "#2b2d42", "#e3e6ea", "#5f6b7a", "#b6bec9"
 RUNS = (VAL, "#2f86c1", "#e09f3e", "#4fa083")
 _BEST = "#f2c14e"
+_WORDS = {"fontsize": 9, "color": INK}
+_LEGEND = {"frameon": False, "fontsize": 9, "labelcolor": INK}
 
 
 def curves(history: list[dict[str, Any]], title: str) -> bytes:
@@ -40,8 +42,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
         title: what stands above the panels.
     """
     epochs = [row["epoch"] for row in history]
-    figure = Figure(figsize=(12, 3.9), dpi=150, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure = _titled(12, 3.9, title)
     for axes, (name, key) in zip(figure.subplots(1, 3), PANELS, strict=True):
         last = {part: history[-1][f"{part}_{key}"] for part in ("train", "val")}
         for part, color, width in (("train", _TRAIN, 1.8), ("val", VAL, 2.4)):
@@ -49,28 +50,17 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
             marker = "o" if len(epochs) <= 12 else None
             axes.plot(epochs, values, color=color, lw=width, marker=marker, ms=4, label=part)
             above = (part == "val") == (last["val"] >= last["train"])
-            axes.annotate(
-                f"{last[part]:.3f}",
-                (epochs[-1], last[part]),
-                xytext=(7, 1 if above else -1),  # the two never cover each other
-                textcoords="offset points",
-                va="bottom" if above else "top",
-                fontsize=9,
-                color=color,
-            )
+            shift, va = (1, "bottom") if above else (-1, "top")  # the two never cover each other
+            place = {"xytext": (7, shift), "textcoords": "offset points", "va": va}
+            text = f"{last[part]:.3f}"
+            axes.annotate(text, (epochs[-1], last[part]), fontsize=9, color=color, **place)
         _plain(axes, name)
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        axes.set_xlabel("epoch", **_WORDS)
         axes.set_xticks(whole_ticks(1, len(epochs)))
         axes.margins(x=0.1)
     # Beside the title, where no curve runs. (To look for a place costs a slow machine a second.)
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside upper right",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=2, **_LEGEND)
     return png(figure)
 
 
@@ -108,8 +98,7 @@ def memory(
     ramp = matplotlib.colormaps["YlOrRd"](np.linspace(0.85, 0.3, max(1, len(stages))))
     colors = _FIXED | dict(zip(stages, ramp, strict=True))
 
-    figure = Figure(figsize=(12, 5.2), dpi=150, facecolor="white", layout="constrained")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure = _titled(12, 5.2, title)
     axes = figure.subplots()
     stacked = axes.stackplot(shown, mib[:, shown], colors=[colors[kind] for kind in series], lw=0)
     axes.set_xlim(0, num - 1)
@@ -119,20 +108,13 @@ def memory(
         axes.axvline(start, color=INK, lw=0.6, ls=":")
         if end - start > 0.02 * num:
             middle = (start + end) / 2
-            axes.text(middle, totals.max() * 1.08, name, ha="center", fontsize=9, color=INK)
-    axes.annotate(
-        f"peak {totals[peak_at]:,.0f} MiB",
-        (peak_at, totals[peak_at]),
-        xytext=(6, 4),
-        textcoords="offset points",
-        fontsize=9,
-        fontweight="bold",
-        color=INK,
-    )
+            axes.text(middle, totals.max() * 1.08, name, ha="center", **_WORDS)
+    peak, place = totals[peak_at], {"xytext": (6, 4), "textcoords": "offset points"}
+    axes.annotate(f"peak {peak:,.0f} MiB", (peak_at, peak), fontweight="bold", **_WORDS, **place)
     _plain(axes, "")
     axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("operations of the step, in order", fontsize=9, color=INK)
-    axes.set_ylabel("MiB of tensors", fontsize=9, color=INK)
+    axes.set_xlabel("operations of the step, in order", **_WORDS)
+    axes.set_ylabel("MiB of tensors", **_WORDS)
     names = [f"{kind}  {mib[i, peak_at]:,.0f}" for i, kind in enumerate(series)]
     axes.legend(
         stacked[::-1],
@@ -140,11 +122,9 @@ def memory(
         title="MiB at the peak",
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=9,
         title_fontsize=9,
-        labelcolor=INK,
         alignment="left",
+        **_LEGEND,
     )
     return png(figure)
 
@@ -169,9 +149,8 @@ def tuning(
     num_panels = 1 + len(space)
     rows = math.ceil(num_panels / _PANELS_PER_ROW)
     columns = math.ceil(num_panels / rows)
-    figure = _figure(3.1 * columns + 0.6, 3.2 * rows + 1.0)
-    figure.get_layout_engine().set(w_pad=0.12)  # inches
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure = _titled(3.1 * columns + 0.6, 3.2 * rows + 1.0, title)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # inches
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     _plain(panels[0], "by trial")
     _scores_by_trial(panels[0], trials)
@@ -182,11 +161,9 @@ def tuning(
     for axes in panels[num_panels:]:
         axes.set_visible(False)
     for axes in panels[::columns]:
-        axes.set_ylabel("validation mAP", fontsize=9, color=INK)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=6, frameon=False,
-        fontsize=9, labelcolor=INK,
-    )  # fmt: skip
+        axes.set_ylabel("validation mAP", **_WORDS)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower left", ncols=6, **_LEGEND)
     return png(figure)
 
 
@@ -280,19 +257,16 @@ def comparison(
         for color, (run, history) in zip(RUNS, histories.items(), strict=False):
             epochs = [row["epoch"] for row in history]
             marker = "o" if num_epochs <= 12 else None
-            for part, style in (("train", (1.4, (0, (3, 2)), 0.65)), ("val", (2.4, "-", 1.0))):
-                width, dashes, alpha = style
+            dashed = {"lw": 1.4, "ls": (0, (3, 2)), "alpha": 0.65}
+            for part, style in (("train", dashed), ("val", {"lw": 2.4})):
                 values = [row[f"{part}_{key}"] for row in history]
                 label = f"{run}, {'training' if part == 'train' else 'validation'}"
-                axes.plot(
-                    epochs, values, color=color, lw=width, ls=dashes, alpha=alpha, label=label,
-                    marker=marker, ms=4,
-                )  # fmt: skip
+                axes.plot(epochs, values, color=color, label=label, marker=marker, ms=4, **style)
             if key in reported.get(run, {}):
                 label = f"{run}, in the report"
                 axes.axhline(reported[run][key], color=color, lw=1.4, ls=":", label=label)
         _plain(axes, name)
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        axes.set_xlabel("epoch", **_WORDS)
         axes.set_xticks(whole_ticks(1, num_epochs))
         if num_epochs == 1:
             axes.set_xlim(0.5, 1.5)
@@ -300,10 +274,7 @@ def comparison(
         if low < 0:  # no loss and no score is: a margin around zeros alone would look as if
             axes.set_ylim(-0.03 * max(high, 0.1), max(high, 0.1))
     handles, labels = figure.axes[1].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower left", ncols=len(histories), frameon=False,
-        fontsize=9, labelcolor=INK,
-    )  # fmt: skip
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(histories), **_LEGEND)
     return figure
 
 
@@ -326,19 +297,16 @@ def against(
             axes.plot(ours[1:], [y, y], color=VAL, lw=2)
             axes.plot(ours[0], y, "o", color=VAL, ms=8, label="ours, with its 95 % interval")
         if theirs is not None:
-            axes.plot(theirs, y, "D", color=RUNS[1], ms=7, label="the report", fillstyle="none",
-                      mew=2)  # fmt: skip
+            style = {"color": RUNS[1], "ms": 7, "mew": 2, "fillstyle": "none"}
+            axes.plot(theirs, y, "D", label="the report", **style)
     _plain(axes, "")
     axes.grid(axis="x", color=_FAINT)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.0 if any(_above(row, 0.85) for row in rows) else 0.86)
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.set_xlabel(xlabel, **_WORDS)
     handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper left", ncols=2, frameon=False,
-        fontsize=9, labelcolor=INK,
-    )  # fmt: skip
+    figure.legend(handles.values(), handles, loc="outside upper left", ncols=2, **_LEGEND)
     return figure
 
 
@@ -362,8 +330,8 @@ def bars(names: list[str], columns: dict[str, list[float]], xlabel: str) -> Figu
     axes.set_yticks(range(len(names)), map(printable, names), parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.02)
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
-    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+    axes.set_xlabel(xlabel, **_WORDS)
+    axes.legend(loc="lower right", **_LEGEND)
     return figure
 
 
@@ -382,8 +350,8 @@ def over_threshold(
     _plain(axes, "")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("threshold on the probability", fontsize=9, color=INK)
-    figure.legend(loc="outside lower left", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
+    axes.set_xlabel("threshold on the probability", **_WORDS)
+    figure.legend(loc="outside lower left", ncols=5, **_LEGEND)
     return figure
 
 
@@ -396,6 +364,13 @@ def _figure(width: float, height: float) -> Figure:
     """Return an empty figure; sizes in inches."""
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    return figure
+
+
+def _titled(width: float, height: float, title: str) -> Figure:
+    """Return an empty figure with a title; sizes in inches."""
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white", layout="constrained")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, fontweight="bold", color=INK)
     return figure
 
 
