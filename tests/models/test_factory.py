@@ -1,4 +1,3 @@
-import copy
 import re
 import urllib.error
 import warnings
@@ -10,10 +9,9 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
-from torchvision.transforms import functional as transforms
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.models import activation_checkpoint, factory, normalize
+from grigri_fast.models import factory, normalize
 
 
 def test_simple_is_the_reports_network() -> None:
@@ -129,17 +127,6 @@ def test_a_frozen_backbone_does_not_move() -> None:
     assert changed == {"fc.weight", "fc.bias"}
     factory.set_training(model, frozen_backbone=False)
     assert all(m.training for m in model.modules())
-
-
-def test_normalise_equals_torchvisions_and_is_channels_last() -> None:
-    images_NHWC = torch.randint(0, 256, (2, 8, 9, 3), dtype=torch.uint8)
-    ours = normalize.normalize(images_NHWC)
-    nchw = images_NHWC.permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(
-        ours, transforms.normalize(nchw, normalize.IMAGENET_MEAN, normalize.IMAGENET_STD)
-    )
-    assert ours.dtype == torch.float32
-    assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
 # ---------------------------------------------------------------------------- weight files
@@ -380,36 +367,3 @@ def test_a_frozen_backbone_keeps_every_buffer(arch: str) -> None:
     factory.set_training(model, frozen_backbone=True)
     model(torch.randn(4, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "arch, size_px",
-    [("resnet18", 32), ("densenet121", 32), ("vit_b_16", 32), ("squeezenet1_1", 32)],
-)
-def test_checkpointed_activations_change_nothing_but_memory(arch: str, size_px: int) -> None:
-    """Gradients and BatchNorm's running statistics are the same, bit for bit."""
-    torch.manual_seed(0)
-    images_NHWC = torch.randint(0, 256, (4, size_px, size_px, 3), dtype=torch.uint8)
-    plain = factory.build(arch, 3, size_px).train()
-    other = copy.deepcopy(plain)
-    activation_checkpoint.checkpoint_activations(other)
-    kept = []
-    for model in (plain, other):
-        for _ in range(2):
-            torch.manual_seed(1)  # of dropout
-            saved = []
-            hooks = torch.autograd.graph.saved_tensors_hooks(
-                lambda t, saved=saved: saved.append(t.nbytes) or t, lambda t: t
-            )
-            with hooks:
-                loss = model(normalize.normalize(images_NHWC)).sum()
-            loss.backward()
-        kept.append(sum(saved))
-        with torch.no_grad():
-            assert torch.isfinite(model.eval()(normalize.normalize(images_NHWC))).all()
-    for a, b in zip(plain.parameters(), other.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad)
-    for a, b in zip(plain.buffers(), other.buffers(), strict=True):
-        assert torch.equal(a, b)
-    assert kept[1] < 0.4 * kept[0]
-    assert plain.state_dict().keys() == other.state_dict().keys()

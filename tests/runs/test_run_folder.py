@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from grigri_fast.data import dataset, split
 from grigri_fast.errors import GrigriError
 from grigri_fast.runs import run_folder
 from grigri_fast.runtime import environment, files
@@ -92,3 +93,18 @@ def test_the_environment_does_not_name_the_host(monkeypatch) -> None:
 def test_a_link_that_leads_nowhere_takes_a_name(tmp_path: Path) -> None:
     (tmp_path / "photos").symlink_to("nowhere")
     assert run_folder.create_folder(tmp_path, "photos").name == "photos-2"
+
+
+def test_a_part_of_a_runs_own_data(photos_once: Path, tmp_path: Path) -> None:
+    data = dataset.load(str(photos_once))
+    parts = split.stratify(data, 0.25, 0.0, 0)
+    (tmp_path / run_folder.CONFIG).write_text(f'data = "{photos_once}"\n')
+    (tmp_path / run_folder.SPLIT).write_text(split.to_json(parts, data))
+    for part in (run_folder.open_part(tmp_path), run_folder.open_part(tmp_path, "val", data)):
+        assert part.data.names == data.names
+        assert part.rows.tolist() == part.split.parts["val"].tolist() == parts.parts["val"].tolist()
+    with pytest.raises(GrigriError, match="its split has no test part, only train, val"):
+        run_folder.open_part(tmp_path, "test")
+    (tmp_path / run_folder.CONFIG).write_text("")
+    with pytest.raises(GrigriError, match="does not say which data"):
+        run_folder.open_part(tmp_path)
