@@ -262,6 +262,12 @@ def test_every_folder_is_in_the_table_and_in_the_figure() -> None:
     assert set(re.findall(r'class="path"[^>]*>(\w+)<', figure)) == FOLDERS
 
 
+def test_every_public_name_of_the_python_api_is_in_the_manual() -> None:
+    text = TEXTS["grigri_fast/inference/README.md"].split("## From Python")[1]
+    for name in {*grigri_fast.__all__} - {"__version__"}:
+        assert re.search(rf"`(grigri_fast\.)?{name}`", text), name
+
+
 def test_its_map_names_what_is_there() -> None:
     """A file in the map defines the names that stand behind it."""
     maps = [(ROOT, README, "How it works")]
@@ -278,6 +284,7 @@ def test_its_map_names_what_is_there() -> None:
 
 
 def test_its_table_of_options_is_made_of_their_declarations() -> None:
+    """After a change of an option, put ``markdown_table(OPTIONS)`` into the manual."""
     assert markdown_table(OPTIONS).strip() in TEXTS["grigri_fast/training/README.md"]
 
 
