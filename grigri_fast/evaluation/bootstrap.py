@@ -70,9 +70,9 @@ def scores_with_intervals(
 ) -> Scores:
     """Return the scores of predictions with 95 % percentile intervals over the replicates.
 
-    Images are resampled, thresholds are not: the interval says how the score would vary over
-    other validation sets of this size, for the thresholds given (Efron 1979). mAP does not depend
-    on a threshold and is passed in.
+    Images are resampled, thresholds are not tuned again: an interval says how the score would vary
+    over other validation sets of this size, with these thresholds. mAP, which does not depend on a
+    threshold, is passed in.
     """
     c = count(predicted_NC, targets_NC)
     predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)

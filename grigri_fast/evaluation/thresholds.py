@@ -25,10 +25,11 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
     would be rounded to float32 first); of several best cuts, the highest. Without any positive
     target F1 is 0 everywhere and the threshold is 0.5.
 
-    A cut that is not at a positive's score shows more images than the last one that is, and no more
-    hits. So the P positives are the candidates. All scores are counted into bins first, by the
-    upper 16 bits of a float32: the cuts between bins bound F1 within them, and only the bins from
-    the first to the last that could hold the best one are sorted. No copy of the scores is made.
+    A cut that is not at a positive's score predicts more images than the last one that is, and has
+    no more hits. So the P positives are the candidates. All scores are counted into bins first, by
+    the upper 16 bits of a float32: the cuts between bins bound F1 within them, and only the bins
+    from the first to the last that could hold the best one are sorted. No copy of all scores is
+    made.
 
     Source: Lipton et al. 2014, arXiv 1402.1892 (what the best threshold is for calibrated scores).
     """
@@ -44,9 +45,9 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
     for part in parts:
         counts += np.bincount(2 * _bins(scores[part]) + targets[part], minlength=2 * _NUM_BINS)
     positives_B = counts[1::2]
-    hits_B, shown_B = positives_B.cumsum(), (counts[::2] + positives_B).cumsum()
-    num_positives, num_before_B = hits_B[-1], shown_B - counts[::2]  # with its positives alone
-    reached = (2 * hits_B / (shown_B + num_positives)).max()
+    hits_B, predicted_B = positives_B.cumsum(), (counts[::2] + positives_B).cumsum()
+    num_positives, num_before_B = hits_B[-1], predicted_B - counts[::2]  # with its positives alone
+    reached = (2 * hits_B / (predicted_B + num_positives)).max()
     bounds_B = 2 * hits_B / (num_before_B + num_positives)
     near = np.flatnonzero((bounds_B >= reached) & (positives_B > 0))
     first, last = near[0], near[-1]
@@ -64,9 +65,9 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
     positives = np.sort(np.negative(np.concatenate(kept_positives), dtype=dtype))
     num_inside = np.searchsorted(ordered, positives, side="right")
     hits = hits_B[first] - positives_B[first] + np.arange(1, len(positives) + 1)
-    shown = shown_B[first] - counts[2 * first] - positives_B[first] + num_inside
+    predicted = predicted_B[first] - counts[2 * first] - positives_B[first] + num_inside
     # Of equal positives all but the last are counted with too few hits, and so are never the best.
-    best = np.argmax(2 * hits / (shown + num_positives))
+    best = np.argmax(2 * hits / (predicted + num_positives))
 
     cut = -float(positives[best])
     if num_inside[best] < len(ordered):
@@ -91,7 +92,7 @@ def _bins(scores: Array) -> NDArray[np.int64]:
 def best_f1_thresholds(scores_NC: Array, targets_NC: Bools) -> Array:
     """Return the best threshold of each class (C,), float64.
 
-    A class without positives has nothing to be tuned on: it gets the best global threshold.
+    A class without positives, which cannot be tuned, gets the best global threshold.
     """
     thresholds_C = np.array(for_each_class(best_f1_threshold, scores_NC, targets_NC))
     without_C = ~as_bools(targets_NC).any(0)
@@ -109,10 +110,10 @@ def cross_fit(
 ) -> Bools:
     """Return predictions (N, C), each made with a threshold that was tuned on the other images.
 
-    ``tune`` gets the scores and targets of four folds; what it returns is applied to the fifth.
-    The score of these predictions is what tuned thresholds are worth on new images, which the
-    score on the images they were tuned on overstates. Folds are random; a set of fewer images
-    than folds has one fold per image, and one image alone is predicted at 0.5.
+    ``tune`` gets the scores and targets of all folds but one, and the threshold that it returns is
+    applied to that one. The score of these predictions estimates the score on new images; the score
+    on the images that a threshold was tuned on is too high. Folds are random; a set of fewer images
+    than folds has one fold per image, and a single image is predicted at 0.5.
     """
     num_images = len(scores_NC)
     if num_images < 2:
@@ -135,18 +136,18 @@ def precision_recall_curve(
 ) -> tuple[Array, Array]:
     """Return recall and precision (K,) of one class at its cuts, the highest score first.
 
-    A cut shows all images with the same score or a higher one; only cuts that find another positive
-    are there, and of more than ``max_points`` those at evenly spaced recalls. Empty without
-    positives.
+    A cut predicts the label for all images with its score or a higher one. Only the cuts at the
+    scores of positives are returned; if they are more than ``max_points``, those at evenly spaced
+    recalls. Without positives the arrays are empty.
     """
     targets_N = as_bools(targets_N)
     cuts_K, steps_K = np.unique(-scores_N[targets_N], return_counts=True)
     if not len(cuts_K):
         return np.empty(0), np.empty(0)
     hits_K = steps_K.cumsum()
-    shown_K = np.searchsorted(np.sort(-scores_N), cuts_K, side="right")
+    predicted_K = np.searchsorted(np.sort(-scores_N), cuts_K, side="right")
     kept = np.unique(np.linspace(0, len(cuts_K) - 1, max_points).round().astype(int))
-    return (hits_K / hits_K[-1])[kept], (hits_K / shown_K)[kept]
+    return (hits_K / hits_K[-1])[kept], (hits_K / predicted_K)[kept]
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def over_thresholds(
     """Return micro-F1, precision and recall at evenly spaced thresholds from 0 to 1."""
     counts, edges = np.histogram(probabilities_NC, num_steps, (0, 1))
     positives, _ = np.histogram(probabilities_NC[as_bools(targets_NC)], num_steps, (0, 1))
-    shown_T, tp_T = (np.cumsum(x[::-1])[::-1] for x in (counts, positives))
-    c = Counts(tp=tp_T, fp=shown_T - tp_T, fn=positives.sum() - tp_T)
-    precision_T = np.where(shown_T > 0, precision(c), np.nan)
+    predicted_T, tp_T = (np.cumsum(x[::-1])[::-1] for x in (counts, positives))
+    c = Counts(tp=tp_T, fp=predicted_T - tp_T, fn=positives.sum() - tp_T)
+    precision_T = np.where(predicted_T > 0, precision(c), np.nan)
     return OverThresholds(edges[:-1], f1(c), precision_T, recall(c))

@@ -2,9 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from small_runs import SMALL, fit
 
-import grigri_fast
 from grigri_fast.evaluation import evaluator, metrics, thresholds
 from grigri_fast.evaluation.evaluator import AT_HALF, CROSS_FITTED, TUNED
 from grigri_fast.runtime import files
@@ -58,14 +56,3 @@ def test_the_summary_is_a_part_of_what_eval_prints(case) -> None:
     summary = json.loads(files.to_json(found.summary()))
     assert summary["scores"] == printed["scores"]
     assert summary["threshold"] == printed["thresholds"] and summary["num_images"] == 80
-
-
-def test_each_score_of_a_test_part_is_on_record(cli, photos_once, tmp_path) -> None:
-    options = [*SMALL, "--val=0.25", "--test=0.25", "--threads=1"]
-    run = fit(cli, photos_once, tmp_path, *options)
-    assert grigri_fast.evaluate(run, threads=1).test_looks == 0
-    scored = [grigri_fast.evaluate(run, part="test", threshold=t, threads=1) for t in (0.3, "auto")]
-    assert [of_time.test_looks for of_time in scored] == [1, 2]
-    rows = (run / "test-looks.csv").read_text().splitlines()
-    assert rows[0] == "time,checkpoint,threshold"
-    assert [row.split(",")[1:] for row in rows[1:]] == [["last", "0.3"], ["last", "auto"]]
