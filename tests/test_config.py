@@ -524,5 +524,9 @@ def test_one_declaration_is_all_that_a_new_option_needs(tmp_path: Path) -> None:
 
 def test_the_manuals_table_has_every_option() -> None:
     rows = [line for line in markdown_table(OPTIONS).splitlines() if line.startswith("| `")]
-    flags = [about.flag for about in OPTIONS.values() if about.name != "data"]
+    flags = [
+        about.flag.replace("--", "--[no-]" if about.is_switch else "--")
+        for about in OPTIONS.values()
+        if about.name != "data"
+    ]
     assert sorted(row.split("`")[1].split()[0] for row in rows) == sorted([*flags, "DATA"])

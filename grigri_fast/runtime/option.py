@@ -328,7 +328,7 @@ def _row(about: Option) -> list[str]:
         "`DATA`" if about.name == "data" else f"`{about.flag} {about.metavar}`".replace(" `", "`")
     )
     if about.is_switch:
-        name += f", `--no-{about.flag[2:]}`"
+        name = f"`--[no-]{about.flag[2:]}`"
     default = about.default_in_words
     if about.recipes:
         values = ", ".join(f"{recipe}: {_shown(of)}" for recipe, of in about.recipes.items())
