@@ -35,7 +35,7 @@ CROSS_FITTED = "cross-fitted"
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class's line in the table; ``average_precision`` is NaN without positives."""
+    """The scores of one class; ``average_precision`` is NaN without positives."""
 
     name: str
     support: int
@@ -297,7 +297,7 @@ def _check_options(
 
 
 def _targets_in_order(labelled: dataset.Dataset, class_names: list[str]) -> NDArray[np.float32]:
-    """Return targets with the model's classes as columns; a class nobody has is all zeros."""
+    """Return targets with the model's classes as columns; zeros for a class without images."""
     unknown = sorted(set(labelled.class_names) - set(class_names))
     if unknown:
         raise GrigriError(

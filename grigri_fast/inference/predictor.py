@@ -1,4 +1,4 @@
-"""Labels for new images.
+"""Labels for new images, in files or in memory.
 
 Shapes: N images, C classes, HW pixels.
 """
@@ -108,7 +108,7 @@ class Classifier:
 
     @property
     def class_names(self) -> list[str]:
-        """Meaning of the logits, in order."""
+        """The classes, in the order of the logits."""
         return self.info.class_names
 
     @property

@@ -27,7 +27,7 @@ def to_json(data: Dataset, crc32_N: NDArray[np.int64]) -> str:
 
 
 def require_same(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = None) -> None:
-    """Raise GrigriError, naming the difference, unless ``data`` is what ``file`` was made of.
+    """Raise GrigriError, naming the difference, unless ``data`` is what ``file`` was made from.
 
     The arguments are those of :func:`difference`.
     """

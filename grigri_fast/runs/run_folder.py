@@ -38,9 +38,9 @@ PartName: TypeAlias = Literal["train", "val", "test"]
 
 
 def create_folder(parent: str | Path, name: str) -> Path:
-    """Make and return ``parent/name``, or ``name-2``, ``name-3``, ... if that is taken.
+    """Make and return ``parent/name``, or ``name-2``, ``name-3``, ... if that exists.
 
-    ``mkdir`` itself decides who gets a name, so two runs started at once never share a folder.
+    ``mkdir`` fails where a folder exists, so two runs started at once never share one.
 
     Raises:
         GrigriError: if it cannot be written there.
@@ -63,11 +63,11 @@ def create_folder(parent: str | Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that trains in a run folder.
+    """Lock a run folder, so that this process alone trains in it.
 
-    The folder itself is locked (flock): the system ends the lock with the process, however it ends,
-    and no lock file is left among the run's files. On a file system without locks nothing is
-    locked.
+    The folder itself is locked (flock), not a file in it: the system ends the lock with the
+    process, however that ends, and nothing is added to the run's files. On a file system without
+    locks nothing is locked.
 
     Raises:
         GrigriError: if another process trains there.
@@ -93,7 +93,7 @@ def read_results(path: Path) -> list[dict[str, float]]:
     """Return the rows of a ``results.csv``, numbers as numbers; none if there is no file.
 
     Raises:
-        GrigriError: if it cannot be read, or lacks what is drawn of it.
+        GrigriError: if it cannot be read, or lacks a column that every run has.
     """
     if not path.exists():
         return []
