@@ -41,7 +41,7 @@ def files_graph(files: list[str]):
 
 def limit_cases(s: Setting) -> list[Case]:
     """Return the two halves of the work on a CPU: decoding alone by DALI, warping alone."""
-    size_px, batch_size, threads = s.config.size, s.config.batch_size, s.compute.threads
+    size_px, batch_size, threads = s.size_px, s.batch_size, s.compute.threads
     files = [str(path) for path in s.good_paths]
     decoder = files_graph(files=files, batch_size=batch_size, num_threads=threads, device_id=None)
     decoder.build()

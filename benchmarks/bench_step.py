@@ -45,7 +45,7 @@ def timm_cases(s: Setting) -> list[Case]:
     except ImportError as e:
         print(f"left out: timm ({e})")
         return []
-    batch_size, size_px = s.config.batch_size, s.config.size
+    batch_size, size_px = s.batch_size, s.size_px
     targets_NC = s.targets()[:batch_size]
 
     def case(amp: bool) -> Case:
@@ -91,7 +91,7 @@ def matmul_flops_per_s(device: torch.device, amp: str) -> float:
 def best_batch(s: Setting) -> dict[str, float]:
     """Return our images per second at batch sizes that double while that makes it faster."""
     found: dict[str, float] = {}
-    batch_size = s.config.batch_size
+    batch_size = s.batch_size
     while True:
         try:
             found[str(batch_size)] = benchmark.step_case(s.changed(batch_size=batch_size)).run()
@@ -108,7 +108,7 @@ def best_batch(s: Setting) -> dict[str, float]:
 def measure(s: Setting, options: argparse.Namespace) -> dict:
     """Measure one architecture at one size and batch, print a table, return the figures."""
     on_gpu = s.device.type == "cuda"
-    arch, size_px, batch_size = s.config.arch, s.config.size, s.config.batch_size
+    arch, size_px, batch_size = s.config.arch, s.size_px, s.batch_size
     cases = [benchmark.step_case(s), baseline.step_case(s)]
     cases += [baseline.step_case(s, amp=True)] if on_gpu else []
     cases += timm_cases(s)

@@ -41,7 +41,7 @@ def _timed(who: str, how: str, epoch: Callable[[], Iterator[int]]) -> Case:
 def _data_loader(images: Dataset, s: Setting) -> DataLoader:
     return DataLoader(
         images,
-        batch_size=s.config.batch_size,
+        batch_size=s.batch_size,
         shuffle=True,
         num_workers=s.compute.threads,
         persistent_workers=True,
@@ -79,7 +79,7 @@ class WithAlbumentations(Dataset):
 def _albumentations(s: Setting) -> Case:
     import albumentations
 
-    loader = _data_loader(WithAlbumentations(s.good_paths, s.config.size), s)
+    loader = _data_loader(WithAlbumentations(s.good_paths, s.size_px), s)
     who = f"albumentations {albumentations.__version__}"
     return _timed(who, "OpenCV", lambda: (len(rows_N) for _, rows_N in loader))
 
@@ -106,7 +106,7 @@ class WithTimm(Dataset):
 def _timm(s: Setting) -> Case:
     import timm
 
-    loader = _data_loader(WithTimm(s.good_paths, s.config.size), s)
+    loader = _data_loader(WithTimm(s.good_paths, s.size_px), s)
     who = f"timm {timm.__version__}"
     return _timed(who, "no rotation", lambda: (len(rows_N) for _, rows_N in loader))
 
@@ -115,7 +115,7 @@ def _spdl(s: Setting) -> Case:
     import spdl.io
     from spdl.pipeline import PipelineBuilder
 
-    size_px = s.config.size
+    size_px = s.size_px
     sizes = {str(path): tuple(s.check.sizes_HW[row]) for row, path in enumerate(s.paths)}
     rng = np.random.default_rng(0)
 
@@ -140,7 +140,7 @@ def _spdl(s: Setting) -> Case:
             PipelineBuilder()
             .add_source(rng.permutation(list(sizes)).tolist())
             .pipe(frames, concurrency=s.compute.threads)
-            .aggregate(s.config.batch_size)
+            .aggregate(s.batch_size)
             .pipe(batch)
             .add_sink(3)
             .build(num_threads=s.compute.threads)

@@ -126,7 +126,7 @@ def show_bench(result: "Benchmark") -> None:
     s = result.setting
     where = result.environment.get("gpu", result.environment["cpu"])
     say(
-        f"{s.config.arch} at {s.config.size} px, batch {s.config.batch_size}, {s.compute.amp}"
+        f"{s.config.arch} at {s.size_px} px, batch {s.batch_size}, {s.compute.amp}"
         f"{', compiled' if s.config.compile == 'on' else ''}"
         f"{'' if s.config.fast else ', --no-fast'}; {len(s.rows):,} images"
     )

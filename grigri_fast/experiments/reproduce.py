@@ -238,14 +238,14 @@ class _Runner:
         weights, arch = self._of.weights_of(row), row.options["arch"]
         if weights == "none":
             return
+        if weights != "imagenet" and not Path(weights).is_file():
+            raise GrigriError(
+                f"no pretrained weights: --weights {files.shown(self._of.weights)} has no file"
+                f" {Path(weights).name}"
+            )
         if arch not in self._unavailable:
+            num_classes = len(self._data.class_names)
             try:
-                if weights != "imagenet" and not Path(weights).is_file():
-                    raise GrigriError(
-                        f"no pretrained weights: --weights {files.shown(self._of.weights)} has no"
-                        f" file {Path(weights).name}"
-                    )
-                num_classes = len(self._data.class_names)
                 factory.build_pretrained(arch, num_classes, self._of.size_px(row), weights)
             except GrigriError as e:
                 self._unavailable[arch] = str(e)

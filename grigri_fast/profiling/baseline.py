@@ -82,14 +82,14 @@ class PlainStep:
 def make_model(s: Setting) -> nn.Module:
     """Return the untrained network of a setting, on the device."""
     torch.manual_seed(0)
-    return factory.build(s.config.arch, s.num_classes, s.config.size).to(s.device)
+    return factory.build(s.config.arch, s.num_classes, s.size_px).to(s.device)
 
 
 def _loader(s: Setting, paths: Sequence[Path], backend: Backend, augment: bool) -> DataLoader:
     """Return a DataLoader with worker processes that stay from epoch to epoch."""
     return DataLoader(
-        Photos(paths, s.config.size, backend, augment),
-        batch_size=s.config.batch_size,
+        Photos(paths, s.size_px, backend, augment),
+        batch_size=s.batch_size,
         shuffle=augment,
         num_workers=s.compute.threads,
         pin_memory=s.device.type == "cuda",
@@ -119,12 +119,11 @@ def pipeline_case(s: Setting, backend: Backend = "pil") -> Case:
 def step_case(s: Setting, amp: bool = False) -> Case:
     """Return the case of a step on one batch that is already on the device."""
     step = PlainStep(make_model(s), s.device, amp)
-    size_px, batch_size = s.config.size, s.config.batch_size
-    images_NCHW = torch.randn(batch_size, 3, size_px, size_px, device=s.device)
-    targets_NC = s.targets()[:batch_size]
+    images_NCHW = torch.randn(s.batch_size, 3, s.size_px, s.size_px, device=s.device)
+    targets_NC = s.targets()[: s.batch_size]
 
     def run() -> float:
-        return timing.step_speed(lambda: step(images_NCHW, targets_NC), batch_size, s.device)
+        return timing.step_speed(lambda: step(images_NCHW, targets_NC), s.batch_size, s.device)
 
     return Case("step", WHO, _format(amp), run)
 

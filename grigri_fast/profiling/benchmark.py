@@ -1,7 +1,6 @@
 """How fast it is on this machine: input, step, training and evaluation; beside torchvision."""
 
 import itertools
-import os
 import resource
 import statistics
 import time
@@ -15,7 +14,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import TrainConfig, resolve
-from ..data import dataset
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory
@@ -26,7 +24,7 @@ from ..runtime.memory import Budget
 from ..training import autobatch, setup
 from ..training.step import TrainStep
 from . import baseline, timing
-from .setting import Setting
+from .setting import Setting, first_images
 from .timing import Batches, Case
 
 OURS = "grigri-fast"
@@ -77,8 +75,8 @@ class Benchmark:
             "environment": self.environment,
             "images": len(s.rows),
             "arch": s.config.arch,
-            "size_px": s.config.size,
-            "batch_size": s.config.batch_size,
+            "size_px": s.size_px,
+            "batch_size": s.batch_size,
             "amp": s.compute.amp,
             "threads": s.compute.threads,
             "fast": s.config.fast,
@@ -139,23 +137,12 @@ def bench(
     require_one_of("WHAT", what, WhatToTime)
     if json is not None and not Path(json).parent.is_dir():
         raise GrigriError(f"--json {json}: its folder does not exist")
-    if data is None:
-        from ..data import demo
-
-        data = demo.cached_folder()
-    config = TrainConfig(
-        arch=arch,
-        size=size,
-        batch_size=batch_size,
-        fast=fast,
-        amp=amp,
-        compile="on" if compile else "off",
-    )
-    config = resolve(config)
+    how = {"fast": fast, "amp": amp, "compile": "on" if compile else "off"}
+    config = resolve(TrainConfig(arch=arch, size=size, batch_size=batch_size, **how))
     factory.build(arch, 1, size)  # an error if the two do not go with each other
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
     with compute.open() as budget:
-        setting = Setting.of(dataset.load(os.fspath(data)).paths[:limit], config, compute)
+        setting = Setting.of(first_images(data, limit), config, compute)
         if budget.limit is not None:
             setting = fitted(setting, budget, log)
         cases = _cases(setting, what, against is not None)
@@ -198,7 +185,7 @@ def fitted(s: Setting, budget: Budget, log: Callable[[str], None]) -> Setting:
 
 def _cases(s: Setting, what: WhatToTime, against: bool) -> list[Case]:
     """Return what is timed, each beside the baseline if that was asked for."""
-    amp, num_images = s.device.type == "cuda", 8 * s.config.batch_size
+    amp, num_images = s.device.type == "cuda", 8 * s.batch_size
     cases: list[Case] = []
     if what in ("pipeline", "all"):
         cases += pipeline_cases(s)
@@ -247,15 +234,13 @@ def make_step(s: Setting) -> tuple[nn.Module, TrainStep]:
 def step_case(s: Setting) -> Case:
     """Return the case of our step on one batch that is already on the device."""
     _, step = make_step(s)
-    images_NHWC = forward.random_images(s.config.batch_size, s.config.size, s.device)
-    targets_NC = s.targets()[: s.config.batch_size]
+    images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
+    targets_NC = s.targets()[: s.batch_size]
     for _ in range(5):
         step(images_NHWC, targets_NC)  # warm: a CUDA graph is captured at the fourth
 
     def run() -> float:
-        return timing.step_speed(
-            lambda: step(images_NHWC, targets_NC), s.config.batch_size, s.device
-        )
+        return timing.step_speed(lambda: step(images_NHWC, targets_NC), s.batch_size, s.device)
 
     return Case("step", OURS, "", run)
 
@@ -290,8 +275,8 @@ def evaluation_case(s: Setting, num_images: int) -> Case:
 
 def train_flops_per_image(s: Setting) -> float:
     """Return the floating-point operations of a training step, per image (PyTorch's counter)."""
-    model = factory.build(s.config.arch, s.num_classes, s.config.size).train()
-    images_NCHW = torch.zeros(2, 3, s.config.size, s.config.size)
+    model = factory.build(s.config.arch, s.num_classes, s.size_px).train()
+    images_NCHW = torch.zeros(2, 3, s.size_px, s.size_px)
     with FlopCounterMode(display=False) as counter:
         model(images_NCHW).sum().backward()
     return counter.get_total_flops() / 2

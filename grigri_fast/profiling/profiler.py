@@ -6,7 +6,6 @@ Shapes: N images of a batch, C classes.
 import contextlib
 import dataclasses
 import itertools
-import os
 import statistics
 import time
 from collections import defaultdict
@@ -22,7 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, record_function
 
 from ..config import TrainConfig, resolve
-from ..data import dataset
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory, normalize
@@ -37,7 +35,7 @@ from ..runtime.units import parse_bytes
 from ..training import setup
 from ..training.autobatch import Plan
 from . import tensors, timing
-from .setting import NUM_CLASSES, Setting
+from .setting import NUM_CLASSES, Setting, first_images
 from .tensors import TensorTracker, Timeline
 
 # What an estimate takes for what has no shapes (assumed; see README.md).
@@ -211,13 +209,8 @@ def profile(
         compute = Compute.resolve(device, config.amp, threads)
         if snapshot and compute.device.type != "cuda":
             raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
-        if data is None:
-            from ..data import demo
-
-            data = demo.cached_folder()
         with compute.open() as budget:
-            paths = dataset.load(os.fspath(data)).paths[:limit]
-            setting = Setting.of(paths, config, compute, classes)
+            setting = Setting.of(first_images(data, limit), config, compute, classes)
             folder = run_folder.create_folder(Path(out), f"profile-{arch}")
             usage = measure_step(setting, budget, folder, snapshot)
     plan = Plan(batch_size, micro_batch_size or batch_size, activation_checkpointing)
@@ -398,7 +391,7 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
     }
     model = setup.untrained(s.config, s.num_classes, s.device)
-    images_NHWC = forward.random_images(s.config.batch_size, s.config.size, s.device)
+    images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
     targets_NC = s.targets()
     steps = _Steps(model, s.config, s.compute, (images_NHWC, targets_NC[: len(images_NHWC)]))
     for _ in range(3):
@@ -484,4 +477,4 @@ def _input_seconds(loader: ImageLoader, s: Setting) -> float:
     batches = loader.train_epoch(s.rows, seed=0, epoch=2, augment=True)
     next(batches)
     speed = timing.batches_speed(((b.images_NHWC, b.rows_N) for b in batches), s.device)
-    return s.config.batch_size / speed
+    return s.batch_size / speed

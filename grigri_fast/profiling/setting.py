@@ -1,5 +1,6 @@
 """What a benchmark or a profile is of: images, training options, and what to compute on."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS, TrainConfig, resolve
+from ..data import dataset
 from ..errors import GrigriError
 from ..pipeline.cache import plan_cache
 from ..pipeline.check import ImageCheck, check_images
 from ..pipeline.loader import ImageLoader
 from ..runtime.compute import Compute, keep_freed_memory
+from ..runtime.files import StrPath
 from ..training.autobatch import Plan
 
 NUM_CLASSES = 14
@@ -65,10 +68,10 @@ class Setting:
         )
         if config.fast and compute.device.type == "cpu" and compute.memory_limit is None:
             keep_freed_memory()  # helps everything that is measured in this process
-        if len(setting.rows) < 2 * config.batch_size:
+        if len(setting.rows) < 2 * setting.batch_size:
             raise GrigriError(
                 f"{len(setting.rows)} usable images are too few: a benchmark at batch size"
-                f" {config.batch_size} needs at least {2 * config.batch_size}"
+                f" {setting.batch_size} needs at least {2 * setting.batch_size}"
             )
         return setting
 
@@ -80,6 +83,16 @@ class Setting:
     def device(self) -> torch.device:
         """Where to compute."""
         return self.compute.device
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+        return int(self.config.batch_size)
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        return self.config.size
 
     @property
     def rows(self) -> NDArray[np.intp]:
@@ -104,13 +117,21 @@ class Setting:
 
     def loader(self, cache: str = "off") -> ImageLoader:
         """Return the loader of the images; ``cache`` as in ``--cache``."""
-        size_px = self.config.size
         return ImageLoader(
             self.paths,
             self.check,
-            size_px=size_px,
-            batch_size=self.config.batch_size,
+            size_px=self.size_px,
+            batch_size=self.batch_size,
             device=self.device,
             threads=self.compute.threads,
-            cache=plan_cache(cache, self.check, size_px, self.device, self.cache_bytes),
+            cache=plan_cache(cache, self.check, self.size_px, self.device, self.cache_bytes),
         )
+
+
+def first_images(data: StrPath | None, limit: int) -> list[Path]:
+    """Return the first images of a data set; without one, of the generated demo set."""
+    if data is None:
+        from ..data import demo
+
+        data = demo.cached_folder()
+    return dataset.load(os.fspath(data)).paths[:limit]
