@@ -29,6 +29,17 @@ TINY = [
 SMALL = ["--arch=shufflenet_v2_x0_5", *TINY]  # 1.4 MB, with BatchNorm
 
 
+RESNET18 = [
+    "--arch=resnet18",
+    "--weights=none",
+    "--recipe=report",
+    "--size=32",
+    "--epochs=1",
+    "--batch-size=16",
+    "--threads=1",
+]
+
+
 NO_MOVE = "--lr=1e-30"  # far below the last bit of any weight
 
 
