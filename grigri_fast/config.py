@@ -8,7 +8,6 @@ default. ``None`` means "not given"; the rules in :func:`resolve` fill it in whe
 
 import dataclasses
 import functools
-import os
 import tomllib
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -16,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .errors import GrigriError
 from .runtime import files
-from .runtime.option import Option, Range, Search, option, options_of
+from .runtime.files import StrPath
+from .runtime.option import Converted, Option, Range, Search, option, options_of
 from .runtime.units import parse_bytes, parse_interval
 
-# What a caller may give; it is stored as text and as a number.
+# A path may be given as a Path, and is stored as text; --batch-size auto is stored as AUTO.
 if TYPE_CHECKING:
-    PathText: TypeAlias = str | os.PathLike[str]
-    BatchSize: TypeAlias = int | Literal["auto"]
+    PathText: TypeAlias = Converted[str, StrPath]
+    OptionalPath: TypeAlias = Converted[str | None, StrPath | None]
+    BatchSize: TypeAlias = Converted[int, int | Literal["auto"]]
 else:
-    PathText, BatchSize = str, int
+    PathText, OptionalPath, BatchSize = str, str | None, int
 
 MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
 AUTO = 0  # what --batch-size auto is in a config
@@ -58,18 +59,16 @@ of_data, of_model, of_training, of_augmentation, of_machine, of_output = (
 class TrainConfig:
     """Everything that decides a training run. What is not given comes from the recipe."""
 
-    data: PathText | None = of_data(None, "Photographs and labels.", is_input=True, may_change=True)
+    data: OptionalPath = of_data(None, "Photographs and labels.", is_input=True, may_change=True)
     _: KW_ONLY
-    images: PathText | None = of_data(
+    images: OptionalPath = of_data(
         None, "Folder that a CSV's image names are relative to.", is_input=True, may_change=True
     )
     val: float | None = of_data(
         None, "Share of the images for validation.", Range(0, 1, open_low=True), fallback=0.2
     )
     test: float | None = of_data(None, "Share held back as a test part.", _SHARE, fallback=0.0)
-    split: PathText | None = of_data(
-        None, "Split file written by `data split --out`.", is_input=True
-    )
+    split: OptionalPath = of_data(None, "Split file written by `data split --out`.", is_input=True)
     limit: int | None = of_data(
         None, "Use only N images, drawn at random, to try things.", Range(1)
     )

@@ -1,9 +1,11 @@
 """The program: its commands, and the one place where errors become a line and an exit code."""
 
+import io
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,7 +28,7 @@ data_app = typer.Typer(
     help="Check a data set, split it, or get one.\n\nExample:  grigri-fast data check my-photos",
     no_args_is_help=True,
 )
-for name, command in {
+commands: dict[str, Callable[..., None]] = {
     "train": train.train,
     "tune": train.tune,
     "eval": evaluate.evaluate,
@@ -37,7 +39,8 @@ for name, command in {
     "bench": performance.bench,
     "profile": performance.profile,
     "info": performance.info,
-}.items():
+}
+for name, command in commands.items():
     app.command(name, cls=Command)(command)
 for command in (data.check, data.split, data.demo, data.fetch):
     data_app.command(cls=Command)(command)
@@ -51,7 +54,8 @@ def main(args: list[str] | None = None) -> int:
     for a signal (Ctrl-C 130, SIGTERM 143). Bugs keep their traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     verbosity.quiet = verbosity.verbose = False
     world = distributed.World.from_environment()
     try:

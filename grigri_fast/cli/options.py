@@ -3,7 +3,7 @@
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -149,7 +149,7 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
 def _typer_option(about: Option) -> Any:
     more: dict[str, Any] = {"autocompletion": architectures} if about.name == "arch" else {}
     if about.words and about.range:
-        more = {"parser": _number_or_word(about)}
+        more = {"parser": _number_or_word(about.words, about.range.low)}
     return typer.Option(
         f"{about.flag}/--no-{about.flag[2:]}" if about.is_switch else about.flag,
         # Rich would take [default: 1] for a style.
@@ -161,19 +161,19 @@ def _typer_option(about: Option) -> Any:
     )
 
 
-def _number_or_word(about: Option) -> Callable[[str], int]:
-    """Return what reads a whole number, or a word that stands for one."""
+def _number_or_word(words: Mapping[str, int], least: float) -> Callable[[str], int]:
+    """Return what reads a whole number, or a word that stands for one that is not a value."""
 
     def parse(text: str) -> int:
-        if text in about.words:
-            return about.words[text]
+        if text in words:
+            return words[text]
         try:
             number = int(text)
         except ValueError:
-            words = " or ".join(about.words)
-            raise typer.BadParameter(f"{text!r} is not a whole number or {words}") from None
-        if number in about.words.values():
-            raise typer.BadParameter(f"{number} is not at least {about.range.low}")
+            expected = " or ".join(["a whole number", *words])
+            raise typer.BadParameter(f"{text!r} is not {expected}") from None
+        if number in words.values():
+            raise typer.BadParameter(f"{number} is not at least {least}")
         return number
 
     return parse

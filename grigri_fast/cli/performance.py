@@ -3,7 +3,7 @@
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.markup import escape
@@ -27,7 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..profiling.benchmark import Benchmark
+    from ..profiling.benchmark import Benchmark, WhatToTime
     from ..profiling.profiler import Profile
     from ..profiling.timing import Case
 
@@ -95,7 +95,7 @@ def bench(
 
     with progress("measuring") as on_progress:
         result = benchmark.bench(
-            what or "all",
+            cast("WhatToTime", what or "all"),
             data,
             against=against,
             json=json_file,

@@ -13,12 +13,24 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from ..errors import GrigriError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Stored = TypeVar("Stored", covariant=True)
+Given = TypeVar("Given", contravariant=True)
+
+
+class Converted(Generic[Stored, Given]):
+    """For type checkers: the type of a field that is given as one type and stored as another."""
+
+    def __get__(self, instance: object, owner: object = None) -> Stored:
+        raise NotImplementedError
+
+    def __set__(self, instance: object, value: Given) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
