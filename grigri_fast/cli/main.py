@@ -78,8 +78,9 @@ def _run(args: list[str] | None) -> tuple[int, str]:
     except GrigriError as e:
         if verbosity.verbose:
             traceback.print_exception(e)
-        is_usage = isinstance(e, UsageError)
-        return (2, f"error: {e} (see --help)") if is_usage else (1, f"error: {e}")
+        if isinstance(e, UsageError):
+            return 2, f"error: Invalid value: {e} (see --help)"
+        return 1, f"error: {e}"
     except typer.TyperException as e:
         message = " ".join(e.format_message().replace("Value error, ", "").split())
         # Without a command the help has been shown, and there is no more to say.

@@ -1,1 +1,4 @@
-"""A data set in, what is wrong with its images and labels out."""
+"""A data set in; what it holds out: damaged files, near-duplicates, labels that are likely wrong.
+
+May import config, data, evaluation, inference, pipeline, reporting, runs and training.
+"""

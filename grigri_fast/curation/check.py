@@ -192,7 +192,7 @@ def _check_deeply(
 def digest_of(data: Dataset) -> str:
     """Return a digest of names and labels: the same data set, the same digest."""
     digest = hashlib.sha256(json.dumps([data.names, data.class_names]).encode())
-    digest.update(np.ascontiguousarray(data.targets_NC))
+    digest.update(np.ascontiguousarray(data.targets_NC).data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from ..training import trainer
 from ..training.callbacks import Callback
 
 # Few steps: the demo's rate, and no time to find out whether compiling pays.
-_RECIPE = {"arch": "grigri", "weights": "none", "lr": 0.05, "compile": "off"}
+_RECIPE: dict[str, Any] = {"arch": "grigri", "weights": "none", "lr": 0.05, "compile": "off"}
 
 
 @dataclass(frozen=True)

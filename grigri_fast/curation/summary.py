@@ -55,7 +55,7 @@ def summarize(
     for i, digest in sorted(checked.digests.items()):
         same_pixels[digest].append(data.paths[i])
     good = [i for i in range(len(data)) if i not in checked.bad]
-    sizes = Counter(tuple(map(int, checked.sizes_HW[i])) for i in good)
+    sizes = Counter((int(height), int(width)) for height, width in checked.sizes_HW[good])
     labels = Counter(data.targets_NC.sum(1).astype(int).tolist())
     return Summary(
         count_C=data.targets_NC.sum(0).astype(np.int64),

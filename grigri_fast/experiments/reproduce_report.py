@@ -252,7 +252,7 @@ def _section(title: str, results: list[RowResult], comparable: bool) -> Section:
     """Return what the rows of a section have left behind."""
     done = [r for r in results if r.is_done]
     if done and done[0].row.kind == "thresholds":
-        drawing = _scores_over_threshold(done)
+        drawing: Drawing | None = _scores_over_threshold(done)
     else:
         histories = {r.row.name: r.history for r in done if r.history}
         drawing = _curves(title, histories, comparable) if histories else None

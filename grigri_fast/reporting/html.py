@@ -51,13 +51,17 @@ def _environment() -> Environment:
         finalize=_without_unprintable,
     )
     environment.filters |= {
-        "number": lambda value, digits=4: "-" if math.isnan(value) else f"{value:.{digits}f}",
+        "number": _number,
         "count": lambda value: f"{value:,}",
         "cell": lambda text: text.replace("|", "\\|").replace("\n", " "),  # of Markdown
         "base64": lambda content: base64.b64encode(content).decode(),
     }
     environment.globals["images"] = images
     return environment
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 @pass_eval_context

@@ -25,8 +25,9 @@ def of(svg: str, name: str, label: str, variables: Mapping[str, str]) -> str:
         variables: CSS variables, which a page sets for light and dark, by the colours they replace.
     """
     root = ElementTree.fromstring(svg)
-    root.remove(root.find(f"{_SVG}metadata"))
-    root.remove(root.find(f"{_SVG}defs"))  # a style, which would be for the whole page
+    metadata, style = root[:2]
+    root.remove(metadata)
+    root.remove(style)  # it would be for the whole page
     used = {value.strip("url()#") for e in root.iter() for value in _references(e)}
     for element in list(root.iter()):
         _change(element, name, used)

@@ -90,7 +90,7 @@ def _insert_drawings(engine: MarkdownIt, tokens: list[Token], drawings: Mapping[
         children = tokens[i].children or []
         if [child.type for child in children] == ["image"]:
             picture = children[0]
-            caption = engine.renderer.renderInline(picture.children, engine.options, {})
+            caption = engine.renderInline(picture.content)
             drawing = drawings[str(picture.attrs["src"])]
             figure = Token("html_block", "", 0)
             figure.content = (

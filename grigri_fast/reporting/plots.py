@@ -30,8 +30,8 @@ _TRAIN, VAL = "#9aa5b1", "#d1495b"
 INK, _FAINT, MUTED, _AXIS = "#2b2d42", "#e3e6ea", "#5f6b7a", "#b6bec9"
 RUNS = (VAL, "#2f86c1", "#e09f3e", "#4fa083")
 _BEST = "#f2c14e"
-_WORDS = {"fontsize": 9, "color": INK}
-_LEGEND = {"frameon": False, "fontsize": 9, "labelcolor": INK}
+_WORDS: dict[str, Any] = {"fontsize": 9, "color": INK}
+_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK}
 
 
 def curves(history: list[dict[str, Any]], title: str) -> bytes:
@@ -109,7 +109,8 @@ def memory(
         if end - start > 0.02 * num:
             middle = (start + end) / 2
             axes.text(middle, totals.max() * 1.08, name, ha="center", **_WORDS)
-    peak, place = totals[peak_at], {"xytext": (6, 4), "textcoords": "offset points"}
+    peak = totals[peak_at]
+    place: dict[str, Any] = {"xytext": (6, 4), "textcoords": "offset points"}
     axes.annotate(f"peak {peak:,.0f} MiB", (peak_at, peak), fontweight="bold", **_WORDS, **place)
     _plain(axes, "")
     axes.spines["bottom"].set_visible(False)
@@ -150,7 +151,7 @@ def tuning(
     rows = math.ceil(num_panels / _PANELS_PER_ROW)
     columns = math.ceil(num_panels / rows)
     figure = _titled(3.1 * columns + 0.6, 3.2 * rows + 1.0, title)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # inches
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)  # inches
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     _plain(panels[0], "by trial")
     _scores_by_trial(panels[0], trials)
@@ -173,8 +174,8 @@ def _scores_by_trial(axes: Axes, trials: list[dict[str, Any]]) -> None:
     best_so_far = np.maximum.accumulate([t["score"] for t in done])
     last = trials[-1]["number"]
     numbers = [*(t["number"] for t in done), last]
-    best_so_far = [*best_so_far, best_so_far[-1]]
-    axes.step(numbers, best_so_far, where="post", color=VAL, lw=1.6, label="best so far")
+    scores = [*best_so_far, best_so_far[-1]]
+    axes.step(numbers, scores, where="post", color=VAL, lw=1.6, label="best so far")
     _dots(axes, trials, [t["number"] for t in trials])
     failed = [t["number"] for t in trials if t["state"] == "failed"]
     if failed:
@@ -232,8 +233,8 @@ def _dots(axes: Axes, trials: list[dict[str, Any]], xs: Sequence[float]) -> None
     ):
         if dots:
             scores = [t["score"] for _, t in dots]
-            style = {"marker": "o", "zorder": 3} | style
-            axes.plot([x for x, _ in dots], scores, ls="", label=label, **style)
+            look: dict[str, Any] = {"marker": "o", "zorder": 3} | style
+            axes.plot([x for x, _ in dots], scores, ls="", label=label, **look)
 
 
 # ---------------------------------------------------------------- figures of several runs
@@ -297,7 +298,7 @@ def against(
             axes.plot(ours[1:], [y, y], color=VAL, lw=2)
             axes.plot(ours[0], y, "o", color=VAL, ms=8, label="ours, with its 95 % interval")
         if theirs is not None:
-            style = {"color": RUNS[1], "ms": 7, "mew": 2, "fillstyle": "none"}
+            style: dict[str, Any] = {"color": RUNS[1], "ms": 7, "mew": 2, "fillstyle": "none"}
             axes.plot(theirs, y, "D", label="the report", **style)
     _plain(axes, "")
     axes.grid(axis="x", color=_FAINT)
@@ -393,15 +394,15 @@ def whole_ticks(first: int, last: int, most: int = 10) -> list[float]:
 
 def round_ticks(low: float, high: float) -> list[float]:
     """Return about four round numbers for an axis, the first at most ``low``."""
-    return MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high).tolist()
+    return list(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
 
 
 def panel(
-    width_px: int, height_px: int, xlabel: str, ylabel: str = "", *, left: int = 40, top: int = 12
+    width_px: int, height_px: int, xlabel: str, ylabel: str = "", *, left: int = 36, top: int = 12
 ) -> tuple[Figure, Axes]:
     """Return a figure for a page with axes of fixed margins, which is fast and in line."""
     figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72)
-    left, bottom, right = left + 16 * bool(ylabel), 42, 14
+    left, bottom, right = left + 16 * bool(ylabel), 37, 12
     size = (width_px - left - right) / width_px, (height_px - bottom - top) / height_px
     axes = figure.add_axes((left / width_px, bottom / height_px, *size))
     axes.patch.set_visible(False)
@@ -409,7 +410,7 @@ def panel(
     axes.grid(axis="y", color=_FAINT, lw=1, clip_on=False)
     axes.tick_params(bottom=False, left=False, labelsize=FONT_PX, labelcolor=MUTED, pad=6)
     axes.spines["bottom"].set(color=_AXIS, lw=1)
-    axes.set_xlabel(xlabel, fontsize=FONT_PX, color=MUTED)
+    axes.set_xlabel(xlabel, fontsize=FONT_PX, color=MUTED, labelpad=3)
     axes.set_ylabel(ylabel, fontsize=FONT_PX, color=MUTED)
     axes.yaxis.set_major_formatter("{x:.10g}")
     axes.xaxis.set_major_formatter("{x:.10g}")

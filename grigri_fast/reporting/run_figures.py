@@ -27,7 +27,7 @@ def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
             )
     ends = (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
     axes.set_xlim(*ends)
-    axes.set_xticks(plots.whole_ticks(*map(int, ends), 5))
+    axes.set_xticks(plots.whole_ticks(int(ends[0]), int(ends[1]), 5))
     if np.isfinite(axes.dataLim.intervaly).all():
         ticks = plots.round_ticks(*axes.dataLim.intervaly)
         axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
@@ -107,7 +107,14 @@ def calibration(said: Sequence[float], true: Sequence[float]) -> Figure:
         label="as it should be",
         clip_on=False,
     )
-    style = {"marker": "o", "ms": 7, "mec": "white", "mew": 1.5, "lw": 2, "clip_on": False}
+    style: dict[str, Any] = {
+        "marker": "o",
+        "ms": 7,
+        "mec": "white",
+        "mew": 1.5,
+        "lw": 2,
+        "clip_on": False,
+    }
     (line,) = axes.plot(said, true, color=plots.VAL, label="this model", **style)
     points = zip(said, true, strict=True)
     plots.add_tooltips(
@@ -125,7 +132,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int]) -> Figure:
     axes.set_yscale("log")
     axes.set_ylim(least, max(10, 1.6 * max(counts)))
     heights = [max(0, count - least) for count in counts]
-    style = {"align": "edge", "color": plots.VAL, "ec": "white", "clip_on": False}
+    style: dict[str, Any] = {"align": "edge", "color": plots.VAL, "ec": "white", "clip_on": False}
     bars = axes.bar(edges[:-1], heights, np.diff(edges), bottom=least, **style)
     for bar, low, high, count in zip(bars, edges[:-1], edges[1:], counts, strict=True):
         plots.add_tooltips(bar, f"{low:.1f} to {high:.1f}: {count:,}")
@@ -143,10 +150,17 @@ def _unit(axes: Axes) -> None:
 
 def _mark(axes: Axes, x: float, y: float, tip: str, label: str = "") -> None:
     """Draw a dot that says something, with its label on the side where there is room."""
-    style = {"marker": "o", "ms": 10, "mec": "white", "mew": 1.5, "zorder": 4, "clip_on": False}
+    style: dict[str, Any] = {
+        "marker": "o",
+        "ms": 10,
+        "mec": "white",
+        "mew": 1.5,
+        "zorder": 4,
+        "clip_on": False,
+    }
     plots.add_tooltips(axes.plot(x, y, color=plots.RUNS[1], **style)[0], tip)
-    shift, ha = (8, "left") if x < 0.6 else (-8, "right")
-    place = {"xytext": (shift, 8), "textcoords": "offset points", "ha": ha}
+    shift, ha = (8, "left") if x + 0.05 + 0.018 * len(label) < 1 else (-8, "right")
+    place: dict[str, Any] = {"xytext": (shift, 8), "textcoords": "offset points", "ha": ha}
     axes.annotate(label, (x, y), fontsize=plots.FONT_PX, color=plots.INK, gid="strong", **place)
 
 

@@ -222,8 +222,9 @@ def _thresholds(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[
     else:
         marks = {f"{c.name}: {c.threshold:.4f}": c.threshold for c in evaluation.per_class}
     lines = {"micro-F1": over.f1, "precision": over.precision, "recall": over.recall}
+    points = {name: values.tolist() for name, values in lines.items()}
     reached = micro_f1 if isinstance(chosen, float) else None
-    over_figure = run_figures.trade_off(over.thresholds, lines, marks, reached)
+    over_figure = run_figures.trade_off(over.thresholds.tolist(), points, marks, reached)
     here = (num_found / num_true, num_found / num_given) if num_true and num_given else None
     curve = run_figures.precision_recall(
         over.recall[::-1].tolist(), over.precision[::-1].tolist(), at=here, label="here"
@@ -256,7 +257,7 @@ def _calibration(scored: RunEvaluation) -> dict[str, Any]:
 def _together(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the shares of images that have two labels together, in truth and as predicted."""
     shown = _most_frequent(scored.targets_NC, _MAX_HEAT)
-    parts = {"names": [scored.info.class_names[c] for c in shown]}
+    parts: dict[str, Any] = {"names": [scored.info.class_names[c] for c in shown]}
     for name, labels_NC in (("true", scored.targets_NC), ("predicted", predicted_NC)):
         shares_CC = metrics.co_occurrence(labels_NC[:, shown])
         parts[name] = labels_NC[:, shown].sum(0).tolist(), shares_CC.tolist()
@@ -276,8 +277,12 @@ def pick_all(scored: RunEvaluation) -> dict[int, Picks]:
     shown = _most_frequent(scored.targets_NC, _MAX_SHOTS // 3)
     most = max(1, min(_PER_KIND, _MAX_SHOTS // (3 * len(shown))))
     predicted_NC = scored.probabilities_NC >= np.asarray(scored.evaluation.thresholds)
-    columns = (scored.probabilities_NC, predicted_NC, scored.targets_NC)
-    picks = {c: photographs.pick(*(values_NC[:, c] for values_NC in columns), most) for c in shown}
+    picks = {
+        c: photographs.pick(
+            scored.probabilities_NC[:, c], predicted_NC[:, c], scored.targets_NC[:, c], most
+        )
+        for c in shown
+    }
     return {c: picked for c, picked in picks.items() if picked.rows}
 
 
@@ -309,7 +314,7 @@ def _tags(scored: RunEvaluation, predicted_NC: NDArray[np.bool_], row: int, c: i
     numbers.sort(key=lambda i: (i != c, not target_C[i], -scored.probabilities_NC[row, i]))
     tags = []
     for i in numbers[:_MAX_TAGS]:
-        kind = "false" if not target_C[i] else "right" if given_C[i] else "missed"
+        kind: photographs.Kind = "false" if not target_C[i] else "right" if given_C[i] else "missed"
         said = "" if i == c else f" {scored.probabilities_NC[row, i]:.2f}"
         tags.append(Tag(f"{scored.info.class_names[i]}{said}", kind, is_subject=i == c))
     if len(numbers) > _MAX_TAGS:
