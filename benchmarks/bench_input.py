@@ -2,7 +2,7 @@
 
     python benchmarks/bench_input.py DATA [--sizes 128 224] [--images 4000] [--repeats 7] [--out R]
 
-In turns, each over the same images, alone on the machine: our loader decoding, our loader from its
+Interleaved, over the same images, alone on the machine: our loader decoding, our loader from its
 cache, its two halves alone (DALI with its own file reader; our warp), torchvision's transforms in a
 DataLoader (Pillow and tensor back-ends, as many worker processes as we have threads, which stay
 from epoch to epoch), and what peers.py finds installed. Crop, flip and rotation are drawn from the
@@ -86,23 +86,23 @@ def measure(data: dataset.Dataset, size_px: int, options: argparse.Namespace) ->
     halves = [] if s.device.type == "cuda" else limit_cases(s)
     theirs = [baseline.pipeline_case(s, backend) for backend in ("pil", "tensor")]
     cases = [decoding, cached, *halves, *theirs, *peers.cases(s)]
-    timing.run_in_turns(cases, options.repeats)
+    timing.run_interleaved(cases, options.repeats)
     fastest = max(theirs, key=lambda case: case.median)
     print(f"\n{size_px} px, {len(s.rows):,} images, batch {config.batch_size}")
     print(record.table(cases, fastest))
-    found = {"size_px": size_px, "results": record.raw(cases), "fastest_usual": fastest.name}
+    figures = {"size_px": size_px, "results": record.raw(cases), "fastest_usual": fastest.name}
     if halves:
         speeds = zip(*(half.images_per_s for half in halves), strict=True)
         limits = [1 / (1 / decode + 1 / warp) for decode, warp in speeds]
         limit = Case("pipeline", "limit", "", lambda: 0.0, images_per_s=limits)
-        found["share_of_limit"] = timing.ratio(decoding, limit)
+        figures["share_of_limit"] = timing.ratio(decoding, limit)
         print(
             f"limit {limit.median:,.0f}; "
-            + "decoding reaches {:.0%} of it ({:.0%}-{:.0%})".format(*found["share_of_limit"])
+            + "decoding reaches {:.0%} of it ({:.0%}-{:.0%})".format(*figures["share_of_limit"])
         )
-    found["decoding_to_usual"] = timing.ratio(decoding, fastest)
-    found["cached_to_usual"] = timing.ratio(cached, fastest)
-    return found
+    figures["decoding_to_usual"] = timing.ratio(decoding, fastest)
+    figures["cached_to_usual"] = timing.ratio(cached, fastest)
+    return figures
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def throughput(
             s = Setting.of(links[:num], TrainConfig(arch=ARCH, size=128), compute)
             decoding, _ = benchmark.pipeline_cases(s)
             cases.append(Case("pipeline", f"{num:,} images", "", decoding.run))
-        timing.run_in_turns(cases, repeats)
+        timing.run_interleaved(cases, repeats)
         return cases[0], cases[1]
 
 

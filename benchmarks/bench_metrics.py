@@ -6,7 +6,7 @@
 Each measurement is a fresh process, which makes float32 scores and boolean targets (sparse: 2.5
 labels per image, frequencies as uneven as in practice; dense: 30 % of all labels), times one piece
 of work without the making, and tells its peak resident memory, the input of 5 bytes per score
-included. In turns, alone on the machine. ``evaluate`` is what ``eval`` does with the scores, in
+included. Interleaved, alone on the machine. ``evaluate`` is what ``eval`` does with the scores, in
 float64, with 1,000 bootstrap replicates; it takes minutes and is measured only where it is named.
 
 Asked for (issue 4), on two cores: search and metrics in under 5 s and 2 GB (2e9 bytes), with
@@ -142,7 +142,7 @@ def main() -> None:
     ]
     print(
         f"{options.images:,} images x {options.classes:,} classes, float32,"
-        f" {len(os.sched_getaffinity(0))} CPUs, {options.repeats} repeats in turns"
+        f" {len(os.sched_getaffinity(0))} CPUs, {options.repeats} interleaved repeats"
     )
     results = []
     for (name, labels), runs in zip(cases, zip(*turns, strict=True), strict=True):

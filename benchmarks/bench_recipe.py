@@ -2,7 +2,7 @@
 
     python benchmarks/bench_recipe.py DATA [--seeds 3] [--size 32] [--epochs 6] [--out R] [--work W]
 
-Small on purpose: the compact network at a small size, on 40 % of the images, scored on the usual
+Small on purpose: the compact network at a small size, on 40 % of the images, scored on its
 validation part. Each way is the base with one change, trained with the same seeds; what is shown is
 the mean difference of cross-fitted micro-F1 (and of mAP), with a 95 % bootstrap interval over seeds
 and images at once. A way that is finished in W is not run again, so two processes may share the
@@ -70,10 +70,10 @@ def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int
         rows = split.read(parts, labelled).parts["val"]
         with compute.open() as budget:
             classifier = Classifier.from_file(folder / run_folder.LAST, compute)
-            found, bad = classifier.probabilities(labelled.paths, rows, budget)
+            probabilities_NC, bad = classifier.probabilities(labelled.paths, rows, budget)
     assert not bad, bad
-    np.save(file, found)
-    return found
+    np.save(file, probabilities_NC)
+    return probabilities_NC
 
 
 def compared(
@@ -136,14 +136,14 @@ def main() -> None:
     files.write_atomic(parts_file, split.to_json(parts, labelled))
     targets_NC = labelled.targets_NC[rows["val"]].astype(bool)
 
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     base: list[np.ndarray] = []
     seeds = range(options.seeds)
     print(f"{'way':28} {'micro-F1':>9} {'difference':>11}  {'95 % interval':18} {'mAP':>7}")
     for name in ["base", *(n for n in options.only if n != "base")]:
         probs = [probabilities(options, parts_file, name, seed) for seed in seeds]
         base = base or probs
-        one = found[name] = compared(probs, base, targets_NC)
+        one = figures[name] = compared(probs, base, targets_NC)
         low, high = one["interval"]
         print(
             f"{name:28} {np.mean(one['micro_f1']):9.4f} {one['difference']:+11.4f}"
@@ -151,7 +151,7 @@ def main() -> None:
             flush=True,
         )
     environment = record.environment(compute.pick_device("auto"), "auto")
-    content = {"environment": environment, "data": record.data_hash(labelled), "ways": found}
+    content = {"environment": environment, "data": record.data_hash(labelled), "ways": figures}
     places = ("data", "work", "out")
     content["options"] = {k: str(v) for k, v in vars(options).items() if k not in places}
     record.write(options.out, content)

@@ -3,8 +3,8 @@
     python benchmarks/bench_scaling.py DATA [--images 2000] [--repeats 3] [--out R]
 
 One thing at a time is changed from resnet18 at 128 px, 14 classes, batch 32, all threads: our step
-on a resident batch, and our input (decoding, and from the cache) where it depends on that. All in
-turns, alone on the machine. How it grows with the number of images is in bench_long.py.
+on a resident batch, and our input (decoding, and from the cache) where it depends on that. All
+interleaved, alone on the machine. How it grows with the number of images is in bench_long.py.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
                 kind = case.how or case.what
                 about_cases.append({"what": what, "value": value, "kind": kind})
                 cases.append(with_threads(case, s.compute.threads))
-    timing.run_in_turns(cases, options.repeats)
+    timing.run_interleaved(cases, options.repeats)
     for about_case, case in zip(about_cases, cases, strict=True):
         about_case["images_per_s"] = case.images_per_s
     for what, values in settings(base).items():

@@ -3,7 +3,7 @@
     python benchmarks/bench_startup.py DATA [--repeats 5] [--out R]
 
 Starts ``grigri-fast train DATA`` (resnet18 at 128 px, no download) in a process of its own, in
-turns with and without a remembered check of the files, and ends it after its first step. Shown are
+turn with and without a remembered check of the files, and ends it after its first step. Shown are
 the seconds at which each part was done; beside them, what importing torch and torchvision takes.
 """
 

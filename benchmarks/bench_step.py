@@ -3,11 +3,11 @@
     python benchmarks/bench_step.py [--models resnet18:128 resnet34:224] [--batch-size 32]
         [--compile] [--best-batch] [--repeats N] [--out R]
 
-In turns, alone on the machine, steady state: torchvision's plain loop (fp32, NCHW, eager; on a GPU
-also AMP), timm's model with its defaults and with --amp --channels-last, ours, and with --compile
-ours compiled, with its compile time and the number of steps after which that has paid for itself.
-Beside it what the device can do: its peak, where that is known, and what a product of two large
-matrices reaches here. --best-batch doubles the batch as long as that makes our step faster.
+Interleaved, alone on the machine, steady state: torchvision's plain loop (fp32, NCHW, eager; on a
+GPU also AMP), timm's model with its defaults and with --amp --channels-last, ours, and with
+--compile ours compiled, with its compile time and the number of steps after which that has paid for
+itself. Beside it what the device can do: its peak, where that is known, and what a product of two
+large matrices reaches here. --best-batch doubles the batch as long as that makes our step faster.
 On a CPU all share a process in which freed memory stays (compute.keep_freed_memory), which is ours
 and helps the others as much.
 
@@ -90,18 +90,18 @@ def matmul_flops_per_s(device: torch.device, amp: str) -> float:
 
 def best_batch(s: Setting) -> dict[str, float]:
     """Return our images per second at batch sizes that double while that makes it faster."""
-    found: dict[str, float] = {}
+    speeds: dict[str, float] = {}
     batch_size = s.batch_size
     while True:
         try:
-            found[str(batch_size)] = benchmark.step_case(s.changed(batch_size=batch_size)).run()
+            speeds[str(batch_size)] = benchmark.step_case(s.changed(batch_size=batch_size)).run()
         except torch.OutOfMemoryError:
-            return found
+            return speeds
         finally:
             if s.device.type == "cuda":
                 torch.cuda.empty_cache()
-        if found[str(batch_size)] < max(found.values()) or 2 * batch_size > len(s.paths):
-            return found
+        if speeds[str(batch_size)] < max(speeds.values()) or 2 * batch_size > len(s.paths):
+            return speeds
         batch_size *= 2
 
 
@@ -112,13 +112,13 @@ def measure(s: Setting, options: argparse.Namespace) -> dict:
     cases = [benchmark.step_case(s), baseline.step_case(s)]
     cases += [baseline.step_case(s, amp=True)] if on_gpu else []
     cases += timm_cases(s)
-    found = {"arch": arch, "size_px": size_px, "batch_size": batch_size, "amp": s.compute.amp}
+    figures = {"arch": arch, "size_px": size_px, "batch_size": batch_size, "amp": s.compute.amp}
     if options.compile:
         start_s = time.perf_counter()
         compiled = benchmark.step_case(s.changed(compile="on"))
-        found["first_steps_s"] = time.perf_counter() - start_s
+        figures["first_steps_s"] = time.perf_counter() - start_s
         cases.append(replace(compiled, how="compiled"))
-    timing.run_in_turns(cases, options.repeats)
+    timing.run_interleaved(cases, options.repeats)
     ours, plain = cases[:2]
     print(f"\n{arch} at {size_px} px, batch {batch_size}, {s.compute.amp}")
     print(record.table(cases, plain))
@@ -132,22 +132,22 @@ def measure(s: Setting, options: argparse.Namespace) -> dict:
         return f"{images_per_s * flops / 1e12:.2f} TFLOP/s, {of_peak}{of_product}"
 
     print(used(ours.median))
-    found["mfu"] = ours.median * flops / peak if peak else None
-    found["matmul_flops_per_s"] = product
+    figures["mfu"] = ours.median * flops / peak if peak else None
+    figures["matmul_flops_per_s"] = product
     if options.best_batch:
-        found["images_per_s_at_batch"] = at_batch = best_batch(s)
+        figures["images_per_s_at_batch"] = at_batch = best_batch(s)
         best = max(at_batch, key=lambda batch_size: at_batch[batch_size])
         print(f"best batch {best}: {at_batch[best]:,.0f} images/s, {used(at_batch[best])}")
-    found["ours_to_plain"] = timing.ratio(ours, plain)
+    figures["ours_to_plain"] = timing.ratio(ours, plain)
     if options.compile:
         saved_s = batch_size * (1 / ours.median - 1 / cases[-1].median)
-        compile_s = found["first_steps_s"] - 5 * batch_size / cases[-1].median
+        compile_s = figures["first_steps_s"] - 5 * batch_size / cases[-1].median
         after = f"pays after {compile_s / saved_s:,.0f} steps" if saved_s > 0 else "never pays"
         print(
             f"compiling takes {compile_s:.0f} s and saves {1000 * saved_s:.1f} ms a step: {after}"
         )
-        found["compile_s"], found["saved_s_per_step"] = compile_s, saved_s
-    return {**found, "flops_per_image": flops, "results": record.raw(cases)}
+        figures["compile_s"], figures["saved_s_per_step"] = compile_s, saved_s
+    return {**figures, "flops_per_image": flops, "results": record.raw(cases)}
 
 
 def main() -> None:
@@ -168,13 +168,13 @@ def main() -> None:
         keep_freed_memory()
     compute = Compute.resolve(amp=options.amp, threads=options.threads)
     nothing = ImageCheck(np.ones((4096, 2), dtype=np.int64), np.zeros(4096, dtype=np.int64), {}, 1)
-    found = []
+    steps = []
     for model in options.models:
         arch, _, size_px = model.partition(":")
         config = resolve(TrainConfig(arch=arch, size=int(size_px), batch_size=options.batch_size))
         s = Setting(paths=[Path()] * 4096, check=nothing, config=config, compute=compute)
-        found.append(measure(s, options))
-    record.write(options.out, {**record.environment(compute.device, compute.amp), "steps": found})
+        steps.append(measure(s, options))
+    record.write(options.out, {**record.environment(compute.device, compute.amp), "steps": steps})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/bench_train.py DATA [--arch resnet18] [--size 128] [--epochs 2] [--out R]
 
 Runs ``train`` itself, with a clock around its parts: waiting for input, steps, validation, writing
-checkpoints and figures, and the rest. Then, in turns, steps through our input beside steps on one
-resident batch and beside torchvision's plain loop (bench train).
+checkpoints and figures, and the rest. Then, interleaved: steps through our input, steps on one
+resident batch, and torchvision's plain loop (bench train).
 
 Asked for (issue 4): at most 5 % of the time waiting for input; what is neither a step nor a forward
 pass of validation under 3 % of a 12,000-image epoch; on a GPU end to end / step only 0.97.
@@ -141,7 +141,7 @@ def main() -> None:
     s = Setting.of(data.paths[:2000], TrainConfig(arch=options.arch, size=options.size), compute)
     ends, steps = benchmark.train_case(s), benchmark.step_case(s)
     plain = baseline.train_case(s, amp=compute.device.type == "cuda")
-    timing.run_in_turns([ends, steps, plain], options.repeats)
+    timing.run_interleaved([ends, steps, plain], options.repeats)
     print(record.table([ends, steps, plain], plain))
     ratio = timing.ratio(ends, steps)
     print("end to end / step only: {:.3f} ({:.3f}-{:.3f})".format(*ratio))

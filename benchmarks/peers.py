@@ -20,13 +20,13 @@ from grigri_fast.profiling.timing import Case
 
 def cases(s: Setting) -> list[Case]:
     """Return the peers that are installed, warm."""
-    found = []
+    cases = []
     for make in (_albumentations, _timm, _spdl):
         try:
-            found.append(make(s))
+            cases.append(make(s))
         except ImportError as e:
             print(f"left out: {make.__name__[1:]} ({e})")
-    return found
+    return cases
 
 
 def _timed(who: str, how: str, epoch: Callable[[], Iterator[int]]) -> Case:

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parent.parent
 
 def environment(device: torch.device, amp: str) -> dict[str, Any]:
     """Return commit, hardware, versions, load of the machine."""
-    found = {k: v for k, v in describe(device, amp).items() if k != "platform"}
-    found["command"] = " ".join(["python", *(Path(a).name for a in sys.argv[:1]), *sys.argv[1:]])
-    found["commit"] = _git("rev-parse", "HEAD") or "unknown"
-    found["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
-    found["load_average"] = os.getloadavg()
-    found["free_memory_bytes"] = compute.free_bytes(torch.device("cpu"))
-    return found
+    about = {k: v for k, v in describe(device, amp).items() if k != "platform"}
+    about["command"] = " ".join(["python", *(Path(a).name for a in sys.argv[:1]), *sys.argv[1:]])
+    about["commit"] = _git("rev-parse", "HEAD") or "unknown"
+    about["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    about["load_average"] = os.getloadavg()
+    about["free_memory_bytes"] = compute.free_bytes(torch.device("cpu"))
+    return about
 
 
 def data_hash(data: Dataset) -> str:

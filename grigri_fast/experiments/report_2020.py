@@ -12,7 +12,7 @@ EPOCHS = 20  # given for the first experiment, assumed for the others
 VAL = 0.2  # share of the images for validation
 THRESHOLD = 0.375  # the best one for all classes
 NUM_SIMPLE_PARAMETERS = 11_098_110  # of SimpleConvNet
-FULL_LABELS = "labels_20000.csv"  # labels of all of its images, beside those that are published
+FULL_LABELS = "labels_20000.csv"  # labels of all of its images; not all images are published
 
 CLASS_NAMES = [
     *("baby", "bird", "car", "clouds", "dog", "female", "flower"),

@@ -68,7 +68,7 @@ class Tuned:
 
     @property
     def best(self) -> Trial:
-        """The trial with the highest score of those that were trained to their end."""
+        """The trial with the highest score among those that were trained to their end."""
         return best_of(self.trials)
 
 

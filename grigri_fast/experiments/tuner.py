@@ -203,10 +203,10 @@ class _TrialCallback(Callback):
         self.report([row], num_epochs)
 
     def report(self, rows: list[dict[str, Any]], num_epochs: int) -> None:
-        """Report epochs, also those that were stored before a kill: they may not be reported."""
+        """Report epochs; what was stored before a kill may have been reported already."""
         for row in rows:
             self.history.append(row)
-            with warnings.catch_warnings():  # that it was reported already
+            with warnings.catch_warnings():  # about epochs that were reported already
                 warnings.simplefilter("ignore")
                 self._trial.report(row[SCORE], row["epoch"])
         if len(self.history) in range(1, num_epochs) and self._trial.should_prune():

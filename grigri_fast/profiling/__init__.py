@@ -1,8 +1,8 @@
 """Speed and memory, measured: bench and profile.
 
-In come images, options and a machine; out come images per second beside torchvision's, and what
-the bytes and the seconds of a step are for. May import everything but curation, experiments and
-cli.
+Images, options and a machine come in; images per second beside torchvision's go out, or what the
+bytes and the seconds of a step are for. May import everything but curation, experiments,
+evaluation and cli.
 """
 
 import os

@@ -124,7 +124,7 @@ def bench(
         against: also measure torchvision's transforms in a DataLoader, and its plain loop.
         json: a file for every figure.
         arch, size, batch_size, fast: as in ``train``.
-        repeats: turns; the more, the steadier.
+        repeats: how often everything is measured, interleaved.
         limit: use only so many images.
         compile: use torch.compile in the step.
         device, amp, memory_limit, threads: as in ``train``.
@@ -146,7 +146,7 @@ def bench(
         if budget.limit is not None:
             setting = fitted(setting, budget, log)
         cases = _cases(setting, what, against is not None)
-        timing.run_in_turns(cases, repeats, on_progress)
+        timing.run_interleaved(cases, repeats, on_progress)
         memory, flops = peak_memory(budget), train_flops_per_image(setting)
         described = environment.describe(compute.device, compute.amp)
     try:

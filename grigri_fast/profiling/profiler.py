@@ -374,7 +374,7 @@ def _with_assumed(timeline: Timeline) -> StepMemory:
 def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage:
     """Return what the steps take here, and write a trace of them to ``out``.
 
-    There is no CUDA graph, whose parts could not be told apart.
+    There is no CUDA graph: its parts could not be timed.
 
     Args:
         s: images, options and machine.

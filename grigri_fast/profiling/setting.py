@@ -21,7 +21,7 @@ from ..runtime.files import StrPath
 from ..training.autobatch import Plan
 
 NUM_CLASSES = 14
-_TRAIN_STEPS = {"cpu": 12, "cuda": 300}  # of each turn
+_TRAIN_STEPS = {"cpu": 12, "cuda": 300}  # of each repeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Setting:
 
     @property
     def num_steps(self) -> int:
-        """Training steps of each turn."""
+        """Training steps of each repeat."""
         return _TRAIN_STEPS[self.device.type]
 
     def targets(self) -> torch.Tensor:

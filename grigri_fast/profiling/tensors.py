@@ -67,7 +67,7 @@ class Timeline:
 
 
 class TensorTracker(TorchDispatchMode):
-    """Follows the storages that are made while it is active, and those that are labelled.
+    """Follows the storages that are made while it is active, and labelled ones.
 
     What kernels allocate for themselves is no tensor, and is not seen.
 

@@ -1,6 +1,6 @@
-"""How speeds are compared: every case is warmed up, then all run in turns (A B C A B C ...).
+"""How speeds are compared: every case is warmed up, then all run interleaved (A B C A B C ...).
 
-A machine that is busy for a while slows down all alike, so what counts are ratios within a turn.
+A machine that is busy for a while slows down all cases alike, so the ratios within a repeat count.
 
 Shapes: N images of a batch, C classes.
 """
@@ -17,7 +17,7 @@ What = Literal["pipeline", "step", "train", "evaluation"]
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images, and rows_N
 Step = Callable[[torch.Tensor, torch.Tensor], object]  # of images and targets_NC
 
-_SECONDS = {"cpu": 2.0, "cuda": 0.5}  # that a step is timed for in each turn, at least
+_SECONDS = {"cpu": 2.0, "cuda": 0.5}  # that a step is timed for in each repeat, at least
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Case:
         who: whose code it is.
         how: which variant of it, or "".
         run: does it once and returns images per second.
-        notes: what is measured beside the speed: lists of one value per turn.
-        images_per_s: one value per turn.
+        notes: what is measured beside the speed: lists of one value per repeat.
+        images_per_s: one value per repeat.
     """
 
     what: What
@@ -51,25 +51,25 @@ class Case:
         return statistics.median(self.images_per_s)
 
 
-def run_in_turns(
+def run_interleaved(
     cases: Sequence[Case],
     repeats: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Run every case once to warm it up, then all ``repeats`` times in turns."""
-    for turn in range(repeats + 1):
+    """Run every case once to warm it up, then all of them ``repeats`` times, interleaved."""
+    for repeat in range(repeats + 1):
         for i, case in enumerate(cases):
-            if turn == 1:
+            if repeat == 1:
                 for values in case.notes.values():
                     values.clear()  # of the warm-up
             images_per_s = case.run()
-            if turn:
+            if repeat:
                 case.images_per_s.append(images_per_s)
-            on_progress(turn * len(cases) + i + 1, len(cases) * (repeats + 1))
+            on_progress(repeat * len(cases) + i + 1, len(cases) * (repeats + 1))
 
 
 def ratio(a: Case, b: Case) -> tuple[float, float, float]:
-    """Return median, least and greatest of how many times as fast ``a`` was, turn by turn."""
+    """Return median, least and greatest of how many times as fast ``a`` was, by repeat."""
     ratios = sorted(x / y for x, y in zip(a.images_per_s, b.images_per_s, strict=True))
     return statistics.median(ratios), ratios[0], ratios[-1]
 
@@ -103,7 +103,7 @@ def step_speed(step: Callable[[], object], batch_size: int, device: torch.device
 def training_case(
     who: str, how: str, batches: Batches, step: Step, targets_NC: torch.Tensor, num_steps: int
 ) -> Case:
-    """Return the case of training on batches, of which there is no end, ``num_steps`` in a turn.
+    """Return the case of making ``num_steps`` training steps on batches, of which there is no end.
 
     Its note ``waiting_share`` is the share of the time that is spent waiting for batches.
     """

@@ -31,8 +31,8 @@ WEIGHTS = {"best.safetensors", "last.safetensors"}
 STATES = {"resume.safetensors", "resume-previous.safetensors"}
 
 
-class Watch(tuner.TuneCallback):
-    """Takes down what a search tells, and calls ``at_epoch`` after each epoch of a run."""
+class Recorder(tuner.TuneCallback):
+    """Records what a search calls, and calls ``at_epoch`` after each epoch of a run."""
 
     def __init__(self, at_epoch=None) -> None:
         self.started, self.ended, self.notes, self.epochs = [], [], [], []
@@ -80,13 +80,13 @@ def scripted(score_of):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path: Path):
-    """Search with scripted scores; returns (what was found, the callback)."""
+    """Search with scripted scores; returns (what the search knows, the callback)."""
 
-    def search(score_of, num_trials: int, watch=None, **more):
+    def search(score_of, num_trials: int, recorder=None, **more):
         monkeypatch.setattr(tuner.trainer, "run", scripted(score_of))
-        watch = watch or Watch()
+        recorder = recorder or Recorder()
         options = {"epochs": 6, "out": tmp_path / "out"} | more
-        return tuner.tune("-", trials=num_trials, callback=watch, **options), watch
+        return tuner.tune("-", trials=num_trials, callback=recorder, **options), recorder
 
     monkeypatch.setattr(tuner, "_require_same_data", lambda folder, config: None)
     return search
@@ -153,23 +153,23 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(
 ) -> None:
     options = {"arch": "squeezenet1_1", "weights": "none", "size": 32, "epochs": 2, "threads": 1}
 
-    def search(name: str, watch: Watch):
-        return tuner.tune(photos_once, trials=3, out=tmp_path / name, callback=watch, **options)
+    def search(name: str, recorder: Recorder):
+        return tuner.tune(photos_once, trials=3, out=tmp_path / name, callback=recorder, **options)
 
     def stop(number: int, epoch: int) -> None:
         if (number, epoch) == (1, 1):
             raise KeyboardInterrupt
 
-    whole = search("whole", Watch())
+    whole = search("whole", Recorder())
     with pytest.raises(Interrupted) as stopped:
-        search("parts", Watch(stop))
+        search("parts", Recorder(stop))
     assert stopped.value.signum == signal.SIGINT
     assert stopped.value.advice == "the same command goes on"
     assert [row["trial"] for row in rows_of(tmp_path / "parts")] == ["trial-000"]
 
-    watch = Watch()
-    parts = search("parts", watch)
-    assert watch.epochs == [(1, 2), (2, 1), (2, 2)]  # nothing is done twice
+    recorder = Recorder()
+    parts = search("parts", recorder)
+    assert recorder.epochs == [(1, 2), (2, 1), (2, 2)]  # nothing is done twice
     for one, other in zip(whole.trials, parts.trials, strict=True):
         assert dataclasses.replace(one, train_s=0) == dataclasses.replace(other, train_s=0)
 
@@ -181,12 +181,12 @@ def test_hopeless_trials_are_pruned_once_there_is_something_to_compare_with(fake
     def score_of(number: int, epoch: int) -> float:
         return (0.1 if number in (1, 3) else 0.5) + epoch / 100
 
-    found, _ = fake(score_of, 5)
-    assert [t.state for t in found.trials] == ["done", "done", "done", "pruned", "done"]
-    assert found.trials[3].epochs == 2  # a third of six
-    assert found.trials[3].score == pytest.approx(0.12)
-    assert found.best.number == 0  # of equals the first
-    folder = found.folder / "trial-003"
+    tuned, _ = fake(score_of, 5)
+    assert [t.state for t in tuned.trials] == ["done", "done", "done", "pruned", "done"]
+    assert tuned.trials[3].epochs == 2  # a third of six
+    assert tuned.trials[3].score == pytest.approx(0.12)
+    assert tuned.best.number == 0  # of equals the first
+    folder = tuned.folder / "trial-003"
     assert names_in(folder) == {"config.toml", "split.json", "results.csv", "summary.json"}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["pruned"] and summary["epochs"] == summary["last"]["epoch"] == 2
@@ -206,21 +206,21 @@ def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, mon
     monkeypatch.setattr(tuner.resuming, "load_state", lambda folder: (state, ""))
     config = TrainConfig(data="-", epochs=6)
     monkeypatch.setattr(tuner.resuming, "resumed_config", lambda folder, given: config)
-    found, watch = fake(lambda number, epoch: 0.9, 4)
-    assert watch.epochs == [] and watch.ended == [(3, "pruned")]
-    assert found.trials[3].epochs == 2 and "summary.json" in names_in(found.folder / "trial-003")
+    tuned, recorder = fake(lambda number, epoch: 0.9, 4)
+    assert recorder.epochs == [] and recorder.ended == [(3, "pruned")]
+    assert tuned.trials[3].epochs == 2 and "summary.json" in names_in(tuned.folder / "trial-003")
 
 
 def test_optuna_itself_opens_the_journal(fake) -> None:
-    found, _ = fake(lambda number, epoch: 0.5, 2)
-    journal = optuna.storages.journal.JournalFileBackend(str(found.folder / "journal.jsonl"))
+    tuned, _ = fake(lambda number, epoch: 0.5, 2)
+    journal = optuna.storages.journal.JournalFileBackend(str(tuned.folder / "journal.jsonl"))
     study = optuna.load_study(study_name="tune", storage=optuna.storages.JournalStorage(journal))
-    assert [t.params for t in study.trials] == [t.params for t in found.trials]
+    assert [t.params for t in study.trials] == [t.params for t in tuned.trials]
 
 
 def test_a_trial_is_not_pruned_in_its_last_epoch(fake) -> None:
-    found, _ = fake(lambda number, epoch: 0.5 - (number == 3 and epoch == 6) * 0.4, 4)
-    assert found.trials[3].state == "done" and found.trials[3].epochs == 6
+    tuned, _ = fake(lambda number, epoch: 0.5 - (number == 3 and epoch == 6) * 0.4, 4)
+    assert tuned.trials[3].state == "done" and tuned.trials[3].epochs == 6
 
 
 def test_trials_that_diverge_or_run_out_of_memory_are_failed_ones(fake) -> None:
@@ -234,12 +234,12 @@ def test_trials_that_diverge_or_run_out_of_memory_are_failed_ones(fake) -> None:
                 raise GrigriError("out of memory: train with a smaller --size") from e
         return float("nan") if number == 3 else 0.5
 
-    found, _ = fake(score_of, 5)
-    assert [t.state for t in found.trials] == ["done", "failed", "failed", "failed", "done"]
-    reasons = [t.reason for t in found.trials[1:4]]
+    tuned, _ = fake(score_of, 5)
+    assert [t.state for t in tuned.trials] == ["done", "failed", "failed", "failed", "done"]
+    reasons = [t.reason for t in tuned.trials[1:4]]
     assert reasons[:2] == ["step 3: loss nan", "out of memory"]
     assert "no validation image has a label" in reasons[2]
-    assert [row["state"] for row in rows_of(found.folder)] == [t.state for t in found.trials]
+    assert [row["state"] for row in rows_of(tuned.folder)] == [t.state for t in tuned.trials]
 
 
 def test_that_no_trial_was_finished_is_one_line(fake) -> None:
@@ -258,8 +258,8 @@ def test_other_errors_end_the_search_and_the_trial_goes_on(fake) -> None:
 
     with pytest.raises(GrigriError, match="no space left"):
         fake(full, 3)
-    found, watch = fake(lambda number, epoch: 0.5, 3)
-    assert watch.started == [1, 2] and [t.state for t in found.trials] == ["done"] * 3
+    tuned, recorder = fake(lambda number, epoch: 0.5, 3)
+    assert recorder.started == [1, 2] and [t.state for t in tuned.trials] == ["done"] * 3
 
 
 def test_killed_before_there_is_anything_to_resume_a_trial_begins_again(fake) -> None:
@@ -268,26 +268,26 @@ def test_killed_before_there_is_anything_to_resume_a_trial_begins_again(fake) ->
             raise SystemExit
         return 0.5
 
-    watch = Watch()
+    recorder = Recorder()
     with pytest.raises(SystemExit):
-        fake(killed, 3, watch)
-    found, _ = fake(lambda number, epoch: 0.5, 3)
-    names = sorted(p.name for p in found.folder.glob("trial-*"))
+        fake(killed, 3, recorder)
+    tuned, _ = fake(lambda number, epoch: 0.5, 3)
+    names = sorted(p.name for p in tuned.folder.glob("trial-*"))
     assert names == ["trial-000", "trial-001", "trial-002"]
-    assert found.trials[1].params == watch.params[1] and found.trials[1].state == "done"
+    assert tuned.trials[1].params == recorder.params[1] and tuned.trials[1].state == "done"
 
 
 def test_more_trials_may_be_asked_for_later(fake) -> None:
     fake(lambda number, epoch: 0.5, 2)
-    found, watch = fake(lambda number, epoch: 0.5 + number / 10, 4)
-    assert watch.started == [2, 3] and found.best.number == 3
+    tuned, recorder = fake(lambda number, epoch: 0.5 + number / 10, 4)
+    assert recorder.started == [2, 3] and tuned.best.number == 3
 
 
 def test_no_trial_begins_after_the_minutes(fake) -> None:
     with pytest.raises(GrigriError, match="none of 0 trials"):
         fake(lambda number, epoch: 0.5, 2, minutes=1e-9)
-    found, watch = fake(lambda number, epoch: 0.5, 2, minutes=10)
-    assert len(found.trials) == 2 and not watch.notes
+    tuned, recorder = fake(lambda number, epoch: 0.5, 2, minutes=10)
+    assert len(tuned.trials) == 2 and not recorder.notes
 
 
 def test_what_mattered_is_said_once_there_are_enough_trials(fake) -> None:
@@ -307,8 +307,8 @@ def refused(cli, photos_once: Path, tmp_path: Path):
 
     def call(*args: object, says: str, code: int = 1, data=photos_once) -> None:
         data = [data] if data else []
-        found, _, err = cli("tune", *data, *SMALL, "--epochs=1", *args)
-        assert found == code and err.startswith("error: ") and err.count("\n") == 1, err
+        got, _, err = cli("tune", *data, *SMALL, "--epochs=1", *args)
+        assert got == code and err.startswith("error: ") and err.count("\n") == 1, err
         assert says in err, err
 
     return call

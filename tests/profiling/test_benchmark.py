@@ -29,17 +29,17 @@ def test_everything_is_measured_beside_torchvision(cli, photos: Path, tmp_path: 
         (line,) = [line for line in out.splitlines() if line.startswith(name)]
         assert line.count("x (") == 1, line
     assert "of the time" in out and "bounds the speed" in out and "MiB" in out
-    found = json.loads(out_file.read_text())
-    assert found["images"] == 48 and found["environment"]["packages"]["torch"]
-    assert {(r["what"], r["name"]) for r in found["results"]} == {
+    figures = json.loads(out_file.read_text())
+    assert figures["images"] == 48 and figures["environment"]["packages"]["torch"]
+    assert {(r["what"], r["name"]) for r in figures["results"]} == {
         ("pipeline", "grigri-fast, decoding"),
         ("pipeline", "grigri-fast, from the cache"),
         ("pipeline", "torchvision, PIL"),
         *((what, who) for what in ("step", "train", "evaluation") for who in WHO),
     }
-    assert all(r["images_per_s"][0] > 0 for r in found["results"])
+    assert all(r["images_per_s"][0] > 0 for r in figures["results"])
     # squeezenet1_1 at 32 px, counted by PyTorch: of the order of 10 million per image.
-    assert 5e6 < found["train_flops_per_image"] < 1e8
+    assert 5e6 < figures["train_flops_per_image"] < 1e8
 
 
 WHO = ("grigri-fast", "torchvision, fp32")
@@ -66,8 +66,8 @@ def test_one_part_alone_and_the_data_without_a_part(cli, photos: Path) -> None:
 )
 def test_wrong_words(cli, photos: Path, words: list[str], code: int, message: str) -> None:
     words = [str(photos) if word == "DATA" else word for word in words]
-    found, out, err = cli("bench", *words)
-    assert found == code and err.count("\n") == 1 and message in err, err
+    got, out, err = cli("bench", *words)
+    assert got == code and err.count("\n") == 1 and message in err, err
     assert not out
 
 

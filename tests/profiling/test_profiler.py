@@ -24,8 +24,8 @@ def test_the_estimate_of_simple_is_what_the_hand_computes() -> None:
     each image its normalised pixels, each convolution's output, each pooling's with int64 indices.
     """
     n, size_px = 4, 128
-    found = estimated("simple", size_px, n, "fp32")
-    rows = found.training.timeline.at_peak()
+    estimate = estimated("simple", size_px, n, "fp32")
+    rows = estimate.training.timeline.at_peak()
     num_parameters = 11_098_110
     assert rows["weights"] == 4 * num_parameters
     assert rows["optimizer state"] == 4 * num_parameters
@@ -36,7 +36,7 @@ def test_the_estimate_of_simple_is_what_the_hand_computes() -> None:
             per_image += channels * side**2 * (4 + 8)
         per_image += depth * width * side**2 * 4
         channels = width
-    series = found.training.timeline.series
+    series = estimate.training.timeline.series
     kinds = [kind for kind in series if kind.startswith(tensors.ACTIVATIONS)]
     totals = [sum(values) for values in zip(*(series[k] for k in kinds), strict=True)]
     # The linear layers, dropout's masks and the loss are small beside that.
@@ -62,7 +62,7 @@ def peak_by_pytorch(work) -> int:
     "plan", [{}, {"micro_batch_size": 2}, {"activation_checkpointing": True}], ids=str
 )
 def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: dict) -> None:
-    found = estimated("resnet34", 64, 4, "fp32", **plan).training.timeline
+    estimate = estimated("resnet34", 64, 4, "fp32", **plan).training.timeline
     torch.manual_seed(0)
     config = resolve(TrainConfig(arch="resnet34", size=64, batch_size=4, **plan))
     made = setup.prepare(setup.untrained(config, 14, CPU), config, Compute(CPU, "fp32", 1))
@@ -83,7 +83,7 @@ def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: dict) -> N
     made.optimizer.zero_grad(set_to_none=True)
     rise = peak_by_pytorch(lambda: made.step(images_NHWC, targets_NC))
     # Kernels of a CPU take memory for themselves (reordered weights), which is no tensor.
-    assert 0.9 * (standing + rise) < found.peak < 1.01 * (standing + rise)
+    assert 0.9 * (standing + rise) < estimate.peak < 1.01 * (standing + rise)
 
 
 def test_micro_batches_and_checkpointing_take_less_by_the_estimate() -> None:
@@ -100,9 +100,11 @@ def test_micro_batches_and_checkpointing_take_less_by_the_estimate() -> None:
 @pytest.mark.parametrize("arch", ["simple", "alexnet", "densenet121", "vit_b_16", "inception_v3"])
 def test_every_kind_of_network_can_be_estimated(arch: str) -> None:
     size_px = {"inception_v3": 96, "alexnet": 64}.get(arch, 32)
-    found = estimated(arch, size_px, 4, num_classes=3)
-    assert sum(found.training.rows.values()) == found.training.total
-    assert found.training.timeline.peak > 0 and found.evaluation.total < found.training.total
+    estimate = estimated(arch, size_px, 4, num_classes=3)
+    assert sum(estimate.training.rows.values()) == estimate.training.total
+    assert (
+        estimate.training.timeline.peak > 0 and estimate.evaluation.total < estimate.training.total
+    )
     # Nothing of the fake tensors stays behind.
     model = factory.build(arch, 3, size_px).eval()
     images_NHWC = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)

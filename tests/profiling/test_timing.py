@@ -18,7 +18,7 @@ def test_cases_take_turns_and_the_warm_up_does_not_count() -> None:
 
     turns = []
     a, b = case("a", [1.0, 20.0, 30.0]), case("b", [1.0, 10.0, 5.0])
-    timing.run_in_turns([a, b], 2, lambda *of: turns.append(of))
+    timing.run_interleaved([a, b], 2, lambda *of: turns.append(of))
     assert order == ["a", "b"] * 3 and turns == [(i, 6) for i in range(1, 7)]
     assert (a.images_per_s, b.images_per_s) == ([20.0, 30.0], [10.0, 5.0])
     assert timing.ratio(a, b) == (4.0, 2.0, 6.0) and a.median == 25.0
