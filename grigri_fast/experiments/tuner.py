@@ -27,8 +27,8 @@ from ..runs import manifest, run_folder
 from ..runtime import files, memory
 from ..runtime.files import StrPath
 from ..runtime.option import given_options, write_toml
-from ..training import checkpointer, trainer
 from ..training import resume as resuming
+from ..training import trainer
 from ..training.callbacks import Callback
 from . import search_space
 from .search_space import Space
@@ -356,7 +356,7 @@ class _Search:
             # What a run writes at its end, as far as there is one.
             files.write_atomic(folder / run_folder.RESULTS, files.to_csv(history))
             summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
-            summary["best"] = checkpointer.best(history)
+            summary["best"] = run_folder.best_row(history)
             files.write_json(folder / run_folder.SUMMARY, summary)
             self._enter(trial, PRUNED, epochs=len(history))
         except DivergedError as e:

@@ -108,6 +108,11 @@ def read_results(path: Path) -> list[dict[str, float]]:
         raise GrigriError(f"{path}: not written by grigri-fast: {e}") from e
 
 
+def best_row(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the epoch with the highest micro-F1, of several the one with the lowest loss."""
+    return max(history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
+
+
 def require(folder: Path) -> None:
     """Raise GrigriError unless ``folder`` is a run folder."""
     if not folder.exists():

@@ -25,7 +25,7 @@ from ..runtime.memory import Budget
 from ..runtime.units import format_bytes
 from . import setup
 from .run_data import RunData
-from .setup import Machine
+from .session import Session
 
 # BatchNorm's statistics of fewer images are too noisy (Wu and He 2018, arXiv 1803.08494, figure 1).
 _LEAST_MICRO_BATCH = 8
@@ -187,7 +187,7 @@ def largest(try_plan: Try, limit: int, num_images: int) -> Choice | None:
     return best
 
 
-def plan_run(config: TrainConfig, machine: Machine, data: RunData, resumed: bool) -> Fitted | None:
+def plan_run(session: Session, data: RunData) -> Fitted | None:
     """Return how to train a run within the memory; None if there is no need to ask.
 
     Without a limit, and with a batch size that is given, the run is made as it was asked for.
@@ -195,19 +195,20 @@ def plan_run(config: TrainConfig, machine: Machine, data: RunData, resumed: bool
     Raises:
         GrigriError: as :func:`plan_training`.
     """
-    if machine.budget.limit is None and config.batch_size != AUTO:
+    config, budget = session.asked, session.budget
+    if budget.limit is None and config.batch_size != AUTO:
         return None
-    loader = data.make_loader(config, machine, config.batch_size or TrainConfig.batch_size)
+    loader = data.make_loader(session, config.batch_size or TrainConfig.batch_size)
     rows = np.append(data.train_rows, data.val_rows)
     forward.decode_the_largest(loader, data.checked.sizes_HW, rows)
     fitted = plan_training(
         config,
-        machine.compute,
-        machine.budget,
+        session.compute,
+        budget,
         num_images=len(data.train_rows),
         num_classes=data.num_classes,
-        resumed=resumed,
-        log=machine.callback.log,
+        resumed=session.resumed is not None,
+        log=session.callback.log,
     )
     loader.close()
     return fitted

@@ -4,18 +4,60 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ..config import TrainConfig
+from ..data import split
 from ..errors import DivergedError, GrigriError
 from ..models import networks
 from ..reporting import plots
-from ..runs import checkpoint, run_folder, training_state
+from ..runs import checkpoint, manifest, run_folder, training_state
 from ..runs.checkpoint import ModelInfo
 from ..runs.training_state import Progress
-from ..runtime import files
+from ..runtime import environment, files
+from ..runtime.option import write_toml
 from ..runtime.units import parse_interval
+from .autobatch import Fitted
+from .run_data import RunData
+from .session import Session
 from .setup import Prepared
+
+
+@contextlib.contextmanager
+def open_folder(
+    session: Session, config: TrainConfig, data: RunData, fitted: Fitted | None
+) -> Iterator[Path]:
+    """Make the run folder, or take that of the run that goes on; yield it, locked.
+
+    It says what the run is made of: config, split, data and environment.
+    """
+    world, compute, resumed, dataset = session.world, session.compute, session.resumed, data.dataset
+    record = environment.describe(compute.device, compute.amp)
+    if fitted is not None:
+        record["memory"] = fitted.to_json(session.budget)
+    if world.is_shared:
+        record["processes"] = world.size
+    if resumed is None:
+        folder = world.from_first(lambda: run_folder.create_folder(config.out, config.name))
+    else:
+        folder = resumed.folder
+        record = run_folder.resumed_environment(folder, record)
+    with contextlib.ExitStack() as stack:
+        if world.is_first and resumed is None:
+            stack.enter_context(run_folder.locked(folder))
+            manifest_text = manifest.to_json(dataset, data.checked.crc32_N)
+            files.write_atomic(folder / run_folder.SPLIT, split.to_json(data.split, dataset))
+            files.write_atomic(folder / run_folder.DATA, manifest_text)
+        if world.is_first:
+            files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
+            files.write_json(folder / run_folder.ENVIRONMENT, record)
+            data.quarantine.write(folder)
+        session.callback.log(f"run folder {folder}")
+        if data.quarantine.bad:
+            session.callback.log(data.quarantine.in_words(folder))
+        if resumed is not None:
+            steps_per_epoch = data.steps_per_epoch(config.batch_size)
+            session.callback.log(resumed.describe(config, steps_per_epoch))
+        yield folder
 
 
 class Checkpointer:
@@ -101,7 +143,7 @@ class Checkpointer:
                 scores={k.removeprefix("val_"): v for k, v in row.items() if "val_" in k},
             )
             model = networks.folded(self._prepared.evaluated)
-            if best(history) is row:
+            if run_folder.best_row(history) is row:
                 checkpoint.save(self.folder / run_folder.BEST, model, info)
             checkpoint.save(self.folder / run_folder.LAST, model, info)
         title = f"{self.folder.name}: {self._config.arch} at {self._config.size} px"
@@ -119,11 +161,6 @@ class Checkpointer:
             if not (self.folder / run_folder.RESUME).exists():
                 raise
             raise GrigriError(f"{e}; {self.advice}") from e
-
-
-def best(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the epoch with the highest micro-F1, of several the one with the lowest loss."""
-    return max(history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
 
 
 def _text(path: Path) -> str:

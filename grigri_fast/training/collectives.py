@@ -23,14 +23,6 @@ from ..runs import manifest
 from ..runs.training_state import Progress
 from ..runtime.distributed import World
 from ..runtime.signals import Stop
-from .callbacks import Callback
-
-
-def callback_of(callback: Callback, world: World) -> tuple[Callback, Callable[[str], None]]:
-    """Return the callback for what all processes know, and a function to log what one knows."""
-    if world.is_first:
-        return callback, callback.log
-    return Callback(), lambda text: callback.log(f"rank {world.rank}: {text}")
 
 
 def require_shareable(config: TrainConfig, world: World, resumed: bool) -> None:

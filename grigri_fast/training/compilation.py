@@ -18,7 +18,7 @@ from ..models import factory
 from ..runtime import environment, files
 from ..runtime.compute import Compute
 from . import setup
-from .setup import Machine
+from .session import Session
 from .step import TrainStep
 
 # Compiling takes longer than this, and saves less than this share of a step (17-38 s and nothing
@@ -43,19 +43,6 @@ class Subject:
     amp: str
     threads: int
 
-    @classmethod
-    def of(cls, config: TrainConfig, compute: Compute) -> "Subject":
-        """Return what a run would be measured as."""
-        return cls(
-            machine(compute.device),
-            str(torch.__version__),
-            config.arch,
-            config.size,
-            config.batch_size,
-            compute.amp,
-            compute.threads,
-        )
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -73,54 +60,53 @@ class Measured:
 
 
 def decide(
-    model: nn.Module, config: TrainConfig, machine: Machine, num_steps: int, is_planned: bool
+    model: nn.Module, config: TrainConfig, session: Session, num_steps: int, is_planned: bool
 ) -> bool:
-    """Return whether a run compiles its step.
+    """Return whether a run compiles its step; ``auto``: where it saves more than it costs.
+
+    For that, copies of the model are trained on random numbers, one as it is and one compiled; the
+    run is not touched, nor are its random numbers. What was measured is remembered for this
+    hardware, PyTorch, architecture, size, batch and number format. Where compiling fails, the
+    answer is no.
 
     Args:
         model: the network, on the host.
         config: resolved, with a batch size.
-        machine: what to compute on; several processes do not compile, even if a run did that they
-            resume.
+        session: of the run. Several processes do not compile, even to go on with a run that did.
         num_steps: steps of the whole run.
-        is_planned: whether a trial has planned the memory: nothing was compiled in it.
+        is_planned: whether the memory is planned by a trial; nothing is compiled in one.
     """
-    if machine.world.is_shared:
+    if session.world.is_shared:
         return False
     if config.compile != "auto":
         return config.compile == "on"
     if is_planned or config.activation_checkpointing:
         return False
-    return pays_to_compile(
-        model, config, machine.compute, num_steps=num_steps, log=machine.callback.log
-    )
-
-
-def pays_to_compile(
-    model: nn.Module,
-    config: TrainConfig,
-    compute: Compute,
-    *,
-    num_steps: int,
-    log: Callable[[str], None],
-) -> bool:
-    """Return whether compiling ``model`` saves more than it costs in ``num_steps`` steps.
-
-    Copies of the model are trained on random numbers, one as it is and one compiled; the run is not
-    touched, nor are its random numbers. What was measured is remembered for this hardware, PyTorch,
-    architecture, size, batch and number format. Where compiling fails, the answer is no.
-    """
-    subject, known = Subject.of(config, compute), remembered()
+    compute = session.compute
+    subject, known = _subject_of(config, compute), remembered()
     if subject in known:
         return known[subject].pays(num_steps)
     if num_steps < _LEAST_STEPS:
         return False
     with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
-        measured = _measure(model, config, compute, num_steps, log)
+        measured = _measure(model, config, compute, num_steps, session.callback.log)
     if measured is None:
         return False
     _remember(known | {subject: measured})
     return measured.pays(num_steps)
+
+
+def _subject_of(config: TrainConfig, compute: Compute) -> Subject:
+    """Return what a run is measured as."""
+    return Subject(
+        machine(compute.device),
+        str(torch.__version__),
+        config.arch,
+        config.size,
+        config.batch_size,
+        compute.amp,
+        compute.threads,
+    )
 
 
 def machine(device: torch.device) -> str:

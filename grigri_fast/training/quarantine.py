@@ -79,7 +79,8 @@ class Quarantine:
         count = len(self.bad)
         return (
             f"{count:,} of {self._num_images:,} images cannot be used and"
-            f" {'is' if count == 1 else 'are'} left out, listed in {folder / run_folder.QUARANTINE};"
+            f" {'is' if count == 1 else 'are'} left out, listed in"
+            f" {folder / run_folder.QUARANTINE};"
             f" {'the last is' if count > 1 else 'it is'} {self._path(name)}: {reason}"
             + (f" ({_since(epoch)})" if epoch != BEFORE else "")
         )

@@ -3,16 +3,16 @@
 A resume is refused, before anything is written, if
 
 - the folder is no run, or an option would make it another run (:func:`resumed_config`);
-- another process trains in it, or no whole state is left (:func:`opened`);
+- another process trains in it (:func:`run_folder.locked`), or no whole state is left
+  (:func:`load_state`);
 - images were added, removed, put in another order or relabelled (:meth:`Resumed.read_split`), or
   the content of one has changed (:meth:`Resumed.require_same_content`);
 - with a memory limit, the run's plan does not fit it (:func:`autobatch.plan_run`);
 - of several processes, not all see the same (:func:`collectives.require_same`).
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ from ..errors import GrigriError
 from ..runs import manifest, run_folder, training_state
 from ..runs.training_state import Progress, State
 from ..runtime import files
-from . import checkpointer
-from .setup import Machine
 
 
 def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
@@ -108,40 +106,30 @@ class Resumed:
         if progress.batches:
             text += f", after {progress.batches:,} of its {steps_per_epoch:,} steps"
         if progress.history:
-            row = checkpointer.best(progress.history)
+            row = run_folder.best_row(progress.history)
             text += f"; best micro-F1 so far {row['val_micro_f1']:.4f} (epoch {row['epoch']})"
         return text
 
 
-@contextlib.contextmanager
-def opened(folder: Path, machine: Machine) -> Iterator[Resumed]:
-    """Lock a run folder and load the run's state.
-
-    Raises:
-        GrigriError: if another process trains there, or no whole state is left.
-    """
-    with run_folder.locked(folder) if machine.world.is_first else contextlib.nullcontext():
-        state, note = load_state(folder)
-        if note:
-            machine.callback.log(note)
-        yield Resumed(folder, state, state.progress)
-
-
-def load_state(folder: Path) -> tuple[State, str]:
-    """Return a run's state, and a note if it is not the last one that was written, else "".
+def load_state(
+    folder: Path, log: Callable[[str], None] = lambda text: None
+) -> tuple[State, Progress]:
+    """Return a run's state, and how far it is; ``log`` is told if it is not the newest state.
 
     Raises:
         GrigriError: if there is none that is whole.
     """
     newest, before = folder / run_folder.RESUME, folder / run_folder.PREVIOUS
-    if not newest.exists() and before.exists():
-        return training_state.load(before), ""  # killed between the two renames: it is the last
+    if before.exists() and not newest.exists():  # killed between the two renames
+        newest = before
     try:
-        return training_state.load(newest), ""
+        state = training_state.load(newest)
     except GrigriError as e:
-        if not before.exists():
+        if newest == before or not before.exists():
             raise GrigriError(
                 f"{e}; there is nothing to resume. To repeat the run: grigri-fast train --config"
                 f" {folder / run_folder.CONFIG}"
             ) from e
-        return training_state.load(before), f"{e}; going on from the one before, {before.name}"
+        state = training_state.load(before)
+        log(f"{e}; going on from the one before, {before.name}")
+    return state, state.progress

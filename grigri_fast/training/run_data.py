@@ -18,11 +18,9 @@ from ..errors import GrigriError
 from ..pipeline import batching, check
 from ..pipeline.check import ImageCheck
 from ..pipeline.loader import ImageLoader
-from ..runs.training_state import Progress
 from . import collectives
 from .quarantine import BEFORE, Quarantine
-from .resume import Resumed
-from .setup import Machine
+from .session import Session
 
 
 @dataclass(frozen=True)
@@ -68,20 +66,18 @@ class RunData:
         """Return the number of training steps in an epoch."""
         return len(batching.cut_batches(self.train_rows, batch_size))
 
-    def make_loader(
-        self, config: TrainConfig, machine: Machine, batch_size: int, **options: Any
-    ) -> ImageLoader:
+    def make_loader(self, session: Session, batch_size: int, **options: Any) -> ImageLoader:
         """Return a dataloader of the run's images; for the options see :class:`ImageLoader`."""
         return ImageLoader(
             self.dataset.paths,
             self.checked,
-            size_px=largest_side(config),
+            size_px=largest_side(session.asked),
             batch_size=batch_size,
-            device=machine.compute.device,
-            threads=machine.compute.threads,
-            rank=machine.world.rank,
-            num_ranks=machine.world.size,
-            on_slow=machine.log_own,
+            device=session.compute.device,
+            threads=session.compute.threads,
+            rank=session.world.rank,
+            num_ranks=session.world.size,
+            on_slow=session.log_own,
             **options,
         )
 
@@ -91,25 +87,25 @@ def largest_side(config: TrainConfig) -> int:
     return max(config.size, config.test_size)
 
 
-def load(
-    config: TrainConfig, machine: Machine, progress: Progress, resumed: Resumed | None
-) -> RunData:
-    """Return the data that a config names, after checking every image of train and val.
+def load(session: Session) -> RunData:
+    """Return the data of a run, after checking every image of train and val.
 
-    Args:
-        config: resolved.
-        machine: what the files are checked with; of several processes each checks its share.
-        progress: how far the run is; its ``bad`` images are out already.
-        resumed: the run, if it goes on: its data must be what they were.
+    Of several processes each checks its share. The data of a run that goes on must be what they
+    were.
 
     Raises:
         GrigriError: if data, labels or split cannot be read, or too few images can be used.
     """
-    world, callback = machine.world, machine.callback
+    config, world, resumed, progress = (
+        session.asked,
+        session.world,
+        session.resumed,
+        session.progress,
+    )
     data = dataset.load(config.data, config.images)
     parts = _split(config, data) if resumed is None else resumed.read_split(data)
     collectives.require_same(world, config, data, parts, progress)
-    callback.log(
+    session.callback.log(
         f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
         + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
     )
@@ -118,11 +114,11 @@ def load(
     checked = check.check_images(
         data.paths,
         np.array_split(quarantine.good(rows), world.size)[world.rank],
-        threads=machine.compute.threads,
+        threads=session.compute.threads,
         max_pixels=config.max_pixels,
         max_bad=quarantine.num_allowed,
-        on_progress=callback.on_check,
-        on_slow=machine.log_own,
+        on_progress=session.callback.on_check,
+        on_slow=session.log_own,
     )
     if world.is_shared:
         checked = check.merge(world.all_gather_object(checked))

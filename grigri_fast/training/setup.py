@@ -1,14 +1,13 @@
-"""The machine of a run, its network, and the one builder of a training step.
+"""The network of a run, and the one builder of a training step.
 
-The builder is the same for training, memory trials, the measurement of torch.compile, bench and
-profile. Shapes: C classes.
+The builder serves training, memory trials, the measurement of torch.compile, bench and profile.
+Shapes: C classes.
 """
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from numpy.typing import NDArray
@@ -18,88 +17,12 @@ from torch.profiler import record_function
 
 from ..config import TrainConfig
 from ..models import activation_checkpoint, factory
-from ..runtime import compute as computing
 from ..runtime import distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import SINGLE_PROCESS, World
-from ..runtime.memory import Budget
-from ..runtime.units import parse_bytes
-from . import collectives, optim
-from .callbacks import Callback
+from . import optim
 from .losses import LOSSES
 from .step import TrainStep
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run computes on, and where it reports to.
-
-    Attributes:
-        world: the processes that train it.
-        compute: device, number format and threads of this process.
-        budget: measures the memory of the device.
-        callback: for what all processes know; does nothing in all but the first.
-        log_own: logs a line that only this process knows.
-    """
-
-    world: World
-    compute: Compute
-    budget: Budget
-    callback: Callback
-    log_own: Callable[[str], None]
-
-
-@contextlib.contextmanager
-def opened(config: TrainConfig, callback: Callback, resumed: bool) -> Iterator[Machine]:
-    """Seed and set up PyTorch, join the other processes, and yield what to compute on.
-
-    Raises:
-        GrigriError: if this machine does not have the device, or an option does not go with several
-            processes.
-    """
-    world = World.from_environment()
-    collectives.require_shareable(config, world, resumed)
-    device = distributed.device_of_process(world, computing.pick_device(config.device))
-    limit = config.memory_limit and parse_bytes(config.memory_limit, "--memory-limit")
-    threads = config.threads or max(1, computing.usable_threads() // world.local_size)
-    asked = Compute(device, config.amp, threads, limit)
-    if config.fast and device.type == "cpu" and limit is None:  # it would count
-        computing.keep_freed_memory()
-    torch.manual_seed(config.seed)
-    with contextlib.ExitStack() as stack:
-        budget = stack.enter_context(asked.open())
-        if device.type == "cuda":  # one for everything, and not the default one: see TrainStep
-            stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
-        stack.enter_context(distributed.process_group(world, device))
-        amp = world.from_first(lambda: computing.pick_amp(config.amp, device))
-        compute = replace(asked, amp=amp)
-        yield Machine(world, compute, budget, *collectives.callback_of(callback, world))
-
-
-def load_network(
-    config: TrainConfig, frequency_C: NDArray, world: World, resumed: bool
-) -> nn.Module:
-    """Return the network that a run begins with, on the host.
-
-    Args:
-        config: resolved.
-        frequency_C: share of the training images that have each label: the head's bias begins at
-            its log-odds.
-        world: the first process loads weights; the others get them from it.
-        resumed: nothing is loaded, since the stored state has the weights.
-
-    Raises:
-        GrigriError: if the weights cannot be loaded, or the network cannot take a size.
-    """
-    num_classes = len(frequency_C)
-    if config.weights == "none" or resumed or not world.is_first:
-        model = untrained(config, num_classes, torch.device("cpu"))
-    else:
-        model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
-    factory.check_size(model, config.arch, config.start_size, "--start-size")
-    factory.check_size(model, config.arch, config.test_size, "--test-size")
-    factory.start_bias_at_log_odds(model, frequency_C)
-    return model
 
 
 @dataclass(frozen=True)
@@ -128,6 +51,30 @@ class Prepared:
     def num_trained(self) -> int:
         """The number of parameters that are trained."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def load_network(config: TrainConfig, frequency_C: NDArray, has_weights: bool) -> nn.Module:
+    """Return the network that a run begins with, on the host.
+
+    Args:
+        config: resolved.
+        frequency_C: share of the training images that have each label: the head's bias begins at
+            its log-odds.
+        has_weights: the weights come later, from a stored state or the first process, so that none
+            are loaded.
+
+    Raises:
+        GrigriError: if the weights cannot be loaded, or the network cannot take a size.
+    """
+    num_classes = len(frequency_C)
+    if config.weights == "none" or has_weights:
+        model = untrained(config, num_classes, torch.device("cpu"))
+    else:
+        model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
+    factory.check_size(model, config.arch, config.start_size, "--start-size")
+    factory.check_size(model, config.arch, config.test_size, "--test-size")
+    factory.start_bias_at_log_odds(model, frequency_C)
+    return model
 
 
 def untrained(config: TrainConfig, num_classes: int, device: torch.device) -> nn.Module:

@@ -6,7 +6,6 @@ Shapes: N images of a batch (or of the data set), C classes, HW pixels.
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,20 +19,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..config import TrainConfig, resolve
-from ..data import split
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
-from ..evaluation import evaluator, metrics
+from ..evaluation import evaluator
 from ..inference import forward
 from ..models import factory
 from ..pipeline.batching import Batch
-from ..pipeline.cache import plan_cache
-from ..pipeline.loader import ImageLoader
-from ..runs import manifest, run_folder
-from ..runs.training_state import Progress
-from ..runtime import distributed, environment, files, memory, signals
+from ..pipeline.cache import CachePlan, plan_cache
+from ..runs import run_folder
+from ..runtime import distributed, files, memory, signals
 from ..runtime.files import StrPath
-from ..runtime.option import absolute_inputs, given_options, signature_of, write_toml
-from ..runtime.signals import Stop
+from ..runtime.option import absolute_inputs, given_options, signature_of
 from . import (
     autobatch,
     checkpointer,
@@ -41,22 +36,21 @@ from . import (
     compilation,
     optim,
     run_data,
+    scores,
     setup,
     tensorboard,
-)
-from . import (
-    resume as resuming,
 )
 from .augment import Augmentation
 from .autobatch import Fitted
 from .callbacks import Callback
 from .checkpointer import Checkpointer
-from .losses import LOSSES, Loss
+from .losses import LOSSES
 from .options import TrainArguments, train_config
-from .resume import Resumed, resumed_config
+from .resume import resumed_config
 from .run_data import RunData
 from .sampler import Sampler
-from .setup import Machine, Prepared
+from .session import Session, open_session
+from .setup import Prepared
 from .step import Sums
 
 _MAX_SKIPPED_STEPS = 25  # in a row, in fp16: the scale has been halved to nothing by then
@@ -117,14 +111,14 @@ def train(
     return run(resumed_config(Path(resume), given), callback, Path(resume))
 
 
-def run(asked: TrainConfig, callback: Callback, folder: Path | None = None) -> Result:
+def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> Result:
     """Train as a config says: set up, train, and keep what is left at the end.
 
     Under torchrun this is one of several processes that train together (see ``distributed``): each
     takes its part of every batch, all hold the same state, and the first one writes and logs.
 
     Args:
-        asked: the options; of a run that goes on, see :func:`resumed_config`.
+        config: the options; of a run that goes on, see :func:`resumed_config`.
         callback: called with the progress.
         folder: the run folder to go on in; a new one is made by default.
 
@@ -132,189 +126,139 @@ def run(asked: TrainConfig, callback: Callback, folder: Path | None = None) -> R
         GrigriError: for whatever the user can fix, before anything is written where possible.
         Interrupted: when a signal has stopped training after a step; the state is stored.
     """
-    asked = resolve(asked)
-    if asked.tensorboard:
+    if config.tensorboard:
         tensorboard.require()
     with contextlib.ExitStack() as stack:
         # ---------------------------------------------------------- the machine, and the state
-        machine = stack.enter_context(setup.opened(asked, callback, folder is not None))
-        resumed = folder and stack.enter_context(resuming.opened(folder, machine))
-        progress = resumed.progress if resumed else Progress()
+        session = stack.enter_context(open_session(resolve(config), callback, folder))
 
         # ------------------------------------------------- the images, and a plan for the memory
-        data = run_data.load(asked, machine, progress, resumed)
-        fitted = autobatch.plan_run(asked, machine, data, resumed is not None)
+        data = run_data.load(session)
+        fitted = autobatch.plan_run(session, data)
 
         # --------------------------------------------------------------- the network and its step
-        network = setup.load_network(asked, data.frequency_C, machine.world, bool(resumed))
-        config = _decide(asked, machine, data, fitted, network)
-        prepared = _prepare(network, config, machine, resumed)
-        cache = plan_cache(
-            config.cache,
-            data.checked,
-            run_data.largest_side(config),
-            machine.compute.device,
-            fitted and fitted.to_spare,
-            num_processes=machine.world.local_size,
-        )
+        has_weights = session.resumed is not None or not session.world.is_first
+        network = setup.load_network(session.asked, data.frequency_C, has_weights)
+        decided = _decide(session, data, fitted, network)
+        prepared = _prepare(session, decided, network)
 
-        # ------------------------------------------------------------------------- the run folder
-        folder = stack.enter_context(_folder_of(config, machine, data, fitted, resumed))
-        log = machine.callback.log
-        log(cache.in_words())
-        log(f"run folder {folder}")
-        if data.quarantine.bad:
-            log(data.quarantine.in_words(folder))
-        steps_per_epoch = data.steps_per_epoch(config.batch_size)
-        if resumed:
-            log(resumed.describe(config, steps_per_epoch))
-        callback = machine.callback
-        if config.tensorboard and machine.world.is_first:
-            done = progress.history, progress.batches
-            tracker = tensorboard.Tracker(callback, folder, config, steps_per_epoch, *done)
-            callback = stack.enter_context(tracker)
+        # ------------------------------------------------------ the place of pixels and of files
+        cache = plan_cache(
+            decided.cache,
+            data.checked,
+            run_data.largest_side(decided),
+            session.compute.device,
+            fitted and fitted.to_spare,
+            num_processes=session.world.local_size,
+        )
+        session.callback.log(cache.in_words())
+        folder = stack.enter_context(checkpointer.open_folder(session, decided, data, fitted))
 
         # ------------------------------------------------------------------------------- the loop
-        stop = stack.enter_context(signals.deferred(callback.log))
-        writer = Checkpointer(
-            folder, config, prepared, progress, data.dataset.class_names, machine.world.is_first
-        )
-        stack.enter_context(writer.advice_on_errors())
-        if resumed:
-            writer.save_epoch()  # in case it was killed between the state and these
-        else:
-            writer.save_state()  # from here on there is something to resume
-        machine.budget.reset_peak()
-        loader = data.make_loader(config, machine, config.batch_size, cache=cache, give_up=stop)
-        stack.callback(loader.close)
-        advice = (
-            f"train with a smaller --batch-size than {config.batch_size} or a smaller --size, or"
-            f" free memory that others use"
-        )
-        stack.enter_context(memory.out_of_memory_explained(advice))
-        trainer = Trainer(config, machine, data, prepared, loader, writer, progress, callback, stop)
-        stack.enter_context(trainer.saving_on_errors())
-        stack.enter_context(distributed.ending_with_others(stop))
+        trainer = Trainer(session, decided, data, prepared, folder, cache, stack)
         trainer.fit()
         return trainer.finish()
 
 
 def _decide(
-    asked: TrainConfig,
-    machine: Machine,
-    data: RunData,
-    fitted: Fitted | None,
-    network: nn.Module,
+    session: Session, data: RunData, fitted: Fitted | None, network: nn.Module
 ) -> TrainConfig:
     """Return the config in which nothing is open, and which repeats the run from any folder."""
-    config = asked if fitted is None else fitted.plan.applied_to(asked)
+    config = session.asked if fitted is None else fitted.plan.applied_to(session.asked)
     num_steps = config.epochs * data.steps_per_epoch(config.batch_size)
-    compiles = compilation.decide(network, config, machine, num_steps, is_planned=bool(fitted))
+    compiles = compilation.decide(network, config, session, num_steps, is_planned=bool(fitted))
     return dataclasses.replace(
         config,
         **absolute_inputs(config),
         compile="on" if compiles else "off",
-        device=machine.compute.device.type,
-        amp=machine.compute.amp,
+        device=session.compute.device.type,
+        amp=session.compute.amp,
         name=config.name or f"{Path(config.data).resolve().stem}-{config.arch}",
     )
 
 
-def _prepare(
-    network: nn.Module, config: TrainConfig, machine: Machine, resumed: Resumed | None
-) -> Prepared:
-    """Return the network on the device with what trains it, as it was when a run was stopped."""
-    compute, world, log = machine.compute, machine.world, machine.callback.log
-    prepared = setup.prepare(
-        setup.placed(network, config, compute.device), config, compute, world=world
-    )
+def _prepare(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
+    """Return the network on the device with what trains it, as it was if the run goes on."""
+    compute, world, log = session.compute, session.world, session.callback.log
+    network = setup.placed(network, config, compute.device)
+    prepared = setup.prepare(network, config, compute, world=world)
     log(
         f"{config.arch} at {config.size} px, weights {config.weights}:"
         f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"
     )
     if world.is_shared:
         log(collectives.describe(world, config.batch_size))
-    if resumed:
-        resumed.state.restore(prepared.model, prepared.optimizer, prepared.scaler, prepared.average)
+    if session.resumed:
+        session.resumed.state.restore(
+            prepared.model, prepared.optimizer, prepared.scaler, prepared.average
+        )
     return prepared
-
-
-@contextlib.contextmanager
-def _folder_of(
-    config: TrainConfig,
-    machine: Machine,
-    data: RunData,
-    fitted: Fitted | None,
-    resumed: Resumed | None,
-) -> Iterator[Path]:
-    """Make the run folder, or take the one of the run that goes on, and describe the run in it."""
-    world, dataset = machine.world, data.dataset
-    record = environment.describe(machine.compute.device, machine.compute.amp)
-    if fitted is not None:
-        record["memory"] = fitted.to_json(machine.budget)
-    if world.is_shared:
-        record["processes"] = world.size
-    if resumed is None:
-        folder = world.from_first(lambda: run_folder.create_folder(config.out, config.name))
-    else:
-        folder = resumed.folder
-        record = run_folder.resumed_environment(folder, record)
-    with contextlib.ExitStack() as stack:
-        if world.is_first:
-            if resumed is None:
-                stack.enter_context(run_folder.locked(folder))
-                crc32_N = data.checked.crc32_N
-                files.write_atomic(folder / run_folder.SPLIT, split.to_json(data.split, dataset))
-                files.write_atomic(folder / run_folder.DATA, manifest.to_json(dataset, crc32_N))
-            files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
-            files.write_json(folder / run_folder.ENVIRONMENT, record)
-            data.quarantine.write(folder)
-        yield folder
 
 
 class Trainer:
     """The loop of a run: trains epoch by epoch, validates, and keeps what each epoch leaves.
 
     Args:
-        config: nothing in it is open.
-        machine: what to compute on.
+        session: what the run has before its first step.
+        config: the options; none is open.
         data: the images and their labels.
         prepared: the network and what trains it.
-        loader: of the images.
-        writer: saves the state and the files of an epoch.
-        progress: how far the run is; kept up to date, since it is saved.
-        callback: called with the progress.
-        stop: whether a signal has asked to stop.
+        folder: the run folder.
+        cache: where decoded images are kept.
+        stack: where what must be undone at the end is entered: signals are deferred until then, and
+            errors say how to go on.
     """
 
     def __init__(
         self,
+        session: Session,
         config: TrainConfig,
-        machine: Machine,
         data: RunData,
         prepared: Prepared,
-        loader: ImageLoader,
-        writer: Checkpointer,
-        progress: Progress,
-        callback: Callback,
-        stop: Stop,
+        folder: Path,
+        cache: CachePlan,
+        stack: contextlib.ExitStack,
     ) -> None:
-        dataset, device = data.dataset, machine.compute.device
-        self.config, self.machine, self.data = config, machine, data
-        self.prepared, self.loader, self.writer = prepared, loader, writer
-        self.progress, self.callback, self.stop = progress, callback, stop
+        self.config, self.data, self.prepared, self.folder = config, data, prepared, folder
+        self.world, self.compute, self.budget = session.world, session.compute, session.budget
+        self.callback, self.progress = session.callback, session.progress
         self.steps_per_epoch = data.steps_per_epoch(config.batch_size)
         self.num_steps = config.epochs * self.steps_per_epoch
+        if config.tensorboard and self.world.is_first:
+            done = self.progress.history, self.progress.batches
+            self.callback = stack.enter_context(
+                tensorboard.Tracker(self.callback, folder, config, self.steps_per_epoch, *done)
+            )
+        self.stop = stack.enter_context(signals.deferred(self.callback.log))
+        names = data.dataset.class_names
+        self.writer = Checkpointer(
+            folder, config, prepared, self.progress, names, self.world.is_first
+        )
+        stack.enter_context(self.writer.advice_on_errors())
+        if session.resumed:
+            self.writer.save_epoch()  # in case it was killed between the state and these
+        else:
+            self.writer.save_state()  # from here on there is something to resume
+        self.budget.reset_peak()
+        self.loader = data.make_loader(session, config.batch_size, cache=cache, give_up=self.stop)
+        stack.callback(self.loader.close)
+        advice = f"a smaller --batch-size than {config.batch_size} or a smaller --size"
+        stack.enter_context(
+            memory.out_of_memory_explained(f"train with {advice}, or free memory that others use")
+        )
+        dataset, rows = data.dataset, data.train_rows
         self.loss_of = LOSSES[config.loss]
-        self.sampler = Sampler(config, data.train_rows, dataset.targets_NC[data.train_rows])
-        self.augmentation = Augmentation(config, len(dataset), device)
-        self.targets_NC = torch.from_numpy(dataset.targets_NC).to(device)
+        self.sampler = Sampler(config, rows, dataset.targets_NC[rows])
+        self.augmentation = Augmentation(config, len(dataset), self.compute.device)
+        self.targets_NC = torch.from_numpy(dataset.targets_NC).to(self.compute.device)
         self.logits_NC: NDArray[np.float32] | None = None  # of the last validation
         # Of each step since the sums were last read: its number, rows and learning rate.
         self._unread: deque[tuple[int, torch.Tensor, float]] = deque()
-        self._epoch_start_s, self._epoch_start_seen = time.perf_counter(), progress.num_seen
-        self._shown_s = time.perf_counter()
-        prepared.step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
+        self._epoch_start_s = self._shown_s = time.perf_counter()
+        self._epoch_start_seen = self.progress.num_seen
+        self._start_sums()
+        stack.enter_context(self._saving_on_errors())
+        stack.enter_context(distributed.ending_with_others(self.stop))
 
     def fit(self) -> None:
         """Train the epochs that are left."""
@@ -323,10 +267,9 @@ class Trainer:
             images_per_s = self.train_epoch()
 
             # ----------------------------------------------------------- the validation images
-            if not self.is_to_stop():
+            if not collectives.any_stop(self.stop, self.world):
                 self.validate(self.config.test_size_in(self.progress.epoch))
-            if self.is_to_stop():
-                self.save_and_stop()
+            self.stop_if_asked()
 
             # ----------------------------------------------------------- the scores of the epoch
             row = self.row_of_epoch(images_per_s)
@@ -337,7 +280,7 @@ class Trainer:
             self.progress.batches, self.progress.num_seen, self.progress.totals = 0, 0, []
             self.writer.save_state()
             self.writer.save_epoch()
-            is_best = checkpointer.best(self.progress.history) is row
+            is_best = run_folder.best_row(self.progress.history) is row
             self.callback.on_epoch(row, self.config.epochs, is_best)
 
     def train_epoch(self) -> float:
@@ -345,9 +288,9 @@ class Trainer:
         progress = self.progress
         self._epoch_start_s, self._epoch_start_seen = time.perf_counter(), progress.num_seen
         factory.set_training(self.prepared.model, self.config.freeze_backbone)
-        self.prepared.step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
+        self._start_sums()
         self.augmentation.start_epoch(progress.epoch)
-        batches = collectives.in_step(self.batches(), self.machine.world, self.stop)
+        batches = collectives.in_step(self.batches(), self.world, self.stop)
         for batch, num_images, alone in batches:
             self.leave_out(batch.dropped)
             progress.batches = batch.position
@@ -355,15 +298,17 @@ class Trainer:
                 name = self.data.dataset.names[row]
                 self.callback.log(f"{name} is alone in a step: unused this epoch")
             if num_images >= 2:
-                self.train_step(batch, num_images)
-                self.show_and_save(batch.position)
+                step = self.train_step(batch, num_images)
+                self.show_and_save(step + 1)
         self.read_sums()
         return self.images_per_s()
 
     def batches(self) -> Iterator[Batch]:
         """Return the batches of the current epoch that are left."""
         config, epoch = self.config, self.progress.epoch
-        maps = {"least_area": config.least_area, "max_angle_deg": config.rotation}
+        maps = {}
+        if config.augment:
+            maps = {"least_area": config.least_area, "max_angle_deg": config.rotation}
         return self.loader.train_epoch(
             self.sampler.rows_of(epoch),
             seed=config.seed,
@@ -372,16 +317,16 @@ class Trainer:
             bad=self.data.quarantine.rows(since=1),
             first=self.progress.batches,
             size_px=config.size_in(epoch),
-            **(maps if config.augment else {}),
+            **maps,
         )
 
-    def train_step(self, batch: Batch, num_images: int) -> None:
-        """Forward, backward, update, metrics: all on the device."""
+    def train_step(self, batch: Batch, num_images: int) -> int:
+        """Forward, backward, update, metrics: all on the device; return the step's number."""
         config, prepared = self.config, self.prepared
-        step = self.steps_before_epoch() + batch.position - 1
+        step = (self.progress.epoch - 1) * self.steps_per_epoch + batch.position - 1
         lr, momentum = optim.lr_and_momentum(config, step, self.num_steps)
         optim.set_lr_and_momentum(prepared.optimizer, lr, momentum)
-        distributed.seed_step(self.machine.world, config.seed, step)
+        distributed.seed_step(self.world, config.seed, step)
         targets_NC = self.targets_NC[batch.rows_N]
         prepared.step(
             *self.augmentation(batch.images_NHWC, targets_NC, batch.rows_N, batch.position),
@@ -390,21 +335,21 @@ class Trainer:
         if prepared.average is not None:
             prepared.average.update_parameters(prepared.model)
         self._unread.append((step, batch.rows_N, lr))
-        self.machine.budget.require_within_limit()
+        self.budget.require_within_limit()
+        return step
 
-    def show_and_save(self, position: int) -> None:
-        """Show the progress now and then, and save the state when that is due."""
-        world, now_s = self.machine.world, time.perf_counter()
-        is_shown = world.is_first and now_s - self._shown_s > _SHOW_EVERY_S
-        if is_shown or self.machine.compute.device.type == "cpu":  # which has nothing to wait for
+    def show_and_save(self, num_done: int) -> None:
+        """Show after how many steps the run is, now and then; save the state when that is due."""
+        now_s = time.perf_counter()
+        is_shown = self.world.is_first and now_s - self._shown_s > _SHOW_EVERY_S
+        if is_shown or self.compute.device.type == "cpu":  # which has nothing to wait for
             sums = self.read_sums()
         if is_shown:
             self._shown_s = now_s
             mean_loss = sums.loss / max(1, self.progress.num_seen)
-            step = self.steps_before_epoch() + position
             speed = self.images_per_s()
-            self.callback.on_step(self.progress.epoch, step, self.num_steps, mean_loss, speed)
-        if world.is_first and self.writer.is_due():
+            self.callback.on_step(self.progress.epoch, num_done, self.num_steps, mean_loss, speed)
+        if self.world.is_first and self.writer.is_due():
             self.read_sums()
             self.writer.save_state()
 
@@ -415,17 +360,17 @@ class Trainer:
             DivergedError: if a step was left out because its loss or gradient was not finite. In
                 fp16, whose scale is found by overflowing, a few such steps are normal.
         """
-        progress, amp = self.progress, self.machine.compute.amp
+        progress, amp = self.progress, self.compute.amp
         sums = self.prepared.step.read_sums()  # CPU-GPU synchronisation
         progress.totals = sums.totals
         progress.num_seen = int(sums.num_images)
         progress.skipped_steps = int(sums.num_skipped)
-        progress.peak_memory_bytes = max(progress.peak_memory_bytes, self.machine.budget.peak)
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, self.budget.peak)
         if sums.bad_step >= 0 and (amp != "fp16" or sums.streak > _MAX_SKIPPED_STEPS):
             numbers = f"loss {sums.bad_loss:.4g}, gradient norm {sums.bad_norm:.4g}"
             step, rows_N, lr = self._unread[int(sums.bad_step) - self.prepared.step.number - 1]
             # The numbers are those of all processes, the rows those of this one: no names then.
-            rows = [] if self.machine.world.is_shared else rows_N.tolist()
+            rows = [] if self.world.is_shared else rows_N.tolist()
             raise self._diverged(f"step {step + 1:,}", numbers, lr, rows)
         self._unread.clear()
         return sums
@@ -438,15 +383,13 @@ class Trainer:
         """
         predict = functools.partial(
             forward.outputs,
-            forward.logits_of(
-                self.prepared.evaluated, self.machine.compute, flip=self.config.flip_test
-            ),
+            forward.logits_of(self.prepared.evaluated, self.compute, flip=self.config.flip_test),
             self.loader,
             micro_batch_size=self.config.micro_batch_size,
             size_px=size_px,
         )
         self.logits_NC, dropped = collectives.predict_shared(
-            predict, self.data.val_rows, self.machine.world
+            predict, self.data.val_rows, self.world
         )
         self.leave_out(dropped)
         if not len(self.data.val_rows):
@@ -457,9 +400,9 @@ class Trainer:
         if dropped:
             quarantine = self.data.quarantine
             quarantine.add(dropped, self.progress.epoch)
-            if self.machine.world.is_first:
-                quarantine.write(self.writer.folder)
-            self.callback.log(quarantine.in_words(self.writer.folder))
+            if self.world.is_first:
+                quarantine.write(self.folder)
+            self.callback.log(quarantine.in_words(self.folder))
 
     def row_of_epoch(self, images_per_s: float) -> dict[str, Any]:
         """Return the line of ``results.csv`` of the epoch that is done.
@@ -468,10 +411,10 @@ class Trainer:
             DivergedError: if the validation loss is not finite.
         """
         epoch, dataset = self.progress.epoch, self.data.dataset
-        train = training_scores(self.progress.totals, self.progress.num_seen)
+        train = scores.training(self.progress.totals, self.progress.num_seen)
         targets_NC = dataset.targets_NC[self.data.val_rows]
-        val = self.machine.world.from_first(
-            lambda: validation_scores(self.logits_NC, targets_NC, self.loss_of)
+        val = self.world.from_first(
+            lambda: scores.validation(self.logits_NC, targets_NC, self.loss_of)
         )
         row = {
             "epoch": epoch,
@@ -489,10 +432,10 @@ class Trainer:
 
     def finish(self) -> Result:
         """Score the last epoch's model, write the summary and return what the run leaves."""
-        progress, world, folder = self.progress, self.machine.world, self.writer.folder
+        progress = self.progress
         if self.logits_NC is None:  # nothing was left to train
             self.validate(self.config.test_size)
-        evaluation = world.from_first(
+        evaluation = self.world.from_first(
             lambda: evaluator.score(
                 forward.probabilities(self.logits_NC),
                 self.data.dataset.targets_NC[self.data.val_rows],
@@ -500,7 +443,7 @@ class Trainer:
                 "auto",
             )
         )
-        if world.is_first:
+        if self.world.is_first:
             summary = {
                 "epochs": len(progress.history),
                 "train_s": round(progress.train_s, 1),
@@ -508,37 +451,35 @@ class Trainer:
                 "skipped_steps": progress.skipped_steps,
                 "peak_memory_bytes": progress.peak_memory_bytes,
                 "last": progress.history[-1],
-                "best": checkpointer.best(progress.history),
+                "best": run_folder.best_row(progress.history),
                 "validation": evaluation.summary(),
             }
-            files.write_json(folder / run_folder.SUMMARY, summary)
-            (folder / run_folder.PREVIOUS).unlink(missing_ok=True)
-        return Result(folder, progress.history, evaluation, progress.train_s)
+            files.write_json(self.folder / run_folder.SUMMARY, summary)
+            (self.folder / run_folder.PREVIOUS).unlink(missing_ok=True)
+        return Result(self.folder, progress.history, evaluation, progress.train_s)
 
-    def is_to_stop(self) -> bool:
-        """Return whether a signal has asked any process to stop; all must ask at the same time."""
-        return collectives.any_stop(self.stop, self.machine.world)
-
-    def save_and_stop(self) -> None:
-        """Save the state and raise Interrupted."""
-        self.writer.save_state()
-        self.machine.world.barrier()  # torchrun ends all when one has ended
-        raise Interrupted(self.stop.signum, self.writer.advice)
+    def stop_if_asked(self) -> None:
+        """Save the state and raise Interrupted, if a signal has asked any process to stop."""
+        if collectives.any_stop(self.stop, self.world):
+            self.writer.save_state()
+            self.world.barrier()  # torchrun ends all when one has ended
+            raise Interrupted(self.stop.signum, self.writer.advice)
 
     @contextlib.contextmanager
-    def saving_on_errors(self) -> Iterator[None]:
+    def _saving_on_errors(self) -> Iterator[None]:
         """Save the state when an error ends training between two steps."""
         try:
             yield
         except BetweenStepsError:
             self.read_sums()
             self.writer.save_state()
-            self.machine.world.barrier()  # torchrun ends all when one has ended
+            self.world.barrier()  # torchrun ends all when one has ended
             raise
 
-    def steps_before_epoch(self) -> int:
-        """Return the number of steps before the current epoch."""
-        return (self.progress.epoch - 1) * self.steps_per_epoch
+    def _start_sums(self) -> None:
+        """Set the sums on the device to those of the epoch so far."""
+        progress = self.progress
+        self.prepared.step.start_epoch(progress.totals, progress.num_seen, progress.skipped_steps)
 
     def images_per_s(self) -> float:
         """Return the images trained on per second, in this epoch until now."""
@@ -552,42 +493,6 @@ class Trainer:
         on = f", on {', '.join(names[:4])}{more}" if names else ""
         return DivergedError(
             f"{where} of epoch {self.progress.epoch}: {numbers} at learning rate {lr:.2g} in"
-            f" {self.machine.compute.amp}{on}",
-            f"try a lower --lr or --amp fp32. {files.shown(self.writer.folder)} keeps the state"
-            f" before",
+            f" {self.compute.amp}{on}",
+            f"try a lower --lr or --amp fp32. {files.shown(self.folder)} keeps the state before",
         )
-
-
-# ----------------------------------------------------------------------------------- scores
-
-
-def training_scores(totals: list[float], num_images: int) -> dict[str, float]:
-    """Return loss, micro-F1 and subset accuracy of an epoch's totals; NaN without images.
-
-    In fp16 there are none where every step of a short epoch has been left out.
-    """
-    if not num_images:
-        return dict.fromkeys(("loss", "micro_f1", "subset_accuracy"), math.nan)
-    loss_sum, tp, fp, fn, right = totals
-    counts = metrics.Counts(np.array([tp]), np.array([fp]), np.array([fn]))
-    return {
-        "loss": loss_sum / num_images,
-        "micro_f1": float(metrics.micro_f1(counts)),
-        "subset_accuracy": right / num_images,
-    }
-
-
-def validation_scores(
-    logits_NC: NDArray[np.float32], targets_NC: NDArray, loss_of: Loss
-) -> dict[str, float]:
-    """Return the scores of the validation part at threshold 0.5, and mAP."""
-    predicted_NC = logits_NC >= 0
-    counts = metrics.count(predicted_NC, targets_NC)
-    average_precision_C = metrics.average_precision(logits_NC, targets_NC)
-    return {
-        "loss": loss_of(torch.from_numpy(logits_NC), torch.from_numpy(targets_NC)).item(),
-        "micro_f1": float(metrics.micro_f1(counts)),
-        "subset_accuracy": metrics.subset_accuracy(predicted_NC, targets_NC),
-        "macro_f1": float(metrics.macro_f1(counts)),
-        "mAP": metrics.mean_average_precision(average_precision_C),
-    }

@@ -409,9 +409,9 @@ def test_options_for_one_process_are_refused(
 
 def test_a_run_that_was_compiled_goes_on_without() -> None:
     config = resolve(TrainConfig(data="-", weights="none", compile="on"))
-    machine = SimpleNamespace(world=World(0, 0, 2, 2))
-    collectives.require_shareable(config, machine.world, resumed=True)
-    assert not compilation.decide(None, config, machine, 10**9, is_planned=False)
+    session = SimpleNamespace(world=World(0, 0, 2, 2))
+    collectives.require_shareable(config, session.world, resumed=True)
+    assert not compilation.decide(None, config, session, 10**9, is_planned=False)
 
 
 def test_other_commands_are_for_one_process(cli, photos_once: Path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import nn
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.runtime import files
 from grigri_fast.runtime.compute import Compute
+from grigri_fast.runtime.distributed import SINGLE_PROCESS
 from grigri_fast.training import compilation, setup
+from grigri_fast.training.callbacks import Callback
 
 CONFIG = resolve(TrainConfig(data="-", arch="net", size=8, batch_size=4, compile="auto"))
 HERE = Compute(torch.device("cpu"), "fp32", threads=1)
@@ -17,7 +20,10 @@ HERE = Compute(torch.device("cpu"), "fp32", threads=1)
 def ask(num_steps: int, said: list[str]) -> bool:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     before = torch.random.get_rng_state()
-    found = compilation.pays_to_compile(model, CONFIG, HERE, num_steps=num_steps, log=said.append)
+    callback = Callback()
+    callback.log = said.append
+    session = SimpleNamespace(world=SINGLE_PROCESS, compute=HERE, callback=callback)
+    found = compilation.decide(model, CONFIG, session, num_steps, is_planned=False)
     assert torch.equal(before, torch.random.get_rng_state())
     return found
 
@@ -97,5 +103,5 @@ def test_a_damaged_memory_is_as_good_as_none(clock) -> None:
     for text in ("[1, 2", "[1, 2]", '{"a machine | 2.0 | net | 8 | 4 | fp32 | 1": {}}', "{}", "3"):
         file.write_text(text)
         assert ask(1000, [])
-        subject = asdict(compilation.Subject.of(CONFIG, HERE))
+        subject = asdict(compilation._subject_of(CONFIG, HERE))
         assert [entry["subject"] for entry in json.loads(file.read_text())] == [subject]

@@ -39,6 +39,7 @@ from grigri_fast.inference import forward
 from grigri_fast.models import factory
 from grigri_fast.runs import checkpoint, training_state
 from grigri_fast.runtime import compute
+from grigri_fast.training import scores as scores_of_epoch
 from grigri_fast.training import trainer
 
 
@@ -312,7 +313,7 @@ def test_best_holds_the_weights_of_the_best_epoch(
 ) -> None:
     options = [*SMALL, "--schedule=constant"]  # under which a shorter run is the start of a longer
     shorter = fit(cli, photos, tmp_path, *options, f"--epochs={best}")
-    monkeypatch.setattr(trainer, "validation_scores", scripted(scores))
+    monkeypatch.setattr(scores_of_epoch, "validation", scripted(scores))
     run = fit(cli, photos, tmp_path, *options, f"--epochs={len(scores)}")
     assert header(run, "best")["epoch"] == best and header(run)["epoch"] == len(scores)
     assert json.loads((run / "summary.json").read_text())["best"]["epoch"] == best
