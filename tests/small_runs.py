@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from warm_process import WarmProcess
 
+from grigri_fast.cli import progress
 from grigri_fast.runs import run_folder
 from grigri_fast.training import checkpointer
 
@@ -123,3 +124,42 @@ def stopping(monkeypatch, every: int) -> None:
         return is_due(self)
 
     monkeypatch.setattr(checkpointer.Checkpointer, "is_due", counted)
+
+
+def losses_of(run: Path) -> list[list[float]]:
+    return [[row["train_loss"], row["val_loss"]] for row in results(run)]
+
+
+# ------------------------------------------------------------------- when something happens
+
+RECORD = {"config.toml", "split.json", "data.json", "environment.json", "resume.safetensors"}
+
+
+OF_AN_EPOCH = {"best.safetensors", "last.safetensors", "results.csv", "curves.png"}
+
+
+OF_AN_EPOCH |= {"resume-previous.safetensors"}
+
+
+def after_epoch(monkeypatch, number: int, happens) -> None:
+    """Let something happen when epoch ``number`` has been shown."""
+    show = progress.TrainDisplay.on_epoch
+
+    def epoch(self, row: dict, *rest: object) -> None:
+        show(self, row, *rest)
+        if row["epoch"] == number:
+            happens()
+
+    monkeypatch.setattr(progress.TrainDisplay, "on_epoch", epoch)
+
+
+def check_run_is_whole(cli, run: Path, epochs: int, extra: list = ()) -> None:
+    """Check that a run that ended early has the files of its epochs and can be used."""
+    assert {p.name for p in run.iterdir()} == RECORD | OF_AN_EPOCH
+    assert [row["epoch"] for row in results(run)] == list(range(1, epochs + 1))
+    assert header(run)["epoch"] == epochs
+    code, printed, err = cli("eval", run, "--json", *extra)
+    assert (code, err) == (0, "") and json.loads(printed)["epoch"] == epochs
+
+
+LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]

@@ -1,12 +1,27 @@
 import csv
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import (
+    SMALL,
+    after_epoch,
+    check_run_is_whole,
+    fit,
+    losses_of,
+    parts,
+    results,
+    same,
+)
+from small_set import write_image
 
+from grigri_fast.cli.main import main
 from grigri_fast.data.dataset import Dataset
 from grigri_fast.errors import GrigriError
 from grigri_fast.pipeline.check import require_few
+from grigri_fast.runs import training_state
 from grigri_fast.training.quarantine import BEFORE, Quarantine
 
 NAMES = [f"{i}.jpg" for i in range(100)]
@@ -81,3 +96,94 @@ def test_adding_too_many_raises() -> None:
     quarantine.add(dict.fromkeys(range(5), "empty file"), BEFORE)
     with pytest.raises(GrigriError, match="6 of 100"):
         quarantine.add({50: "gone"}, 2)
+
+
+# ------------------------------------------------------------- through the real command
+
+
+DAMAGES = {
+    "gone": lambda path: path.unlink(),
+    "truncated": lambda path: os.truncate(path, 300),
+    "replaced": lambda path: write_image(path, 77),
+    "fifo": lambda path: (path.unlink(), os.mkfifo(path)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.fixture(scope="module")
+def three_epochs(photos_once: Path, tmp_path_factory) -> Path:
+    """Return a run of three epochs to which nothing happens."""
+    out = tmp_path_factory.mktemp("whole")
+    words = ["train", photos_once, *SMALL, "--epochs=3", "--threads=1", "--out", out]
+    assert main(list(map(str, words))) == 0
+    return out / "photos-shufflenet_v2_x0_5"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_files_that_turn_bad_are_left_out_and_named(
+    cli, photos, three_epochs: Path, tmp_path, monkeypatch, damage: str
+) -> None:
+    whole = three_epochs
+    in_train, in_val = (photos / "images" / parts(whole)[p][3] for p in ("train", "val"))
+
+    def turn_bad() -> None:
+        DAMAGES[damage](in_train)
+        DAMAGES[damage](in_val)
+
+    after_epoch(monkeypatch, 1, turn_bad)
+    options = [
+        *SMALL,
+        "--epochs=3",
+        "--name=run",
+        "--max-bad=0.1",
+        "--cache=off",
+        "--out",
+        tmp_path,
+    ]
+    code, out, err = cli("train", photos, *options)
+    assert (code, err) == (0, "")
+    run = tmp_path / "run"
+    with (run / "quarantine.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"]: row["since"] for row in rows} == {
+        str(in_train): "epoch 2",
+        str(in_val): "epoch 2",
+    }
+    assert all(row["reason"] for row in rows)
+    assert str(in_train) in out and "quarantine.csv" in out
+    # The epoch before is what it would have been, the rest goes on with the others.
+    assert losses_of(run)[0] == losses_of(whole)[0] and losses_of(run)[1:] != losses_of(whole)[1:]
+    assert len(results(run)) == 3
+    assert json.loads((run / "summary.json").read_text())["images_left_out"] == 2
+
+
+@pytest.mark.parametrize("option", ["--strict", "--max-bad=0", "--max-bad=0.02"])
+def test_too_many_files_that_turn_bad_end_the_run(
+    cli, photos, tmp_path, monkeypatch, option: str
+) -> None:
+    image = photos / "images" / "im7.jpg"
+    after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
+    options = [*SMALL, "--epochs=3", "--name=run", "--cache=off", "--out", tmp_path]
+    code, _, err = cli("train", photos, *options, option)
+    assert code == 1 and err.count("\n") == 1 and f"{image}: its content has changed" in err
+    assert f"--resume {tmp_path / 'run'}" in err
+    check_run_is_whole(cli, tmp_path / "run", epochs=1, extra=["--max-bad=0.5"])
+
+
+def test_a_run_that_ended_for_its_files_goes_on_when_they_are_back(
+    cli, photos, tmp_path, monkeypatch
+) -> None:
+    options = [*SMALL, "--epochs=3", "--strict", "--cache=off", "--out", tmp_path]
+    whole = fit(cli, photos, tmp_path, *options)
+    last = parts(whole)["train"][-1]
+    image = photos / "images" / last
+    content = image.read_bytes()
+    after_epoch(monkeypatch, 1, lambda: image.write_bytes(b""))
+    assert cli("train", photos, *options, "--name=run")[0] == 1
+    state = training_state.load(tmp_path / "run" / "resume.safetensors").progress
+    assert state.epoch == 2 and not state.bad  # stored when it ended, the bad file not in it
+    image.write_bytes(content)
+    code, _, err = cli("train", "--resume", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert same(whole, tmp_path / "run")
