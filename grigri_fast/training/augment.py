@@ -1,6 +1,6 @@
 """What is done to a batch on the device before a step: colour, erasing, blending, smoothing.
 
-Geometry is not here: a crop, flip or rotation is part of the one look at each image (``geometry``).
+Geometry is not here: a crop, flip or rotation is part of the one warp of each image (``affine``).
 What is drawn depends on seed, epoch and row (colour, erasing) or batch (blending) alone, so that a
 resumed run goes on with the same numbers.
 

@@ -195,7 +195,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 def lr_and_momentum(config: TrainConfig, step: int, num_steps: int) -> tuple[float, float]:
     """Return learning rate and momentum of ``step`` (0 to ``num_steps - 1``) of a resolved config.
 
-    ``onecycle`` equals ``torch.optim.lr_scheduler.OneCycleLR`` (a test holds them together) with
+    ``onecycle`` equals ``torch.optim.lr_scheduler.OneCycleLR`` (a test compares them) with
     the rate ending at 1e-7: rate up while momentum goes down, and back.
     """
     peak, momentum = config.lr, config.momentum

@@ -114,7 +114,7 @@ class Resumed:
 def load_state(
     folder: Path, log: Callable[[str], None] = lambda text: None
 ) -> tuple[State, Progress]:
-    """Return a run's state, and how far it is; ``log`` is told if it is not the newest state.
+    """Return a run's state, and how far it is; ``log`` is called if it is not the newest.
 
     Raises:
         GrigriError: if there is none that is whole.

@@ -20,8 +20,9 @@ from ..models import activation_checkpoint, factory
 from ..runtime import distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import SINGLE_PROCESS, World
-from . import optim
+from . import collectives, optim
 from .losses import LOSSES
+from .session import Session
 from .step import TrainStep
 
 
@@ -53,21 +54,18 @@ class Prepared:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def load_network(config: TrainConfig, frequency_C: NDArray, has_weights: bool) -> nn.Module:
+def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     """Return the network that a run begins with, on the host.
 
-    Args:
-        config: resolved.
-        frequency_C: share of the training images that have each label: the head's bias begins at
-            its log-odds.
-        has_weights: the weights come later, from a stored state or the first process, so that none
-            are loaded.
+    Weights are loaded if they will not come from a stored state, or from the first process.
+    ``frequency_C``: share of the training images with each label; the head's bias begins at its
+    log-odds.
 
     Raises:
         GrigriError: if the weights cannot be loaded, or the network cannot take a size.
     """
-    num_classes = len(frequency_C)
-    if config.weights == "none" or has_weights:
+    config, num_classes = session.asked, len(frequency_C)
+    if config.weights == "none" or session.resumed or not session.world.is_first:
         model = untrained(config, num_classes, torch.device("cpu"))
     else:
         model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
@@ -140,6 +138,23 @@ def prepare(
     )
     factory.set_training(model, config.freeze_backbone)
     return Prepared(model, optimizer, scaler, average, step)
+
+
+def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
+    """Return what :func:`prepare` makes of a run's network, as it was if the run goes on."""
+    compute, world, log = session.compute, session.world, session.callback.log
+    prepared = prepare(placed(network, config, compute.device), config, compute, world=world)
+    log(
+        f"{config.arch} at {config.size} px, weights {config.weights}:"
+        f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"
+    )
+    if world.is_shared:
+        log(collectives.describe(world, config.batch_size))
+    if session.resumed:
+        session.resumed.state.restore(
+            prepared.model, prepared.optimizer, prepared.scaler, prepared.average
+        )
+    return prepared
 
 
 def compiled(model: nn.Module) -> nn.Module:

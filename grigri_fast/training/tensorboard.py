@@ -33,7 +33,7 @@ def require() -> None:
 
 
 class Tracker(Callback):
-    """A callback that writes what it is told for TensorBoard, and passes it on to another one.
+    """A callback that writes the progress for TensorBoard, and passes it on to another one.
 
     A resumed run goes on where its state was stored: what had been written after that is purged
     (TensorBoard's own way), so that nothing appears twice.

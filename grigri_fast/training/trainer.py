@@ -114,7 +114,7 @@ def train(
 def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> Result:
     """Train as a config says: set up, train, and keep what is left at the end.
 
-    Under torchrun this is one of several processes that train together (see ``distributed``): each
+    Under torchrun this is one of several processes that train one model (see ``distributed``): each
     takes its part of every batch, all hold the same state, and the first one writes and logs.
 
     Args:
@@ -137,10 +137,9 @@ def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> 
         fitted = autobatch.plan_run(session, data)
 
         # --------------------------------------------------------------- the network and its step
-        has_weights = session.resumed is not None or not session.world.is_first
-        network = setup.load_network(session.asked, data.frequency_C, has_weights)
+        network = setup.load_network(session, data.frequency_C)
         decided = _decide(session, data, fitted, network)
-        prepared = _prepare(session, decided, network)
+        prepared = setup.prepare_run(session, decided, network)
 
         # ------------------------------------------------------ the place of pixels and of files
         cache = plan_cache(
@@ -175,24 +174,6 @@ def _decide(
         amp=session.compute.amp,
         name=config.name or f"{Path(config.data).resolve().stem}-{config.arch}",
     )
-
-
-def _prepare(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
-    """Return the network on the device with what trains it, as it was if the run goes on."""
-    compute, world, log = session.compute, session.world, session.callback.log
-    network = setup.placed(network, config, compute.device)
-    prepared = setup.prepare(network, config, compute, world=world)
-    log(
-        f"{config.arch} at {config.size} px, weights {config.weights}:"
-        f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"
-    )
-    if world.is_shared:
-        log(collectives.describe(world, config.batch_size))
-    if session.resumed:
-        session.resumed.state.restore(
-            prepared.model, prepared.optimizer, prepared.scaler, prepared.average
-        )
-    return prepared
 
 
 class Trainer:
@@ -358,7 +339,7 @@ class Trainer:
 
         Raises:
             DivergedError: if a step was left out because its loss or gradient was not finite. In
-                fp16, whose scale is found by overflowing, a few such steps are normal.
+                fp16, whose scale is lowered by overflows, a few such steps are normal.
         """
         progress, amp = self.progress, self.compute.amp
         sums = self.prepared.step.read_sums()  # CPU-GPU synchronisation
