@@ -32,8 +32,11 @@ _NUM_STEPS = 8  # timed of each kind, in turns of two
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a measurement is of: the same again need not be measured."""
+class Measurement:
+    """What was measured: of what, and seconds of a step as it is and compiled, and of compiling.
+
+    The last two are None where it does not compile.
+    """
 
     machine: str
     torch: str
@@ -42,19 +45,13 @@ class Subject:
     batch_size: int
     amp: str
     threads: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Seconds of a step as it is and compiled, and of compiling; None where it does not compile."""
-
     eager_step_s: float
     compiled_step_s: float | None = None
     compile_s: float | None = None
 
     def pays(self, num_steps: int) -> bool:
         """Return whether compiling saves more in ``num_steps`` steps than it costs."""
-        if self.compile_s is None:
+        if self.compile_s is None or self.compiled_step_s is None:
             return False
         return num_steps * (self.eager_step_s - self.compiled_step_s) > self.compile_s
 
@@ -82,31 +79,33 @@ def decide(
         return config.compile == "on"
     if is_planned or config.activation_checkpointing:
         return False
-    compute = session.compute
-    subject, known = _subject_of(config, compute), remembered()
-    if subject in known:
-        return known[subject].pays(num_steps)
+    compute, subject = session.compute, subject_of(config, session.compute)
+    known = remembered()
+    for measured in known:
+        if subject.items() <= asdict(measured).items():
+            return measured.pays(num_steps)
     if num_steps < _LEAST_STEPS:
         return False
     with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
-        measured = _measure(model, config, compute, num_steps, session.callback.log)
-    if measured is None:
+        seconds = _measure(model, config, compute, num_steps, session.callback.log)
+    if seconds is None:
         return False
-    _remember(known | {subject: measured})
+    measured = Measurement(**subject, **seconds)
+    _remember([*known, measured])
     return measured.pays(num_steps)
 
 
-def _subject_of(config: TrainConfig, compute: Compute) -> Subject:
-    """Return what a run is measured as."""
-    return Subject(
-        machine(compute.device),
-        str(torch.__version__),
-        config.arch,
-        config.size,
-        config.batch_size,
-        compute.amp,
-        compute.threads,
-    )
+def subject_of(config: TrainConfig, compute: Compute) -> dict[str, Any]:
+    """Return what a measurement is of: the same again need not be measured."""
+    return {
+        "machine": machine(compute.device),
+        "torch": str(torch.__version__),
+        "arch": config.arch,
+        "size_px": config.size,
+        "batch_size": config.batch_size,
+        "amp": compute.amp,
+        "threads": compute.threads,
+    }
 
 
 def machine(device: torch.device) -> str:
@@ -120,8 +119,8 @@ def _measure(
     compute: Compute,
     num_steps: int,
     log: Callable[[str], None],
-) -> Measured | None:
-    """Return what was measured; None if compiling cannot pay, so that it was not tried."""
+) -> dict[str, float | None] | None:
+    """Return the seconds of a measurement; None if compiling cannot pay, so it is not tried."""
     images_NHWC = random_images(config.batch_size, config.size, compute.device)
     num_classes = len(factory.head(model)[1].bias)
     shape = (config.batch_size, num_classes)
@@ -155,43 +154,46 @@ def _measure(
     except Exception as e:  # there are as many kinds as there are compilers
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
         log(f"torch.compile does not work here ({reason}); going on without it")
-        return Measured(min(eager_s))
+        return {"eager_step_s": min(eager_s)}
     finally:
         torch._dynamo.reset()
         if compute.device.type == "cuda":
             torch.cuda.empty_cache()
-    measured = Measured(
-        min(eager_s), min(compiled_s), compile_s=max(0.0, first_s - 4 * min(compiled_s))
-    )
+    eager_step_s, compiled_step_s = min(eager_s), min(compiled_s)
+    compile_s = max(0.0, first_s - 4 * compiled_step_s)
     log(
-        f"torch.compile: {1000 * measured.eager_step_s:.1f} ms a step without,"
-        f" {1000 * measured.compiled_step_s:.1f} ms with it, {measured.compile_s:.0f} s to compile"
+        f"torch.compile: {1000 * eager_step_s:.1f} ms a step without,"
+        f" {1000 * compiled_step_s:.1f} ms with it, {compile_s:.0f} s to compile"
     )
-    return measured
+    return {
+        "eager_step_s": eager_step_s,
+        "compiled_step_s": compiled_step_s,
+        "compile_s": compile_s,
+    }
 
 
-def remembered() -> dict[Subject, Measured]:
+def remembered() -> list[Measurement]:
     """Return what was measured before; what cannot be read is left out."""
-    known = {}
-    with contextlib.suppress(GrigriError, ValueError, TypeError, KeyError, RecursionError):
+    known: list[Measurement] = []
+    with contextlib.suppress(GrigriError, ValueError, TypeError, RecursionError):
         for entry in json.loads(files.read_text(files.cache_folder() / _FILE)):
-            known[Subject(**entry["subject"])] = Measured(**entry["measured"])
+            known.append(Measurement(**entry))
     return known
 
 
-def _remember(known: dict[Subject, Measured]) -> None:
-    entries = [{"subject": asdict(s), "measured": asdict(m)} for s, m in known.items()]
+def _remember(known: list[Measurement]) -> None:
+    text = json.dumps([asdict(one) for one in known], indent=1) + "\n"
     with contextlib.suppress(GrigriError, OSError):
         files.cache_folder().mkdir(parents=True, exist_ok=True)
-        files.write_atomic(files.cache_folder() / _FILE, json.dumps(entries, indent=1) + "\n")
+        files.write_atomic(files.cache_folder() / _FILE, text)
 
 
 def measured_here(device: torch.device) -> list[dict[str, Any]]:
     """Return what ``--compile auto`` has measured on this machine with this PyTorch."""
-    here = machine(device), str(torch.__version__)
-    rows = [(s, asdict(s) | asdict(m)) for s, m in remembered().items()]
+    here = {"machine": machine(device), "torch": str(torch.__version__)}
+    rows = [asdict(one) for one in remembered()]
     return [
-        {name: value for name, value in row.items() if name not in ("machine", "torch")}
-        for subject, row in rows
-        if (subject.machine, subject.torch) == here
+        {name: value for name, value in row.items() if name not in here}
+        for row in rows
+        if here.items() <= row.items()
     ]

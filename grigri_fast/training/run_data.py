@@ -96,12 +96,8 @@ def load(session: Session) -> RunData:
     Raises:
         GrigriError: if data, labels or split cannot be read, or too few images can be used.
     """
-    config, world, resumed, progress = (
-        session.asked,
-        session.world,
-        session.resumed,
-        session.progress,
-    )
+    config, world = session.asked, session.world
+    resumed, progress = session.resumed, session.progress
     data = dataset.load(config.data, config.images)
     parts = _split(config, data) if resumed is None else resumed.read_split(data)
     collectives.require_same(world, config, data, parts, progress)

@@ -62,7 +62,9 @@ def open_session(asked: TrainConfig, callback: Callback, folder: Path | None) ->
     world = World.from_environment()
     collectives.require_shareable(asked, world, resumed=folder is not None)
     device = distributed.device_of_process(world, compute.pick_device(asked.device))
-    limit = asked.memory_limit and parse_bytes(asked.memory_limit, "--memory-limit")
+    limit = None
+    if asked.memory_limit is not None:
+        limit = parse_bytes(asked.memory_limit, "--memory-limit")
     threads = asked.threads or max(1, compute.usable_threads() // world.local_size)
     here = Compute(device, asked.amp, threads, limit)
     if asked.fast and device.type == "cpu" and limit is None:  # it would count

@@ -11,7 +11,7 @@ import torch
 from grigri_fast import __version__
 from grigri_fast.runtime import compute, environment, files
 from grigri_fast.training import compilation
-from grigri_fast.training.compilation import Measured, Subject
+from grigri_fast.training.compilation import Measurement
 
 
 def test_it_says_what_is_so(cli) -> None:
@@ -38,16 +38,16 @@ def test_the_text_has_all_of_it_in_lines(cli) -> None:
 
 def test_what_compile_has_measured_is_shown(cli) -> None:
     here = compilation.machine(compute.pick_device("auto")), torch.__version__
-    measured = Measured(eager_step_s=0.2, compiled_step_s=0.1, compile_s=60.0)
-    known = {
-        Subject(*here, "resnet18", 128, 32, "bf16", 2): measured,
-        Subject(*here, "resnet18", 128, 32, "fp32", 2): replace(measured, compiled_step_s=0.3),
-        Subject(*here, "vgg11", 128, 32, "fp32", 2): Measured(eager_step_s=0.2),
-        Subject("another machine", "1.0", "resnet50", 128, 32, "bf16", 2): measured,
-    }
+    measured = Measurement(*here, "resnet18", 128, 32, "bf16", 2, 0.2, 0.1, 60.0)
+    known = [
+        measured,
+        replace(measured, amp="fp32", compiled_step_s=0.3),
+        Measurement(*here, "vgg11", 128, 32, "fp32", 2, eager_step_s=0.2),
+        replace(measured, machine="another machine", torch="1.0"),
+    ]
     compilation._remember(known)
     file = files.cache_folder() / "compile.json"
-    file.write_text(json.dumps([*json.loads(file.read_text()), {"subject": 3}]))
+    file.write_text(json.dumps([*json.loads(file.read_text()), {"machine": 3}]))
     lines = [line for line in cli("info")[1].splitlines() if " px, batch " in line]
     assert len(lines) == 3
     what = "resnet18 at 128 px, batch 32, bf16, 2 threads: 200.0 ms a step, 100.0 ms compiled"

@@ -1,5 +1,4 @@
 import json
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -103,5 +102,5 @@ def test_a_damaged_memory_is_as_good_as_none(clock) -> None:
     for text in ("[1, 2", "[1, 2]", '{"a machine | 2.0 | net | 8 | 4 | fp32 | 1": {}}', "{}", "3"):
         file.write_text(text)
         assert ask(1000, [])
-        subject = asdict(compilation._subject_of(CONFIG, HERE))
-        assert [entry["subject"] for entry in json.loads(file.read_text())] == [subject]
+        (entry,) = json.loads(file.read_text())
+        assert entry.items() >= compilation.subject_of(CONFIG, HERE).items()
