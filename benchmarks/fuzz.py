@@ -227,13 +227,13 @@ def fuzz_images(numbers: range, seed: int, folder: Path) -> Counter:
     from grigri_fast.pipeline import check
 
     said: Counter = Counter()
-    ended_by = check._Worker.ended_by
+    crashed = check._Worker._crashed
 
-    def counted(worker: check._Worker) -> str:
+    def counted(worker: check._Worker) -> None:
         said["image: (crashes of the decoder's process, absorbed)"] += 1
-        return ended_by(worker)
+        crashed(worker)
 
-    check._Worker.ended_by = counted
+    check._Worker._crashed = counted
     for first in range(numbers.start, numbers.stop, _BATCH):
         batch = range(first, min(first + _BATCH, numbers.stop))
         paths = [folder / f"{number}.jpg" for number in batch]

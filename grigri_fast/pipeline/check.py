@@ -233,16 +233,11 @@ class _Job:
 
 
 def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Generator[Results]:
-    """Yield the results of each group; a worker that crashes is replaced.
-
-    The files of the group at which it crashed are then checked one by one.
-    """
+    """Yield the results of each group; those of a group at which a worker crashes, one by one."""
     todo = deque(groups)
     sent: deque[list[int]] = deque()
-    worker: _Worker | None = None
-    try:
+    with contextlib.closing(_Worker(job)) as worker:
         while todo or sent:
-            worker = worker or _Worker(job)
             while todo and len(sent) < _AHEAD:
                 sent.append(todo.popleft())
                 worker.send(sent[-1])
@@ -253,15 +248,10 @@ def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Generator[Results]:
                 sent.popleft()
                 yield results
                 continue
-            worker.ended_by()
-            worker = None
             suspects = sent.popleft()
             todo.extendleft(reversed(sent))
             sent.clear()
             yield from _check_one_by_one(job, suspects)
-    finally:
-        if worker is not None:
-            worker.kill()
 
 
 def _check_one_by_one(job: _Job, rows: list[int]) -> Iterator[Results]:
@@ -269,52 +259,54 @@ def _check_one_by_one(job: _Job, rows: list[int]) -> Iterator[Results]:
 
     A fresh one, since a crash may be the late effect of the file before (see ``check_worker``).
     """
-    worker: _Worker | None = None
     num_answers = num_crashes = 0
-    try:
+    with contextlib.closing(_Worker(job, one_by_one=True)) as worker:
         for row in rows:
-            results, ended_by = None, ""
             for _ in range(2):
-                worker = worker or _Worker(job, one_by_one=True)
                 worker.send([row])
                 results = worker.receive([row])
                 if results is not None:
                     num_answers += 1
                     break
-                ended_by = worker.ended_by()
-                worker = None
                 num_crashes += 1
             if not num_answers and num_crashes >= _MAX_CRASHES:
-                raise RuntimeError(f"the process that decodes keeps ending by {ended_by}")
-            yield results or [(row, FileCheck(-1, reason=f"crashes the decoder ({ended_by})"))]
-    finally:
-        if worker is not None:
-            worker.kill()
+                raise RuntimeError(f"the process that decodes keeps ending by {worker.ended_by}")
+            reason = f"crashes the decoder ({worker.ended_by})"
+            yield results or [(row, FileCheck(-1, reason=reason))]
 
 
 class _Worker:
-    """A process that checks files: ``check_worker``."""
+    """A process that checks files, ``check_worker``; it is started again after a crash.
+
+    Attributes:
+        ended_by: name of the signal that has ended the last process that crashed.
+    """
 
     def __init__(self, job: _Job, one_by_one: bool = False) -> None:
         self._job = job
-        self._buffer = b""
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         options = (job.threads, job.max_pixels, job.digests, one_by_one)
         # -P: nothing is imported from the current folder. The worker gets this very package.
+        self._command = [sys.executable, "-P", "-m", _WORKER, *(str(int(o)) for o in options)]
         others = os.environ.get("PYTHONPATH")
         search_path = f"{_ROOT}{os.pathsep}{others}" if others else str(_ROOT)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _WORKER, *(str(int(option)) for option in options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": search_path},
-        )
-        assert self._process.stdin and self._process.stdout
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._environment = os.environ | {"PYTHONPATH": search_path}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ended_by = ""
 
     def send(self, rows: list[int]) -> None:
         """Give it a group; if it has ended, :meth:`receive` will say so."""
+        if self._process is None:
+            self._buffer = b""
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=self._environment,
+            )
+            assert self._process.stdin and self._process.stdout
+            self._stdin, self._stdout = self._process.stdin, self._process.stdout
         line = json.dumps([(row, str(self._job.paths[row])) for row in rows]) + "\n"
         with contextlib.suppress(OSError):
             self._stdin.write(line.encode())
@@ -326,38 +318,41 @@ class _Worker:
             self._stdin.close()
 
     def receive(self, rows: list[int]) -> Results | None:
-        """Return the results of a group, None if the process has ended before them."""
+        """Return the results of a group, None if the process has crashed before them.
+
+        Raises:
+            RuntimeError: if it ended by an error of its own; the message has its stderr.
+        """
         while b"\n" not in self._buffer:
             piece = wait_for(
                 self._read, lambda: [self._job.paths[row] for row in rows], self._job.on_slow
             )
             if not piece:
+                self._crashed()
                 return None
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return [(row, FileCheck(*fields)) for row, fields in json.loads(line)]
 
-    def ended_by(self) -> str:
-        """Return the name of the signal that has ended it.
+    def close(self) -> None:
+        """End the process, if it has not ended, and free what belongs to it."""
+        if self._process is not None:
+            self._process.kill()
+            self.end_input()
+            self._stdout.close()
+            self._process.wait()
+            self._stderr.close()
+            self._process = None
 
-        Raises:
-            RuntimeError: if it ended by an error of its own; the message has its stderr.
-        """
+    def _crashed(self) -> None:
+        assert self._process is not None
         code = self._process.wait()
         size = os.fstat(self._stderr.fileno()).st_size
         said = os.pread(self._stderr.fileno(), 3000, max(0, size - 3000)).decode(errors="replace")
-        self.kill()
+        self.close()
         if code >= 0:
             raise RuntimeError(f"the process that decodes ended with code {code}: {said}")
-        return signal.Signals(-code).name
-
-    def kill(self) -> None:
-        """End it, if it has not ended, and free what belongs to it."""
-        self._process.kill()
-        self.end_input()
-        self._stdout.close()
-        self._process.wait()
-        self._stderr.close()
+        self.ended_by = signal.Signals(-code).name
 
     def _read(self) -> bytes:
         """Return the next bytes of its answers, b"" at their end."""
