@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from .experiments.tuner import TuneCallback, tune
     from .inference.exporter import Exported, export
     from .inference.predictor import Classifier, Prediction, load, predict
+    from .profiling.benchmark import Benchmark, bench
+    from .profiling.profiler import Profile, profile
     from .reporting.run_report import report
+    from .runtime.environment import info
     from .training.callbacks import Callback
     from .training.trainer import Result, train
 
@@ -47,12 +50,16 @@ _HOME = {
     "experiments.tuner": ("TuneCallback", "tune"),
     "inference.exporter": ("Exported", "export"),
     "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
+    "profiling.benchmark": ("Benchmark", "bench"),
+    "profiling.profiler": ("Profile", "profile"),
     "reporting.run_report": ("report",),
+    "runtime.environment": ("info",),
     "training.callbacks": ("Callback",),
     "training.trainer": ("Result", "train"),
 }
 
 __all__ = [
+    "Benchmark",
     "Callback",
     "Checked",
     "Classifier",
@@ -62,6 +69,7 @@ __all__ = [
     "GrigriError",
     "Interrupted",
     "Prediction",
+    "Profile",
     "ReproduceCallback",
     "Reproduced",
     "Result",
@@ -71,13 +79,16 @@ __all__ = [
     "TuneCallback",
     "Tuned",
     "__version__",
+    "bench",
     "check",
     "demo",
     "evaluate",
     "export",
     "fetch",
+    "info",
     "load",
     "predict",
+    "profile",
     "report",
     "reproduce",
     "split",

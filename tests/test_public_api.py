@@ -66,9 +66,11 @@ for first in ("training", "evaluation", "inference", "cli", "cli.main", ""):
     from grigri_fast import evaluate, load, predict, train
     from grigri_fast.training.trainer import Result
     from grigri_fast.evaluation.evaluator import score
-    for name in ("evaluate", "load", "predict", "train"):
+    names = [name for name in grigri_fast.__all__ if name.isalpha() and name.islower()]
+    assert len(names) == 15 and {"evaluate", "load", "predict", "train"} < set(names)
+    for name in names:
         function = getattr(grigri_fast, name)
-        assert inspect.isfunction(function) and function is globals()[name], name
+        assert inspect.isfunction(function) and globals().get(name, function) is function, name
         assert pickle.loads(pickle.dumps(function)) is function
     os._exit(0)
 print("all six")

@@ -281,15 +281,13 @@ def info(
 
     Example:  grigri-fast info --json
     """
-    from ..runtime import compute
-    from ..runtime import environment as infos
-    from ..training import compilation
+    from ..runtime import environment
 
-    found = infos.info(compilation.measured_here(compute.pick_device("auto")))
+    facts = environment.info()
     if as_json:
-        sys.stdout.write(files.to_json(found))
+        sys.stdout.write(files.to_json(facts))
     else:
-        show_info(infos.in_words(found))
+        show_info(environment.in_words(facts))
 
 
 def show_info(lines: list[tuple[str, list[str]]]) -> None:

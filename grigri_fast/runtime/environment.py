@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -12,7 +13,10 @@ from typing import Any
 
 import torch
 
+from ..errors import GrigriError
 from . import compute, files, units
+
+COMPILE_TIMES = "compile.json"  # in the cache: what --compile auto has measured
 
 _PACKAGES = (
     "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
@@ -57,12 +61,16 @@ def cpu_name() -> str:
     return platform.processor()
 
 
-def info(compiled: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return versions, hardware, what would be chosen, caches and extras; nothing is measured.
+def machine_name(device: torch.device) -> str:
+    """Return the name of what computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
-    ``compiled``: what ``--compile auto`` has measured here (``compilation.measured_here``).
 
-    Plain values that JSON can hold; sizes in bytes. Folders below the home start with ``~``.
+def info() -> dict[str, Any]:
+    """Return versions, hardware, what would be chosen, caches and extras, as ``grigri-fast info``.
+
+    Nothing is measured; what ``--compile auto`` has measured before on this machine is in it. Plain
+    values that JSON can hold; sizes in bytes. Folders below the home start with ``~``.
     """
     device = compute.pick_device("auto")
     amp = compute.pick_amp("auto", device)
@@ -82,7 +90,7 @@ def info(compiled: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],
         "chosen": {"device": str(device), "amp": amp, "amp_because": _why(amp, device)},
-        "compile": {"measured": compiled},
+        "compile": {"measured": _compile_times(device)},
         "caches": {_shown(folder): _size(folder) for folder in _caches()},
         "extras": extras(),
     }
@@ -127,6 +135,17 @@ def _why(amp: str, device: torch.device) -> str:
     if amp == "fp32":
         return f"{name} (compute capability {major}.{minor}) is not good at fp16 and has no bf16"
     return f"{name} has compute capability {major}.{minor}"
+
+
+def _compile_times(device: torch.device) -> list[dict[str, Any]]:
+    """Return what was measured of compiling on this machine with this PyTorch."""
+    here = {"machine": machine_name(device), "torch": str(torch.__version__)}
+    times: list[dict[str, Any]] = []
+    with contextlib.suppress(GrigriError, ValueError, TypeError, AttributeError, RecursionError):
+        for entry in json.loads(files.read_text(files.cache_folder() / COMPILE_TIMES)):
+            if here.items() <= entry.items():
+                times.append({name: entry[name] for name in entry if name not in here})
+    return times
 
 
 def _caches() -> list[Path]:

@@ -27,7 +27,6 @@ _LEAST_STEPS = 1000
 _LEAST_COMPILE_S = 15.0
 _MOST_SAVED = 0.4
 
-_FILE = "compile.json"
 _NUM_STEPS = 8  # timed of each kind, in turns of two
 
 
@@ -98,7 +97,7 @@ def decide(
 def subject_of(config: TrainConfig, compute: Compute) -> dict[str, Any]:
     """Return what a measurement is of: the same again need not be measured."""
     return {
-        "machine": machine(compute.device),
+        "machine": environment.machine_name(compute.device),
         "torch": str(torch.__version__),
         "arch": config.arch,
         "size_px": config.size,
@@ -106,11 +105,6 @@ def subject_of(config: TrainConfig, compute: Compute) -> dict[str, Any]:
         "amp": compute.amp,
         "threads": compute.threads,
     }
-
-
-def machine(device: torch.device) -> str:
-    """Return the name of what computes."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
 
 
 def _measure(
@@ -176,7 +170,7 @@ def remembered() -> list[Measurement]:
     """Return what was measured before; what cannot be read is left out."""
     known: list[Measurement] = []
     with contextlib.suppress(GrigriError, ValueError, TypeError, RecursionError):
-        for entry in json.loads(files.read_text(files.cache_folder() / _FILE)):
+        for entry in json.loads(files.read_text(files.cache_folder() / environment.COMPILE_TIMES)):
             known.append(Measurement(**entry))
     return known
 
@@ -185,15 +179,4 @@ def _remember(known: list[Measurement]) -> None:
     text = json.dumps([asdict(one) for one in known], indent=1) + "\n"
     with contextlib.suppress(GrigriError, OSError):
         files.cache_folder().mkdir(parents=True, exist_ok=True)
-        files.write_atomic(files.cache_folder() / _FILE, text)
-
-
-def measured_here(device: torch.device) -> list[dict[str, Any]]:
-    """Return what ``--compile auto`` has measured on this machine with this PyTorch."""
-    here = {"machine": machine(device), "torch": str(torch.__version__)}
-    rows = [asdict(one) for one in remembered()]
-    return [
-        {name: value for name, value in row.items() if name not in here}
-        for row in rows
-        if here.items() <= row.items()
-    ]
+        files.write_atomic(files.cache_folder() / environment.COMPILE_TIMES, text)

@@ -37,7 +37,7 @@ def test_the_text_has_all_of_it_in_lines(cli) -> None:
 
 
 def test_what_compile_has_measured_is_shown(cli) -> None:
-    here = compilation.machine(compute.pick_device("auto")), torch.__version__
+    here = environment.machine_name(compute.pick_device("auto")), torch.__version__
     measured = Measurement(*here, "resnet18", 128, 32, "bf16", 2, 0.2, 0.1, 60.0)
     known = [
         measured,
@@ -60,7 +60,7 @@ def test_caches_are_measured_and_homes_are_not_told(monkeypatch, tmp_path) -> No
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache" / "grigri-fast" / "demo").mkdir(parents=True)
     (tmp_path / "cache" / "grigri-fast" / "demo" / "a.jpg").write_bytes(b"x" * 1234)
-    assert environment.info([])["caches"]["~/cache/grigri-fast"] == 1234
+    assert environment.info()["caches"]["~/cache/grigri-fast"] == 1234
 
 
 def test_extras_are_those_whose_packages_are_all_there(monkeypatch) -> None:
