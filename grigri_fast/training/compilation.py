@@ -32,9 +32,9 @@ _NUM_STEPS = 8  # timed of each kind, in turns of two
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: of what, and seconds of a step as it is and compiled, and of compiling.
+    """Seconds that a kind of run takes on a machine: of a step, of a compiled one, and to compile.
 
-    The last two are None where it does not compile.
+    The last two are None if compiling failed.
     """
 
     machine: str
@@ -95,7 +95,7 @@ def decide(
 
 
 def subject_of(config: TrainConfig, compute: Compute) -> dict[str, Any]:
-    """Return what a measurement is of: the same again need not be measured."""
+    """Return the kind of a run and its machine, for which one measurement is enough."""
     return {
         "machine": environment.machine_name(compute.device),
         "torch": str(torch.__version__),

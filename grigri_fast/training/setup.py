@@ -141,7 +141,7 @@ def prepare(
 
 
 def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
-    """Return what :func:`prepare` makes of a run's network, as it was if the run goes on."""
+    """Prepare a run's network; if the run goes on, with the weights and state that were stored."""
     compute, world, log = session.compute, session.world, session.callback.log
     prepared = prepare(placed(network, config, compute.device), config, compute, world=world)
     log(

@@ -242,7 +242,7 @@ TINY_STEP = ["--arch=squeezenet1_1", "--size=32", "--batch-size=8", "--amp=fp32"
 
 def test_bench_within_a_limit(cli, photos_once: Path, monkeypatch) -> None:
     words = ["bench", "step", photos_once, *TINY_STEP, "--repeats=1"]
-    monkeypatch.setattr("grigri_fast.profiling.benchmark._SECONDS", {"cpu": 0.01})
+    monkeypatch.setattr("grigri_fast.profiling.timing._SECONDS", {"cpu": 0.01})
     code, out, err = cli(*words, "--memory-limit=8GiB")
     assert (code, err) == (0, "") and "memory: batch 8; a trial took" in out
     assert "peak memory of what --memory-limit is about" in out
