@@ -58,43 +58,13 @@ _HOME = {
     "training.trainer": ("Result", "train"),
 }
 
-__all__ = [
-    "Benchmark",
-    "Callback",
-    "Checked",
-    "Classifier",
-    "Exported",
-    "FetchCallback",
-    "Fetched",
-    "GrigriError",
-    "Interrupted",
-    "Prediction",
-    "Profile",
-    "ReproduceCallback",
-    "Reproduced",
-    "Result",
-    "RunEvaluation",
-    "SplitResult",
-    "TrainConfig",
-    "TuneCallback",
-    "Tuned",
-    "__version__",
-    "bench",
-    "check",
-    "demo",
-    "evaluate",
-    "export",
-    "fetch",
-    "info",
-    "load",
-    "predict",
-    "profile",
-    "report",
-    "reproduce",
-    "split",
-    "train",
-    "tune",
-]
+__all__ = ["TrainConfig", "__version__"]
+__all__ += ["bench", "check", "demo", "evaluate", "export", "fetch", "info", "load", "predict"]
+__all__ += ["profile", "report", "reproduce", "split", "train", "tune"]
+__all__ += ["Benchmark", "Checked", "Classifier", "Exported", "Fetched", "Prediction", "Profile"]
+__all__ += ["Reproduced", "Result", "RunEvaluation", "SplitResult", "Tuned"]
+__all__ += ["Callback", "FetchCallback", "ReproduceCallback", "TuneCallback"]
+__all__ += ["GrigriError", "Interrupted"]
 
 
 def __getattr__(name: str) -> Any:

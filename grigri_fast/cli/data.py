@@ -10,7 +10,7 @@ from ..config import MAX_PIXELS
 from ..errors import GrigriError
 from ..runtime import files
 from .console import new_table, say, say_first, show
-from .options import DataArgument, ImagesOption, MaxPixelsOption, ThreadsOption
+from .options import DataArgument, ImagesOption, MaxPixelsOption, ThreadsOption, passed_on
 
 if TYPE_CHECKING:
     from ..curation.findings import Findings
@@ -26,10 +26,9 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also search for near-duplicates and for wrong labels.")
     ] = False,
-    run_folder: Annotated[
+    run: Annotated[
         Path | None,
         typer.Option(
-            "--run",
             metavar="RUN",
             help="Search for wrong labels in the validation part of this run, which its model has "
             "not seen.",
@@ -50,10 +49,9 @@ def check(
     size: Annotated[
         int | None, typer.Option(min=16, help="Of the images of --folds. \\[default: 64]")
     ] = None,
-    split_file: Annotated[
+    split: Annotated[
         Path | None,
         typer.Option(
-            "--split",
             metavar="FILE.json",
             help="Mark near-duplicates across this split (with --run: across the run's).",
         ),
@@ -86,26 +84,14 @@ def check(
 
     Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
+    options = passed_on(locals())
+
     from ..curation import check as checking
     from .progress import TrainDisplay
 
     with TrainDisplay() as display:
         checked = checking.check(
-            data,
-            images=images,
-            deep=deep,
-            run=run_folder,
-            folds=folds,
-            epochs=epochs,
-            size=size,
-            split=split_file,
-            distance=distance,
-            out=out,
-            max_pixels=max_pixels,
-            threads=threads,
-            on_progress=display.on_check,
-            on_summary=show_summary,
-            callback=display,
+            **options, on_progress=display.on_check, on_summary=show_summary, callback=display
         )
     if checked.findings is not None:
         show_findings(checked.findings)
@@ -198,9 +184,11 @@ def split(
 
     Example:  grigri-fast data split labels.csv --val 0.2 --test 0.1 --out split.json
     """
+    options = passed_on(locals())
+
     from ..data import split as splitting
 
-    show_split(splitting.split(data, val=val, test=test, seed=seed, out=out, images=images))
+    show_split(splitting.split(**options))
 
 
 def show_split(result: "SplitResult") -> None:

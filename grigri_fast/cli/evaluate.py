@@ -24,7 +24,7 @@ from .options import (
     RunArgument,
     ThreadsOption,
     ThresholdOption,
-    threshold_of,
+    passed_on,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _SCORES = {
 
 
 def evaluate(
-    folder: RunArgument,
+    run: RunArgument,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Score these images instead of the run's.")
     ] = None,
@@ -72,26 +72,13 @@ def evaluate(
 
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
+    options = passed_on(locals(), "as_json")
+
     from ..evaluation import evaluator
     from .progress import progress
 
     with progress("scoring", quiet=as_json) as on_progress:
-        scored = evaluator.evaluate(
-            folder,
-            data=data,
-            images=images,
-            part=part,
-            threshold=threshold_of(threshold),
-            checkpoint=checkpoint,
-            save=save,
-            max_bad=max_bad,
-            max_pixels=max_pixels,
-            device=device,
-            amp=amp,
-            memory_limit=memory_limit,
-            threads=threads,
-            on_progress=on_progress,
-        )
+        scored = evaluator.evaluate(**options, on_progress=on_progress)
     if as_json:
         sys.stdout.write(files.to_json(scored.to_json()))
     else:
@@ -144,11 +131,11 @@ def show_scores(evaluation: "Evaluation") -> None:
 
 
 def predict(
-    folder: Annotated[
+    run: Annotated[
         Path,
         typer.Argument(metavar="RUN", help="A run folder of train, or an ONNX file of export."),
     ],
-    paths: Annotated[
+    images: Annotated[
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
     ],
     out: Annotated[
@@ -169,26 +156,18 @@ def predict(
 
     Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
     """
+    options = passed_on(locals(), "out")
+
     from ..data.dataset import find_images
     from ..inference import predictor
     from .progress import progress
 
     if out is not None:
         files.require_writable(out, ".csv", ".json")
-    find_images(paths)  # an error at once if a path names nothing
+    find_images(images)  # an error at once if a path names nothing
 
     with progress("predicting") as on_progress:
-        predictions, info = predictor.predict_with_info(
-            folder,
-            paths,
-            checkpoint=checkpoint,
-            max_pixels=max_pixels,
-            device=device,
-            amp=amp,
-            memory_limit=memory_limit,
-            threads=threads,
-            on_progress=on_progress,
-        )
+        predictions, info = predictor.predict_with_info(**options, on_progress=on_progress)
     if out is not None:
         text = predictor.to_text(predictions, info.class_names, out.suffix.lower())
         files.write_atomic(out, text)
@@ -220,11 +199,10 @@ def show_predictions(predictions: "list[Prediction]", info: "ModelInfo") -> None
 
 
 def export(
-    folder: RunArgument,
-    file_format: Annotated[
+    run: RunArgument,
+    format: Annotated[
         Literal["onnx", "pt2"],
         typer.Option(
-            "--format",
             help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load).",
         ),
     ] = "onnx",
@@ -243,19 +221,13 @@ def export(
 
     Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
     """
+    options = passed_on(locals())
+
     from ..inference import exporter
     from .progress import progress
 
     with progress("exporting") as on_progress:
-        done = exporter.export(
-            folder,
-            format=file_format,
-            out=out,
-            checkpoint=checkpoint,
-            threads=threads,
-            on_progress=on_progress,
-        )
-    show_export(done)
+        show_export(exporter.export(**options, on_progress=on_progress))
 
 
 def show_export(done: "Exported") -> None:
@@ -276,7 +248,7 @@ def show_export(done: "Exported") -> None:
 
 
 def report(
-    folder: RunArgument,
+    run: RunArgument,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE.html", help="The page. \\[default: RUN/report.html]"),
@@ -300,22 +272,11 @@ def report(
 
     Example:  grigri-fast report runs/my-photos-resnet34 --part test
     """
+    options = passed_on(locals())
+
     from ..reporting import run_report
     from .progress import progress
 
     with progress("scoring") as on_progress:
-        path = run_report.report(
-            folder,
-            out=out,
-            checkpoint=checkpoint,
-            part=part,
-            threshold=threshold_of(threshold),
-            device=device,
-            amp=amp,
-            memory_limit=memory_limit,
-            threads=threads,
-            max_bad=max_bad,
-            max_pixels=max_pixels,
-            on_progress=on_progress,
-        )
+        path = run_report.report(**options, on_progress=on_progress)
     say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -1,5 +1,6 @@
 """Options that several commands share, and those of a training run, which TrainConfig declares."""
 
+import contextlib
 import importlib.util
 import inspect
 import re
@@ -29,20 +30,21 @@ def architectures(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
-def _parse_threshold(text: str) -> str:
+def _parse_threshold(text: str) -> str | float:
     if text in ("auto", "per-class"):
         return text
-    try:
+    with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:
-            return text
-    except ValueError:
-        pass
+            return float(text)
     raise typer.BadParameter(f"{text!r} is not auto, per-class or a number from 0 to 1")
 
 
-def threshold_of(text: str) -> Any:
-    """Return what the text of ``--threshold`` means."""
-    return text if text in ("auto", "per-class") else float(text)
+def passed_on(parameters: dict[str, Any], *own: str) -> dict[str, Any]:
+    """Return a command's parameters but for its own ones.
+
+    The function that the command calls has the same, by the same names.
+    """
+    return {name: value for name, value in parameters.items() if name not in own}
 
 
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder or a CSV file.")]
@@ -68,11 +70,11 @@ CheckpointOption = Annotated[
     ),
 ]
 ThresholdOption = Annotated[
-    str,
+    Any,
     typer.Option(
         "--threshold",
         metavar="auto|per-class|NUMBER",
-        callback=_parse_threshold,
+        parser=_parse_threshold,
         help="How a label is decided on: auto, one threshold for the best micro-F1; per-class, "
         "one for each class's best F1; or a number.",
     ),

@@ -3,7 +3,7 @@
 import statistics
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -24,10 +24,11 @@ from .options import (
     MemoryLimitOption,
     SizeOption,
     ThreadsOption,
+    passed_on,
 )
 
 if TYPE_CHECKING:
-    from ..profiling.benchmark import Benchmark, WhatToTime
+    from ..profiling.benchmark import Benchmark
     from ..profiling.profiler import Profile
     from ..profiling.timing import Case
 
@@ -61,7 +62,7 @@ def bench(
             "DataLoader with as many workers as threads, and its loop (fp32; AMP on a GPU)."
         ),
     ] = None,
-    json_file: Annotated[
+    json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure to a file.")
     ] = None,
     arch: ArchOption = TrainConfig.arch,
@@ -70,7 +71,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
     limit: Annotated[int, typer.Option(min=1, help="Use only N images.")] = 2000,
     fast: FastOption = True,
-    compiled: Annotated[
+    compile: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Use torch.compile in the step.")
     ] = False,
     device: DeviceOption = "auto",
@@ -90,29 +91,13 @@ def bench(
             raise typer.BadParameter(f"{what!r} is not pipeline, step, train or all")
         what, data = None, what
 
+    options = passed_on(locals()) | {"what": what or "all"}
+
     from ..profiling import benchmark
     from .progress import progress
 
     with progress("measuring") as on_progress:
-        result = benchmark.bench(
-            cast("WhatToTime", what or "all"),
-            data,
-            against=against,
-            json=json_file,
-            arch=arch,
-            size=size,
-            batch_size=batch_size,
-            repeats=repeats,
-            limit=limit,
-            fast=fast,
-            compile=compiled,
-            device=device,
-            amp=amp,
-            memory_limit=memory_limit,
-            threads=threads,
-            log=mention,
-            on_progress=on_progress,
-        )
+        result = benchmark.bench(**options, log=mention, on_progress=on_progress)
     show_bench(result)
     if result.exceeded:
         raise GrigriError(result.exceeded)
@@ -180,10 +165,8 @@ def profile(
             "--activation-checkpointing/--no-activation-checkpointing", help="As in train."
         ),
     ] = False,
-    num_classes: Annotated[
-        int, typer.Option("--classes", min=1, help="Outputs of the network.")
-    ] = 14,
-    estimated: Annotated[
+    classes: Annotated[int, typer.Option("--classes", min=1, help="Outputs of the network.")] = 14,
+    estimate: Annotated[
         bool, typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed.")
     ] = False,
     device_memory: Annotated[
@@ -212,27 +195,11 @@ def profile(
 
     Example:  grigri-fast profile --arch wide_resnet50_2 --estimate --device-memory 4GiB
     """
+    options = passed_on(locals())
+
     from ..profiling import profiler
 
-    result = profiler.profile(
-        data,
-        arch=arch,
-        size=size,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        activation_checkpointing=activation_checkpointing,
-        classes=num_classes,
-        estimate=estimated,
-        device_memory=device_memory,
-        snapshot=snapshot,
-        out=out,
-        limit=limit,
-        fast=fast,
-        device=device,
-        amp=amp,
-        threads=threads,
-    )
-    show_profile(result)
+    show_profile(profiler.profile(**options))
 
 
 def show_profile(profile: "Profile") -> None:

@@ -19,6 +19,7 @@ from .options import (
     MemoryLimitOption,
     ThreadsOption,
     given,
+    passed_on,
     with_config_options,
 )
 
@@ -234,6 +235,8 @@ def reproduce(
 
     Example:  grigri-fast reproduce grigri --weights none --epochs 1 --limit 600 --size-scale 0.5
     """
+    options = passed_on(locals())
+
     from ..experiments import report_2020
 
     names = [name.strip() for text in only or [] for name in text.split(",")]
@@ -247,20 +250,7 @@ def reproduce(
     from .progress import ReproduceDisplay
 
     with ReproduceDisplay() as display:
-        result = reproducing.reproduce(
-            data,
-            only=names,
-            epochs=epochs,
-            limit=limit,
-            size_scale=size_scale,
-            weights=weights,
-            out=out,
-            device=device,
-            amp=amp,
-            memory_limit=memory_limit,
-            threads=threads,
-            callback=display,
-        )
+        result = reproducing.reproduce(**options | {"only": names}, callback=display)
     show_reproduced(result)
     if len(result.failed) == result.num_asked:
         name, reason = next(iter(result.failed.items()))
