@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Self
 
 from rich.console import Console
@@ -11,7 +12,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -42,70 +42,42 @@ def progress(verb: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-class _Bar:
-    """A bar with a text in a terminal; in a pipe, where nothing can be overwritten, lines.
+class _Display:
+    """Shows how far something is: a bar in a terminal, now and then a line in a pipe."""
 
-    Args:
-        out: where it is shown.
-        is_live: whether there may be a bar.
-        say: prints a line.
-        before_time: columns before the time that is left.
-    """
-
-    def __init__(
-        self,
-        out: Console,
-        is_live: bool,
-        say: Callable[[str], None],
-        *before_time: ProgressColumn,
-    ) -> None:
-        self.is_live, self._say = is_live, say
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            *before_time,
-            TimeRemainingColumn(compact=True),
-            console=out,
-            transient=True,
-        )
+    def __init__(self, out: Console, has_bar: bool, say: Callable[[str], None]) -> None:
+        self._has_bar, self._say = has_bar and out.is_terminal, say
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+        text, left = TextColumn("{task.fields[text]}  left"), TimeRemainingColumn(compact=True)
+        self._bar = Progress(*columns, text, left, console=out, transient=True)
         self._task = self._bar.add_task("", total=None, text="", visible=False)
         self._last_line_s = time.monotonic()
 
-    def start(self) -> None:
-        """Show the bar from now on."""
-        if self.is_live:
+    def __enter__(self) -> Self:
+        if self._has_bar:
             self._bar.start()
+        return self
 
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self.is_live:
+    def __exit__(self, *exception: object) -> None:
+        if self._has_bar:
             self._bar.stop()
 
-    def hide(self) -> None:
-        """Take the bar away until there is something to show again."""
-        self._bar.update(self._task, visible=False)
+    def log(self, text: str) -> None:
+        """Print a line."""
+        self._say(text)
 
-    def restart_clock(self) -> None:
-        """Begin something else: forget how fast the last thing was."""
-        self._bar.reset(self._task)
-
-    def line_printed(self) -> None:
-        """Take note that a line was printed, so that none is due for a while."""
-        self._last_line_s = time.monotonic()
-
-    def show(self, what: str, text: str, done: int, total: int | None, line: str = "") -> None:
+    def _show(self, what: str, text: str, done: int, total: int | None, line: str = "") -> None:
         """Show how far something is, in a pipe by ``line`` if it is time for one."""
-        if self.is_live:
+        if self._has_bar:
             self._bar.update(
                 self._task, description=what, text=text, completed=done, total=total, visible=True
             )
         elif line and time.monotonic() - self._last_line_s > _LINE_EVERY_S:
-            self.line_printed()
+            self._last_line_s = time.monotonic()
             self._say(line)
 
 
-class TrainDisplay(Callback):
+class TrainDisplay(_Display, Callback):
     """Shows a training run: a bar while it goes on, and a line per epoch that stays.
 
     Args:
@@ -113,25 +85,13 @@ class TrainDisplay(Callback):
     """
 
     def __init__(self, has_bar: bool = True) -> None:
-        is_live = console.stdout.is_terminal and has_bar and not verbosity.quiet
-        self._bar = _Bar(console.stdout, is_live, mention, TextColumn("left"))
+        super().__init__(console.stdout, has_bar and not verbosity.quiet, mention)
         self._has_head = False
         self._prefix = ""
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def log(self, text: str) -> None:
-        """Print a line."""
-        mention(text)
-
     def on_check(self, done: int, total: int) -> None:
         """Show how far the check of the files is."""
-        self._bar.show("checking images", f"{done:,}/{total:,}", done, total)
+        self._show("checking images", f"{done:,}/{total:,}", done, total)
 
     def on_step(
         self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
@@ -139,7 +99,7 @@ class TrainDisplay(Callback):
         """Show how far training is."""
         text = f"loss {loss:.4f}  {images_per_s:,.0f} images/s"
         what = f"{self._prefix}epoch {epoch}"
-        self._bar.show(what, text, step, num_steps, f"{what}  step {step}/{num_steps}  {text}")
+        self._show(what, text, step, num_steps, f"{what}  step {step}/{num_steps}  {text}")
 
     def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
         """Print the line of an epoch."""
@@ -165,7 +125,7 @@ class TrainDisplay(Callback):
 
     def _print_row(self, text: str) -> None:
         console.stdout.print(text, soft_wrap=True)
-        self._bar.line_printed()
+        self._last_line_s = time.monotonic()
 
 
 def _star(is_best: bool) -> str:
@@ -217,31 +177,20 @@ class ReproduceDisplay(TrainDisplay, ReproduceCallback):
 
     def on_row(self, number: int, total: int, row: Row) -> None:
         """Print a row's name."""
-        self._bar.hide()
+        self._bar.update(self._task, visible=False)
         self._has_head = False
         if not verbosity.quiet:
             console.stdout.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
 
 
-class FetchDisplay(FetchCallback):
+class FetchDisplay(_Display, FetchCallback):
     """Shows a download and what is made of it, on stderr: the result goes to stdout."""
 
     def __init__(self) -> None:
-        self._stderr = Console(stderr=True, highlight=False)
-        self._bar = _Bar(self._stderr, self._stderr.is_terminal, self.log)
+        stderr = Console(stderr=True, highlight=False)
+        super().__init__(stderr, True, partial(stderr.print, markup=False, soft_wrap=True))
         self._what = ""
         self._start_s, self._start_bytes = 0.0, 0  # of what is downloaded now
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def log(self, text: str) -> None:
-        """Print a line."""
-        self._stderr.print(text, markup=False, soft_wrap=True)
 
     def on_download(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
         """Show how much of a file has arrived, and how fast it comes."""
@@ -251,14 +200,14 @@ class FetchDisplay(FetchCallback):
         of = f" of {format_size(total_bytes)}" if total_bytes else ""
         rate = (done_bytes - self._start_bytes) / max(now_s - self._start_s, 1e-3)
         text = f"{format_size(done_bytes)}{of}, {format_size(round(rate))}/s"
-        self._show(name, text, done_bytes, total_bytes)
+        self._show_step(name, text, done_bytes, total_bytes)
 
     def on_convert(self, done: int, total: int) -> None:
         """Show how many images are written."""
-        self._show("writing images", f"{done:,}/{total:,}", done, total)
+        self._show_step("writing images", f"{done:,}/{total:,}", done, total)
 
-    def _show(self, what: str, text: str, done: int, total: int | None) -> None:
-        if what != self._what:
-            self._bar.restart_clock()
+    def _show_step(self, what: str, text: str, done: int, total: int | None) -> None:
+        if what != self._what:  # the time that is left is this one's
+            self._bar.reset(self._task)
         self._what = what
-        self._bar.show(what, text, done, total, f"{what}: {text}")
+        self._show(what, text, done, total, f"{what}: {text}")
