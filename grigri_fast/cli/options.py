@@ -179,8 +179,3 @@ def _number_or_word(words: Mapping[str, int], least: float) -> Callable[[str], i
         return number
 
     return parse
-
-
-def given(data: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a training run that were given on the command line."""
-    return {name: value for name, value in {"data": data, **options}.items() if value is not None}

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import read_toml
+from ..config import OPTIONS, TrainConfig, read_toml
 from ..errors import GrigriError
+from ..experiments.report_2020 import NAMES
 from ..runtime import files
 from ..runtime.distributed import World
+from ..runtime.option import given_options
 from ..training.options import train_config
 from .console import interval, new_table, number, say, show, value_of_option, verbosity
 from .evaluate import show_scores
@@ -18,7 +20,6 @@ from .options import (
     DeviceOption,
     MemoryLimitOption,
     ThreadsOption,
-    given,
     passed_on,
     with_config_options,
 )
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from ..training.trainer import Result
 
 _SHOWN_TRIALS = 10
+_SEARCHABLE = ", ".join(name for name, about in OPTIONS.items() if about.search)
+_SEARCHED_BY_DEFAULT = ", ".join(
+    name for name, about in OPTIONS.items() if about.search and about.search.by_default
+)
 
 
 @with_config_options
@@ -63,16 +68,16 @@ def train(
 
     Example:  grigri-fast train my-photos --arch resnet18 --size 128 --epochs 10
     """
-    chosen = given(data, options)
+    given = given_options(TrainConfig, {"data": data, **options}, "train")
     if resume is None:
-        train_config(chosen, config)  # a wrong option is an error before anything heavy loads
+        train_config(given, config)  # a wrong option is an error before anything heavy loads
 
     from ..training import trainer
     from .progress import TrainDisplay
 
     is_first = World.from_environment().is_first  # of several processes the first one shows it
     with TrainDisplay(has_bar=is_first) as display:
-        result = trainer.train(config=config, resume=resume, callback=display, **chosen)
+        result = trainer.train(config=config, resume=resume, callback=display, **given)
     if is_first:
         show_result(result)
 
@@ -109,8 +114,8 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="OPTION",
-            help="Search this option (again for more): lr, weight_decay, momentum, augment, loss, "
-            "... \\[default: lr, weight_decay, momentum]",
+            help=f"Search this option (again for more): {_SEARCHABLE}. "
+            f"\\[default: {_SEARCHED_BY_DEFAULT}]",
         ),
     ] = None,
     config: Annotated[
@@ -157,7 +162,8 @@ def show_tuned(result: "Tuned") -> None:
     from ..evaluation.bootstrap import Interval
     from ..experiments.trials import DONE, PRUNED
 
-    best, trials = result.best, result.trials
+    best: Any = result.best
+    trials: list[Any] = result.trials  # the scores of those that are done are numbers
     ranked = sorted((t for t in trials if t.state == DONE), key=lambda t: (-t.score, t.number))
     say(f"\nthe best trials, on {result.num_val:,} validation images after the last epoch\n")
     table = new_table("trial", "mAP", "micro-F1, cross-fitted", *result.space)
@@ -202,9 +208,7 @@ def reproduce(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Only this row (several times, or with commas): data, bce, mse, adam, rmsprop, "
-            "amsgrad, onecycle, augmentation, resnet34, wide_resnet50_2, untrained, frozen, "
-            "threshold, thresholds_per_class, simple.",
+            help=f"Only this row (several times, or with commas): {', '.join(NAMES)}.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
@@ -237,14 +241,10 @@ def reproduce(
     """
     options = passed_on(locals())
 
-    from ..experiments import report_2020
-
     names = [name.strip() for text in only or [] for name in text.split(",")]
-    unknown = [name for name in names if name not in report_2020.NAMES]
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise typer.BadParameter(
-            f"--only {unknown[0]}: the rows are {', '.join(report_2020.NAMES)}"
-        )
+        raise typer.BadParameter(f"--only {unknown[0]}: the rows are {', '.join(NAMES)}")
 
     from ..experiments import reproduce as reproducing
     from .progress import ReproduceDisplay

@@ -249,7 +249,7 @@ class Option:
 def option(default: Any, text: str, range: Range | None = None, *, group: str, **more: Any) -> Any:
     """Return a dataclass field that is an option; see :class:`Option` for what it may say."""
     about = Option(default=default, text=text, group=group, range=range, **more)
-    return field(default=default, metadata={"option": about, "help": about.help})
+    return field(default=default, metadata={"option": about})
 
 
 def options_of(config: type) -> dict[str, Option]:
