@@ -89,9 +89,7 @@ def test_eval_prints_scores_side_by_side_and_a_table_per_class(cli, trained) -> 
         assert any(line.startswith(name) for line in out.splitlines())
 
 
-def test_looks_at_the_test_part_are_counted(cli, trained) -> None:
-    _, run = trained
-    (run / "test-looks.csv").unlink(missing_ok=True)
+def test_looks_at_the_test_part_are_counted(cli, run) -> None:
     for words, looks in (("--part=val", 0), ("--part=test", 1), ("--part=test", 2)):
         assert evaluate(cli, run, words)["test_looks"] == looks
     code, out, err = cli("eval", run, "--part=test", "--checkpoint=best", "--threshold=0.4")
@@ -103,8 +101,7 @@ def test_looks_at_the_test_part_are_counted(cli, trained) -> None:
     ]
 
 
-def test_eval_of_parts_and_checkpoints(cli, trained) -> None:
-    _, run = trained
+def test_eval_of_parts_and_checkpoints(cli, run) -> None:
     parts = json.loads((run / "split.json").read_text())["parts"]
     for part, names in parts.items():
         assert evaluate(cli, run, "--part", part)["num_images"] == len(names)
