@@ -137,7 +137,7 @@ def bench(
     require_one_of("WHAT", what, WhatToTime)
     if json is not None and not Path(json).parent.is_dir():
         raise GrigriError(f"--json {json}: its folder does not exist")
-    how = {"fast": fast, "amp": amp, "compile": "on" if compile else "off"}
+    how: dict[str, Any] = {"fast": fast, "amp": amp, "compile": "on" if compile else "off"}
     config = resolve(TrainConfig(arch=arch, size=size, batch_size=batch_size, **how))
     factory.build(arch, 1, size)  # an error if the two do not go with each other
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
