@@ -77,5 +77,25 @@ def browse(page: Path, profile: Path, scheme: str, width: int) -> tuple[str, lis
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+def needed_width(page: Path, profile: Path, width: int) -> int:
+    """Return how wide the content of a page is where there is room for ``width`` pixels.
+
+    In a frame, since a window of the browser is never narrower than 500 pixels; high enough that no
+    scroll bar takes some of the room.
+    """
+    tell = (
+        "<script>onload=()=>parent.postMessage(document.documentElement.scrollWidth,'*')</script>"
+    )
+    inner, outer = profile.with_name("inner.html"), profile.with_name("outer.html")
+    inner.write_text(probed(page.read_text(), tell))
+    outer.write_text(
+        f'<pre id="said"></pre><iframe src="{inner.as_uri()}" width="{width}" height="60000">'
+        '</iframe><script>onmessage=e=>document.getElementById("said").textContent=`W${e.data}E`'
+        "</script>"
+    )
+    document, _ = browse(outer, profile, "light", 1280)
+    return int(re.search(r"W(\d+)E", document)[1])
+
+
 def brightness(colour: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3 / 255

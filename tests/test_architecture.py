@@ -47,6 +47,8 @@ ONE_DOOR = {
     "skmultilearn": {"data.split"},
     "torchvision": {"models.factory", "profiling.baseline"},
     "matplotlib": {"reporting.plots"},
+    "jinja2": {"reporting.html"},
+    "markdown_it": {"reporting.markdown"},
     "optuna": {"experiments.tuner"},
     "onnxruntime": {"inference.onnx"},
     "imagehash": {"curation.duplicates"},

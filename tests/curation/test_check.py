@@ -4,13 +4,12 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BROWSER, Page
+from pages import Page, browse, needed_width
 from PIL import Image
 from small_set import labelled
 
@@ -287,20 +286,14 @@ def test_the_function_takes_the_options_of_the_command(scenes, tmp_path: Path) -
 # --------------------------------------------------------------------------------- the gallery
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome to open the page in")
+@pytest.mark.usefixtures("browser")
 def test_the_gallery_opens_in_a_browser(cli, scenes, tmp_path: Path) -> None:
     code, _, err = cli(
         *("data", "check", scenes, "--deep", "--threads=1", "--out", tmp_path / "out")
     )
     assert code == 0, err
-    done = subprocess.run(
-        [
-            *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"file://{tmp_path / 'out' / findings.GALLERY}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert "Near-duplicates" in done.stdout and done.stdout.count("data:image/jpeg") == 8
+    page, profile = tmp_path / "out" / findings.GALLERY, tmp_path / "profile"
+    document, said = browse(page, profile, "light", 1280)
+    assert not said
+    assert "Near-duplicates" in document and document.count("data:image/jpeg") == 8
+    assert needed_width(page, profile, 390) == 390

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pages import brightness, browse, probed
+from pages import brightness, browse, needed_width, probed
 
 from grigri_fast.cli import progress
 from grigri_fast.cli.main import main
@@ -247,6 +247,7 @@ def test_the_page_opens_in_a_browser_in_light_and_dark(finished, tmp_path: Path)
         ink, ground = brightness(found["ink"]), brightness(found["ground"])
         assert (ink - ground if scheme == "dark" else ground - ink) > 0.7
         assert found["needed"] <= found["width"]  # wide tables move within themselves
+    assert needed_width(as_it_is, tmp_path / "profile", 390) == 390
 
 
 def test_the_markdown_shows_figures_that_are_there(finished) -> None:

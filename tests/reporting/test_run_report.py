@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Page, brightness, browse, probed
+from pages import Page, brightness, browse, needed_width, probed
 from small_set import write_image
 
 from grigri_fast.cli.main import main
@@ -267,6 +267,7 @@ def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path)
         assert (ink - ground if found["dark"] else ground - ink) > 0.7
         assert found["needed"] <= found["width"]
         lines[scheme] = found["line"]
+    assert needed_width(page, tmp_path / "profile", 390) == 390
     assert lines["light"] != lines["dark"]  # figures follow the scheme
     with_probe.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
     assert browse(with_probe, tmp_path / "profile", "light", 1280)[1]  # errors would be seen
