@@ -1,13 +1,18 @@
-"""A command has the options of the function that it calls."""
+"""Options of the command line: those of the functions that are called, and their completion."""
 
 import inspect
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 import grigri_fast
 from grigri_fast.cli import data, evaluate, performance, train
+from grigri_fast.cli.options import architectures
 from grigri_fast.config import OPTIONS
+from grigri_fast.models import factory
 
 HOW_IT_GOES = {"on_progress", "on_summary", "log", "callback"}  # what a program may listen to
 
@@ -37,3 +42,46 @@ def test_a_command_has_the_options_of_its_function(
     of_function = inspect.signature(function).parameters
     names = {name for name, p in of_function.items() if p.kind is not p.VAR_KEYWORD}
     assert set(of_command) - own == names - own - HOW_IT_GOES
+
+
+def completions(*words: str) -> list[str]:
+    """Return what bash is offered for the last word, by the protocol of its completion script."""
+    code = (
+        "import sys; from grigri_fast.cli.main import main; sys.argv[0] = 'grigri-fast'\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'torchvision', 'numpy'} & set(sys.modules)"
+    )
+    asked = {
+        "_GRIGRI_FAST_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["grigri-fast", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "words, offered",
+    [
+        (["tr"], ["train"]),
+        (["data", "s"], ["split"]),
+        (["train", "--arch", "resnet1"], ["resnet101", "resnet152", "resnet18"]),
+        (["bench", "--arch", "gr"], ["grigri"]),
+        (["train", "--optimizer", "m"], ["muon"]),
+        (["--qui"], ["--quiet"]),
+    ],
+    ids=" ".join,
+)
+def test_bash_is_offered(words: list[str], offered: list[str]) -> None:
+    assert completions(*words) == offered
+
+
+def test_all_architectures_are_offered() -> None:
+    assert architectures("") == sorted(factory.architectures())
+
+
+def test_completion_can_be_installed(cli) -> None:
+    assert "--install-completion" in cli("--help")[1]

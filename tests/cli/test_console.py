@@ -1,4 +1,4 @@
-"""At home in a shell: --quiet, --verbose, completion, NO_COLOR."""
+"""How much is printed, and in which colours: --quiet, --verbose, NO_COLOR."""
 
 import os
 import pty
@@ -8,9 +8,6 @@ import sys
 
 import pytest
 from small_runs import SMALL
-
-from grigri_fast.cli.options import architectures
-from grigri_fast.models import factory
 
 GRIGRI = [sys.executable, "-m", "grigri_fast"]
 
@@ -45,49 +42,6 @@ def test_verbose_says_when_and_where_from(cli, photos_once, tmp_path) -> None:
 def test_quiet_and_verbose_exclude_each_other(cli) -> None:
     code, out, err = cli("-q", "-v", "info")
     assert (code, out) == (2, "") and "--quiet does not go with --verbose" in err
-
-
-def completions(*words: str) -> list[str]:
-    """Return what bash is offered for the last word, by the protocol of its completion script."""
-    code = (
-        "import sys; from grigri_fast.cli.main import main; sys.argv[0] = 'grigri-fast'\n"
-        "try: main()\n"
-        "finally: assert not {'torch', 'torchvision', 'numpy'} & set(sys.modules)"
-    )
-    asked = {
-        "_GRIGRI_FAST_COMPLETE": "complete_bash",
-        "COMP_WORDS": " ".join(["grigri-fast", *words]),
-        "COMP_CWORD": str(len(words)),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize(
-    "words, offered",
-    [
-        (["tr"], ["train"]),
-        (["data", "s"], ["split"]),
-        (["train", "--arch", "resnet1"], ["resnet101", "resnet152", "resnet18"]),
-        (["bench", "--arch", "gr"], ["grigri"]),
-        (["train", "--optimizer", "m"], ["muon"]),
-        (["--qui"], ["--quiet"]),
-    ],
-    ids=" ".join,
-)
-def test_bash_is_offered(words: list[str], offered: list[str]) -> None:
-    assert completions(*words) == offered
-
-
-def test_all_architectures_are_offered() -> None:
-    assert architectures("") == sorted(factory.architectures())
-
-
-def test_completion_can_be_installed(cli) -> None:
-    assert "--install-completion" in cli("--help")[1]
 
 
 @pytest.mark.parametrize("no_color", [True, False])
