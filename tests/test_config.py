@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from option_table import markdown_table
 
 import grigri_fast
 from grigri_fast.config import (
@@ -18,7 +19,7 @@ from grigri_fast.config import (
     resolve,
 )
 from grigri_fast.errors import GrigriError
-from grigri_fast.runtime.option import markdown_table, write_toml
+from grigri_fast.runtime.option import write_toml
 
 
 def error_of(**options: object) -> str:
@@ -463,9 +464,10 @@ from pathlib import Path
 import grigri_fast
 from grigri_fast.cli.main import main
 from grigri_fast.config import OPTIONS, TrainConfig, read_toml, resolve
+from option_table import markdown_table
 from grigri_fast.errors import GrigriError
 from grigri_fast.experiments.search_space import space_of
-from grigri_fast.runtime.option import markdown_table, write_toml
+from grigri_fast.runtime.option import write_toml
 from grigri_fast.training.resume import resumed_config
 
 def said(*args):
@@ -515,7 +517,7 @@ def test_one_declaration_is_all_that_a_new_option_needs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WHAT_FOLLOWS],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "COLUMNS": "200"},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parent}", "COLUMNS": "200"},
         capture_output=True,
         text=True,
     )

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torchvision
 from archives import image_members, label_members, zipped
+from option_table import markdown_table
 from readme import the_readmes_program
 from small_runs import start, stopping
 from small_set import CLASSES, labels_of, write_image, write_photos
@@ -22,7 +23,6 @@ from test_architecture import MAY_IMPORT
 import grigri_fast
 from grigri_fast.config import OPTIONS
 from grigri_fast.data.mirflickr import ANNOTATIONS, IMAGES
-from grigri_fast.runtime.option import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "grigri_fast"
@@ -284,7 +284,7 @@ def test_its_map_names_what_is_there() -> None:
 
 
 def test_its_table_of_options_is_made_of_their_declarations() -> None:
-    """After a change of an option, put ``markdown_table(OPTIONS)`` into the manual."""
+    """After a change of an option, put what tests/option_table.py prints into the manual."""
     assert markdown_table(OPTIONS).strip() in TEXTS["grigri_fast/training/README.md"]
 
 

@@ -190,7 +190,7 @@ class Option:
             by_recipe = "by --recipe" if self.recipes else ""
             fallback = "" if self.fallback is None else f"{self.fallback:g}"
             return self.unset or by_recipe or fallback
-        return _shown(self.default)
+        return shown(self.default)
 
     @property
     def help(self) -> str:
@@ -317,48 +317,6 @@ def signature_of(call: Callable[P, object]) -> Callable[[Callable[..., R]], Call
     return decorate
 
 
-def markdown_table(options: Mapping[str, Option]) -> str:
-    """Return Markdown tables of options, one for each group under its heading, for the manual."""
-    head = (
-        "Option",
-        "Value",
-        "Default",
-        "A resume may change it",
-        "`tune` searches",
-        "What it does",
-    )
-    lines: list[str] = []
-    for group in dict.fromkeys(about.group for about in options.values()):
-        rows = [head, ["---"] * len(head)]
-        rows += [_row(about) for about in options.values() if about.group == group]
-        lines += [f"### {group}", "", *("| " + " | ".join(row) + " |" for row in rows), ""]
-    return "\n".join(lines)
-
-
-def _row(about: Option) -> list[str]:
-    name = (
-        "`DATA`" if about.name == "data" else f"`{about.flag} {about.metavar}`".replace(" `", "`")
-    )
-    if about.is_switch:
-        name = f"`--[no-]{about.flag[2:]}`"
-    default = about.default_in_words
-    if about.recipes:
-        values = ", ".join(f"{recipe}: {_shown(of)}" for recipe, of in about.recipes.items())
-        default += f" ({values})"
-    values = about.values.replace("|", ", ")
-    return [name, values, default, "yes" if about.may_change else "", _searched(about), about.text]
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as ``--help`` writes it."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
-
-
-def _searched(about: Option) -> str:
-    search = about.search
-    if search is None:
-        return ""
-    words = "all values"
-    if search.low < search.high:
-        unit = " times the start" if search.times_start else ""
-        words = f"{search.low:g} to {search.high:g}{unit}{', by factors' if search.log else ''}"
-    return words if search.by_default else f"{words}, if asked"
