@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from . import inline_svg
 from .html import printable
@@ -392,13 +393,18 @@ def whole_ticks(first: int, last: int, most: int = 10) -> list[float]:
     return [t for t in ticks if first <= t <= last]
 
 
-def round_ticks(low: float, high: float) -> list[float]:
-    """Return about four round numbers for an axis, the first at most ``low``."""
+def round_ticks(values_N: NDArray[np.float64]) -> list[float]:
+    """Return about four round numbers for an axis of values, the ends around those; NaN is none."""
+    finite = values_N[np.isfinite(values_N)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    if low == high:
+        pad = abs(low) / 10 or 1.0
+        low, high = (low and low - pad), high + pad
     return list(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
 
 
 def panel(
-    width_px: int, height_px: int, xlabel: str, ylabel: str = "", *, left: int = 36, top: int = 12
+    width_px: int, height_px: int, xlabel: str, ylabel: str = "", *, left: float = 36, top: int = 12
 ) -> tuple[Figure, Axes]:
     """Return a figure for a page with axes of fixed margins, which is fast and in line."""
     figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72)

@@ -12,25 +12,27 @@ from .plots import Axes, Figure
 
 def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
     """Return a page's figure of one column of ``results.csv``: train and val over the epochs."""
-    figure, axes = plots.panel(360, 220, "epoch", top=26)
     epochs = [row["epoch"] for row in history]
-    for part, colour in (("train", plots.MUTED), ("val", plots.VAL)):
+    values_by_part = {}
+    for part in ("train", "val"):
         values = np.array([row[f"{part}_{key}"] for row in history], dtype=np.float64)
-        values[~np.isfinite(values)] = np.nan  # a gap
+        values_by_part[part] = np.where(np.isfinite(values), values, np.nan)  # a gap
+    ticks = plots.round_ticks(np.concatenate(list(values_by_part.values())))
+    left = 12 + 6.5 * max(len(f"{tick:.10g}") for tick in ticks)
+    figure, axes = plots.panel(360, 220, "epoch", left=left, top=26)
+    for (part, values), colour in zip(
+        values_by_part.items(), (plots.MUTED, plots.VAL), strict=True
+    ):
         label = f"{part} {values[-1]:.3f}".replace("nan", "-")
         (line,) = axes.plot(epochs, values, color=colour, lw=2, label=label, clip_on=False)
         if len(epochs) <= 40:
             line.set(marker="o", ms=6, mec="white", mew=1.5)
             points = zip(epochs, values, strict=True)
-            plots.add_tooltips(
-                line, *(f"{part}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v))
-            )
+            tips = [f"{part}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v)]
+            plots.add_tooltips(line, *tips)
     ends = (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
-    axes.set_xlim(*ends)
-    axes.set_xticks(plots.whole_ticks(int(ends[0]), int(ends[1]), 5))
-    if np.isfinite(axes.dataLim.intervaly).all():
-        ticks = plots.round_ticks(*axes.dataLim.intervaly)
-        axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
+    axes.set(xlim=ends, xticks=plots.whole_ticks(int(ends[0]), int(ends[1]), 5))
+    axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
     _legend_above(axes)
     return figure
 

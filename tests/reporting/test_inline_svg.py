@@ -63,6 +63,23 @@ def test_points_are_where_their_values_say() -> None:
 
 
 @pytest.mark.parametrize(
+    "values, ticks",
+    [
+        ([0.0, 0.0], {"0", "0.5", "1"}),
+        ([0.1317, 0.1330], {"0.1315", "0.132", "0.1325", "0.133"}),
+        ([3.0, 3.0], {"2.8", "3", "3.2"}),
+    ],
+)
+def test_numbers_at_an_axis_are_round_and_within_the_drawing(values, ticks) -> None:
+    rows = [{"epoch": e, "train_loss": v, "val_loss": v} for e, v in enumerate(values, start=1)]
+    root = drawn(run_figures.over_epochs(rows, "loss"))
+    right_ends = {text.text: float(text.get("x")) for text in root.iter("text")}
+    assert ticks <= right_ends.keys()
+    for name in ticks:
+        assert right_ends[name] > 6 * len(name)
+
+
+@pytest.mark.parametrize(
     "figure",
     [
         run_figures.over_epochs(history([0.0]), "loss"),
