@@ -415,7 +415,7 @@ def panel(
     _plain(axes, "")
     axes.grid(axis="y", color=_FAINT, lw=1, clip_on=False)
     axes.tick_params(bottom=False, left=False, labelsize=FONT_PX, labelcolor=MUTED, pad=6)
-    axes.spines["bottom"].set(color=_AXIS, lw=1)
+    axes.spines["bottom"].set(color=_AXIS, lw=1, zorder=1)
     axes.set_xlabel(xlabel, fontsize=FONT_PX, color=MUTED, labelpad=3)
     axes.set_ylabel(ylabel, fontsize=FONT_PX, color=MUTED)
     axes.yaxis.set_major_formatter("{x:.10g}")

@@ -169,6 +169,6 @@ def _mark(axes: Axes, x: float, y: float, tip: str, label: str = "") -> None:
 def _legend_above(axes: Axes) -> None:
     """Put the legend above the axes, where no line runs."""
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.02), ncols=4, frameon=False, fontsize=plots.FONT_PX,
+        loc="lower left", bbox_to_anchor=(0, 1.05), ncols=4, frameon=False, fontsize=plots.FONT_PX,
         labelcolor=plots.MUTED, handlelength=1.3, columnspacing=1.2, borderpad=0, borderaxespad=0,
     )  # fmt: skip
