@@ -5,7 +5,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ..models import factory
 from ..runtime import environment, files
 from ..runtime.compute import Compute
 from . import setup
+from .losses import LOSSES
 from .session import Session
 from .step import TrainStep
 
@@ -60,10 +61,10 @@ def decide(
 ) -> bool:
     """Return whether a run compiles its step; ``auto``: where it saves more than it costs.
 
-    For that, copies of the model are trained on random numbers, one as it is and one compiled; the
-    run is not touched, nor are its random numbers. What was measured is remembered for this
-    hardware, PyTorch, architecture, size, batch and number format. Where compiling fails, the
-    answer is no.
+    For that, copies of the model are trained by SGD on random numbers, one as it is and one
+    compiled; the run is not touched, nor are its random numbers. What was measured is remembered
+    for this hardware, PyTorch, architecture, size, batch and number format. Where compiling fails,
+    the answer is no.
 
     Args:
         model: the network, on the host.
@@ -120,11 +121,23 @@ def _measure(
     shape = (config.batch_size, num_classes)
     targets_NC = torch.randint(0, 2, shape, device=compute.device).float()
 
-    def make_step(compile: str) -> TrainStep:
-        tried = replace(config, compile=compile, ema=0.0)
-        return setup.prepare(
-            setup.placed(copy.deepcopy(model), config, compute.device), tried, compute
-        ).step
+    def make_step(is_compiled: bool) -> TrainStep:
+        # Not the run's optimizer and loss: one measurement is for all that have the same subject.
+        tried = setup.placed(copy.deepcopy(model), config, compute.device).train()
+        if config.freeze_backbone:
+            factory.freeze_backbone(tried)
+        trained = [p for p in tried.parameters() if p.requires_grad]
+        on_gpu = compute.device.type == "cuda"
+        return TrainStep(
+            tried,
+            torch.optim.SGD(trained, lr=1e-4, momentum=0.9, fused=on_gpu),
+            torch.amp.GradScaler(compute.device.type, enabled=compute.amp == "fp16"),
+            LOSSES["bce"],
+            device=compute.device,
+            amp=compute.amp,
+            batch_size=config.batch_size,
+            compiled=setup.compiled(tried) if is_compiled else None,
+        )
 
     def seconds(step: TrainStep, num: int) -> float:
         start_s = time.perf_counter()
@@ -133,13 +146,13 @@ def _measure(
         step.read_sums()  # waits for the device
         return (time.perf_counter() - start_s) / num
 
-    eager = make_step("off")
+    eager = make_step(is_compiled=False)
     seconds(eager, 4)  # warm
     eager_s = [seconds(eager, 2)]
     if num_steps * eager_s[0] * _MOST_SAVED < _LEAST_COMPILE_S:
         return None
     log("measuring once whether torch.compile pays for itself here (--compile on or off skips it)")
-    compiled, compiled_s = make_step("on"), []
+    compiled, compiled_s = make_step(is_compiled=True), []
     try:
         first_s = 4 * seconds(compiled, 4)
         for _ in range(_NUM_STEPS // 2):

@@ -1,6 +1,6 @@
 """The network of a run, and the one builder of a training step.
 
-The builder serves training, memory trials, the measurement of torch.compile, bench and profile.
+The builder serves training, memory trials, bench and profile.
 Shapes: C classes.
 """
 

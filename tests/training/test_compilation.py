@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,18 +12,19 @@ from grigri_fast.runtime.compute import Compute
 from grigri_fast.runtime.distributed import SINGLE_PROCESS
 from grigri_fast.training import compilation, setup
 from grigri_fast.training.callbacks import Callback
+from grigri_fast.training.losses import LOSSES
 
 CONFIG = resolve(TrainConfig(data="-", arch="net", size=8, batch_size=4, compile="auto"))
 HERE = Compute(torch.device("cpu"), "fp32", threads=1)
 
 
-def ask(num_steps: int, said: list[str]) -> bool:
+def ask(num_steps: int, said: list[str], config: TrainConfig = CONFIG) -> bool:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     before = torch.random.get_rng_state()
     callback = Callback()
     callback.log = said.append
     session = SimpleNamespace(world=SINGLE_PROCESS, compute=HERE, callback=callback)
-    found = compilation.decide(model, CONFIG, session, num_steps, is_planned=False)
+    found = compilation.decide(model, config, session, num_steps, is_planned=False)
     assert torch.equal(before, torch.random.get_rng_state())
     return found
 
@@ -47,7 +49,7 @@ def clock(monkeypatch):
             pass
 
     now = [0.0]
-    monkeypatch.setattr(setup, "TrainStep", Step)
+    monkeypatch.setattr(compilation, "TrainStep", Step)
     monkeypatch.setattr(compilation.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(setup, "compiled", lambda model: model)
     return calls
@@ -69,6 +71,22 @@ def test_what_was_measured_is_remembered_and_decides(clock) -> None:
     assert len(clock) == num_calls and len(said) == 2
 
 
+def test_one_measurement_is_for_runs_of_all_optimizers_and_losses(clock, monkeypatch) -> None:
+    made = []
+
+    class Recorded(compilation.TrainStep):
+        def __init__(self, model, optimizer, scaler, loss_of, **options) -> None:
+            made.append((type(optimizer), loss_of, options.get("micro_batch_size")))
+            super().__init__(model, optimizer, scaler, loss_of, **options)
+
+    monkeypatch.setattr(compilation, "TrainStep", Recorded)
+    options = {"optimizer": "adam", "loss": "focal", "micro_batch_size": 2}
+    assert ask(1000, [], replace(CONFIG, **options))
+    assert made == [(torch.optim.SGD, LOSSES["bce"], None)] * 2
+    num_calls = len(clock)
+    assert ask(1000, []) and len(clock) == num_calls
+
+
 def test_a_compiler_that_fails_is_told_once_and_not_used(clock, monkeypatch) -> None:
     def no_compiler(model: nn.Module) -> nn.Module:
         class Broken(nn.Module):
@@ -87,7 +105,7 @@ def test_a_compiler_that_fails_is_told_once_and_not_used(clock, monkeypatch) -> 
         def read_sums(self) -> None:
             pass
 
-    monkeypatch.setattr(setup, "TrainStep", Step)
+    monkeypatch.setattr(compilation, "TrainStep", Step)
     monkeypatch.setattr(setup, "compiled", no_compiler)
     monkeypatch.setattr(compilation, "_LEAST_COMPILE_S", 0.0)
     said = []
