@@ -1,6 +1,7 @@
 import contextlib
 import copy
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.models import normalize
+from grigri_fast.runs import training_state
 from grigri_fast.training import optim
 from grigri_fast.training.losses import LOSSES
 from grigri_fast.training.step import TrainStep
@@ -129,6 +131,31 @@ def test_a_state_of_plain_sgd_goes_on_with_sgd_on_the_device() -> None:
     step_of(ours, on_device)(*second)
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_state_that_is_restored_into_a_step_goes_on_as_if_it_had_not_stopped(
+    tmp_path: Path,
+) -> None:
+    """A run makes its step first; what the step shares with the optimizer has to stay shared."""
+    models, optimizers = [small_net(), small_net()], []
+    for model in models:
+        optimizers.append(optim.DeviceSGD(one_group(model.parameters()), 0.1, 0.9, 1e-3))
+    steps = [step_of(m, o) for m, o in zip(models, optimizers, strict=True)]
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    first, second, third = batches(3)
+    steps[0](*first)
+    file = tmp_path / "state"
+    progress = training_state.Progress()
+    training_state.save(file, file, models[0], optimizers[0], scaler, progress)
+    training_state.load(file).restore(models[1], optimizers[1], scaler)
+    spoiled = second[1].clone()
+    spoiled[0] = torch.inf
+    for images, targets in ((second[0], spoiled), second, third):
+        for step in steps:
+            step(images, targets)
+    assert steps[1].read_sums().num_skipped == 1
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b) and a.isfinite().all()
 
 
 def test_channels_last_and_the_plain_format_agree() -> None:
