@@ -6,7 +6,9 @@ noticed.
 
 import hashlib
 import json
+import os
 import re
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,10 @@ def read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[st
     if not path.exists():
         raise GrigriError(f"{path}: no such checkpoint (has the run finished its first epoch?)")
     try:
-        _require_size(path)
-        content = bytearray(files.read_bytes(path))
+        with files.open_regular(path) as file:  # one file, even if another replaces it meanwhile
+            _require_size(file)
+            file.seek(0)
+            content = bytearray(file.readall())
     except GrigriError as e:
         raise GrigriError(f"{path}: {e}") from e
     where = _CHECKSUM.search(content, 0, _HEAD_BYTES)
@@ -89,18 +93,18 @@ def read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[st
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
 
 
-def _require_size(path: Path) -> None:
+def _require_size(file: FileIO) -> None:
     """Raise GrigriError unless a file has the size that its header says: it may be of any."""
     wrong = GrigriError("damaged checkpoint, or none of grigri-fast")
-    head = files.read_bytes(path, first=_HEAD_BYTES)
+    head = file.read(_HEAD_BYTES)
     length = 8 + int.from_bytes(head[:8], "little")
     if _CHECKSUM.search(head) is None or length > _MAX_HEADER_BYTES:
         raise wrong
     try:
-        header = json.loads(files.read_bytes(path, first=length)[8:])
+        header = json.loads((head + file.read(max(0, length - len(head))))[8:length])
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key[:2] != "__"]
         size = length + max(ends)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
         raise wrong from e
-    if files.stamp(path)[0] != size:
+    if os.fstat(file.fileno()).st_size != size:
         raise GrigriError("damaged checkpoint: its size is not what its header says")

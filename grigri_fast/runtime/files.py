@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,42 +38,43 @@ def stamp(path: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def read_bytes(path: str | Path, max_bytes: int | None = None, first: int | None = None) -> bytes:
-    """Return the content of a regular file, and open nothing else.
+@contextlib.contextmanager
+def open_regular(path: str | Path) -> Iterator[FileIO]:
+    """Open a regular file to read its bytes, and open nothing else.
 
     Opening a FIFO would wait forever for a writer, and opening a device may have effects. So the
     kind of file is checked first, and again once the file is open, without waiting.
 
-    Args:
-        path: the file.
-        max_bytes: a larger one is an error.
-        first: return only so many bytes, from the beginning.
-
     Raises:
-        GrigriError: if it is no regular file, cannot be read, or is too large. The message is the
-            reason alone; the caller knows the path.
+        GrigriError: if it is no regular file or cannot be read. The message is the reason alone;
+            the caller knows the path.
     """
     stamp(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with FileIO(os.open(path, flags)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise GrigriError("not a regular file")
-            if max_bytes is not None and status.st_size > max_bytes:
-                raise GrigriError(
-                    f"{status.st_size:,} bytes, more than the {max_bytes:,} that are read"
-                )
-            if first is not None:
-                return os.read(descriptor, first)
-            pieces = []
-            while piece := os.read(descriptor, status.st_size + 1):
-                pieces.append(piece)
-        finally:
-            os.close(descriptor)
+            yield file
     except OSError as e:
         raise GrigriError(e.strerror or str(e)) from e
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: the file.
+        max_bytes: a larger one is an error.
+
+    Raises:
+        GrigriError: as :func:`open_regular`, or if it is too large.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise GrigriError(f"{size:,} bytes, more than the {max_bytes:,} that are read")
+        return file.readall()
 
 
 def read_text(path: str | Path) -> str:

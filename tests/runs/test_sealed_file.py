@@ -75,3 +75,19 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     for name in "ab":
         checkpoint.save(tmp_path / name, model, ModelInfo("simple", 16, ["a", "b"]))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
+    tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "x"
+    sealed_file.write(path, {"a": torch.zeros(3)}, {"text": "short"}, "test 1")
+    require_size = sealed_file._require_size
+
+    def replaced_meanwhile(file) -> None:
+        require_size(file)
+        sealed_file.write(path, {"a": torch.ones(5)}, {"text": "longer" * 99}, "test 1")
+
+    monkeypatch.setattr(sealed_file, "_require_size", replaced_meanwhile)
+    tensors, fields = sealed_file.read(path, "test 1")
+    assert fields == {"text": "short"} and tensors["a"].tolist() == [0, 0, 0]
