@@ -61,11 +61,10 @@ def say_first(lines: Sequence[str], rest: str) -> None:
 def new_table(*columns: str, num_texts: int = 1) -> Table:
     """Return an empty table; its first columns hold text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for i, name in enumerate(columns):
-        is_text = i < num_texts
-        table.add_column(
-            name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
-        )
+    for name in columns[:num_texts]:
+        table.add_column(name, overflow="fold")
+    for name in columns[num_texts:]:
+        table.add_column(name, justify="right", no_wrap=True, overflow="fold")
     return table
 
 

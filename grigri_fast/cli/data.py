@@ -173,9 +173,7 @@ def split(
     val: Annotated[float, typer.Option(help="Share for validation.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share held back as a test part.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.json", help="Write the split.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the split.")] = None,
     images: ImagesOption = None,
 ) -> None:
     """Split by iterative stratification, and show the class frequencies of the parts.
@@ -210,7 +208,7 @@ def show_split(result: "SplitResult") -> None:
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder to be made.")],
-    num_images: Annotated[int | None, typer.Option("--num-images", min=20, max=1_000_000)] = None,
+    num_images: Annotated[int | None, typer.Option(min=20, max=1_000_000)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write the demo set: small drawn images with several labels each.
@@ -234,7 +232,6 @@ def fetch(
     size: Annotated[
         int,
         typer.Option(
-            "--size",
             min=0,
             max=4096,
             metavar="PX",

@@ -139,7 +139,7 @@ def predict(
         list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.csv|FILE.json", help="Write to a file.")
+        Path | None, typer.Option(metavar="FILE.csv|FILE.json", help="Write to a file.")
     ] = None,
     checkpoint: CheckpointOption = "last",
     max_pixels: MaxPixelsOption = MAX_PIXELS,
@@ -203,7 +203,7 @@ def export(
     format: Annotated[
         Literal["onnx", "pt2"],
         typer.Option(
-            help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load).",
+            help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load)."
         ),
     ] = "onnx",
     out: Annotated[

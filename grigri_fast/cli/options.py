@@ -57,14 +57,10 @@ DataOrDemoArgument = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train.")]
-ImagesOption = Annotated[
-    str | None,
-    typer.Option("--images", metavar="DIR", help=OPTIONS["images"].text),
-]
+ImagesOption = Annotated[str | None, typer.Option(metavar="DIR", help=OPTIONS["images"].text)]
 CheckpointOption = Annotated[
     Literal["last", "best"],
     typer.Option(
-        "--checkpoint",
         help="last: the final epoch. best: the epoch with the best validation micro-F1, whose "
         "score there flatters.",
     ),
@@ -72,7 +68,6 @@ CheckpointOption = Annotated[
 ThresholdOption = Annotated[
     Any,
     typer.Option(
-        "--threshold",
         metavar="auto|per-class|NUMBER",
         parser=_parse_threshold,
         help="How a label is decided on: auto, one threshold for the best micro-F1; per-class, "
@@ -83,28 +78,25 @@ MaxBadOption = Annotated[
     float,
     typer.Option(min=0, max=1, help="Share of images that may be unusable and are left out."),
 ]
-MaxPixelsOption = Annotated[
-    int, typer.Option("--max-pixels", min=1, help=OPTIONS["max_pixels"].text)
-]
-DeviceOption = Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")]
+MaxPixelsOption = Annotated[int, typer.Option(min=1, help=OPTIONS["max_pixels"].text)]
+DeviceOption = Literal["auto", "cuda", "cpu"]
 AmpOption = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
-    typer.Option("--amp", help="Number format; auto: what the device is fast at."),
+    typer.Option(help="Number format; auto: what the device is fast at."),
 ]
 MemoryLimitOption = Annotated[
     str | None,
     typer.Option(
-        "--memory-limit",
         metavar="SIZE",
         help="The most that this process may take on the device (on a CPU: of memory of its own), "
         "like 4GiB.",
     ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
-ArchOption = Annotated[str, typer.Option("--arch", autocompletion=architectures)]
-SizeOption = Annotated[int, typer.Option("--size", min=1)]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=2)]
-FastOption = Annotated[bool, typer.Option("--fast/--no-fast", help="As in train.")]
+ArchOption = Annotated[str, typer.Option(autocompletion=architectures)]
+SizeOption = Annotated[int, typer.Option(min=1)]
+BatchSizeOption = Annotated[int, typer.Option(min=2)]
+FastOption = Annotated[bool, typer.Option(help="As in train.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -130,18 +122,16 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
 
     ``None`` stands for "not given", so that the command line wins over a config file.
     """
-    parameters = [
-        *(p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD),
-        *(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[about.kind | None, _typer_option(about)],
-            )
-            for name, about in OPTIONS.items()
-            if name != "data"
-        ),
+    *own, more = inspect.signature(command).parameters.values()  # the last one is **options
+    parameters = own + [
+        more.replace(
+            name=name,
+            kind=more.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[about.kind | None, _typer_option(about)],
+        )
+        for name, about in OPTIONS.items()
+        if name != "data"
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

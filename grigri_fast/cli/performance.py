@@ -63,7 +63,7 @@ def bench(
         ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write every figure to a file.")
+        Path | None, typer.Option(metavar="FILE", help="Write every figure to a file.")
     ] = None,
     arch: ArchOption = TrainConfig.arch,
     size: SizeOption = TrainConfig.size,
@@ -71,9 +71,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
     limit: Annotated[int, typer.Option(min=1, help="Use only N images.")] = 2000,
     fast: FastOption = True,
-    compile: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Use torch.compile in the step.")
-    ] = False,
+    compile: Annotated[bool, typer.Option(help="Use torch.compile in the step.")] = False,
     device: DeviceOption = "auto",
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
@@ -106,7 +104,6 @@ def bench(
 def show_bench(result: "Benchmark") -> None:
     """Show the table of ``grigri-fast bench``: plain text that can be pasted."""
     from ..profiling.benchmark import peak_flops_per_s
-    from ..profiling.timing import ratio
 
     s = result.setting
     where = result.environment.get("gpu", result.environment["cpu"])
@@ -124,7 +121,7 @@ def show_bench(result: "Benchmark") -> None:
     for ours, theirs in pairs:
         cells = [_BENCH_ROWS[ours.what] + (f", {ours.how}" if ours.how else ""), _speed(ours)]
         if has_baseline:
-            cells += ["-", "-"] if theirs is None else [_speed(theirs), _ratio(ratio(ours, theirs))]
+            cells += ["-", "-"] if theirs is None else [_speed(theirs), _ratio(ours, theirs)]
         table.add_row(*cells)
     show(table)
     say()
@@ -149,8 +146,11 @@ def _speed(case: "Case") -> str:
     return f"{case.median:,.{digits}f} ({low:,.{digits}f}-{high:,.{digits}f})"
 
 
-def _ratio(of: tuple[float, float, float]) -> str:
-    return f"{of[0]:.2f}x ({of[1]:.2f}-{of[2]:.2f})"
+def _ratio(ours: "Case", theirs: "Case") -> str:
+    from ..profiling.timing import ratio
+
+    median, least, greatest = ratio(ours, theirs)
+    return f"{median:.2f}x ({least:.2f}-{greatest:.2f})"
 
 
 def profile(
@@ -159,13 +159,8 @@ def profile(
     size: SizeOption = TrainConfig.size,
     batch_size: BatchSizeOption = TrainConfig.batch_size,
     micro_batch_size: Annotated[int | None, typer.Option(min=2, help="As in train.")] = None,
-    activation_checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--activation-checkpointing/--no-activation-checkpointing", help="As in train."
-        ),
-    ] = False,
-    classes: Annotated[int, typer.Option("--classes", min=1, help="Outputs of the network.")] = 14,
+    activation_checkpointing: Annotated[bool, typer.Option(help="As in train.")] = False,
+    classes: Annotated[int, typer.Option(min=1, help="Outputs of the network.")] = 14,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed.")
     ] = False,
@@ -178,9 +173,7 @@ def profile(
             "--snapshot", help="Also PyTorch's memory snapshot, for pytorch.org/memory_viz."
         ),
     ] = False,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the folder of results.")] = Path(
-        "runs"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the folder of results.")] = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="Use only N images.")] = 512,
     fast: FastOption = True,
     device: DeviceOption = "auto",
@@ -239,9 +232,7 @@ def show_profile(profile: "Profile") -> None:
     say(f"\neverything is in {files.shown(profile.folder)}")
 
 
-def info(
-    as_json: JsonOption = False,
-) -> None:
+def info(as_json: JsonOption = False) -> None:
     """Show versions, hardware, and what would be chosen here: for bug reports.
 
     Nothing is measured; what --compile auto has measured before is shown.

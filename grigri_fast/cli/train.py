@@ -214,7 +214,7 @@ def reproduce(
     epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only N images, to try it.")] = None,
     size_scale: Annotated[
-        float, typer.Option("--size-scale", help="Multiply the sizes of 128 and 224 px with this.")
+        float, typer.Option(help="Multiply the sizes of 128 and 224 px with this.")
     ] = 1.0,
     weights: Annotated[
         str,

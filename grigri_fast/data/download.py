@@ -88,7 +88,7 @@ def download(
     Raises:
         GrigriError: if the server has no such file, cannot be reached, or the disk is full.
     """
-    part, record = path.with_name(f"{path.name}.part"), record_of(path)
+    part = _part_of(path)
     if path.is_file():
         origin = read_origin(path)
         if origin is not None and origin.url == url:
@@ -97,7 +97,7 @@ def download(
     best, failures = _size(part), 0
     while True:
         try:
-            origin = _try(url, part, record, require, on_progress, log)
+            origin = _try(url, path, require, on_progress, log)
             break
         except _TryAgainError as e:
             if isinstance(e, _StartOverError):
@@ -115,11 +115,16 @@ def download(
 
 def remove(path: Path) -> None:
     """Remove a file that :func:`download` has made, and what it has noted of it."""
-    for left in (path, path.with_name(f"{path.name}.part"), record_of(path)):
+    for left in (path, _part_of(path), _record_of(path)):
         left.unlink(missing_ok=True)
 
 
-def record_of(path: Path) -> Path:
+def _part_of(path: Path) -> Path:
+    """Return the file beside a download that holds what has arrived."""
+    return path.with_name(f"{path.name}.part")
+
+
+def _record_of(path: Path) -> Path:
     """Return the file beside a download that says where it comes from."""
     return path.with_name(f"{path.name}.json")
 
@@ -127,7 +132,7 @@ def record_of(path: Path) -> Path:
 def read_origin(path: Path) -> Origin | None:
     """Return where a download comes from, None where that is not known."""
     try:
-        return Origin(**json.loads(files.read_text(record_of(path))))
+        return Origin(**json.loads(files.read_text(_record_of(path))))
     except (GrigriError, ValueError, TypeError):
         return None
 
@@ -147,8 +152,7 @@ def require_room(folder: Path, num_bytes: int, what: str) -> None:
 
 def _try(
     url: str,
-    part: Path,
-    record: Path,
+    path: Path,
     require: Callable[[int, int], None],
     on_progress: Progress,
     log: Callable[[str], None],
@@ -159,7 +163,7 @@ def _try(
         _TryAgainError: if it was cut, or the server has other things to do.
         GrigriError: if another try would not help.
     """
-    before = read_origin(part.with_suffix(""))
+    part, before = _part_of(path), read_origin(path)
     have = _size(part) if before is not None and before.url == url and before.validator else 0
     if before is not None and have and have == before.num_bytes:
         return before  # killed between the last byte and the name
@@ -170,7 +174,7 @@ def _try(
         try:
             with part.open("ab" if have else "wb") as file:
                 if not have:
-                    files.write_atomic(record, json.dumps(asdict(origin)) + "\n")
+                    files.write_atomic(_record_of(path), json.dumps(asdict(origin)) + "\n")
                 on_progress(have, origin.num_bytes)
                 while piece := _read(response):
                     file.write(piece)

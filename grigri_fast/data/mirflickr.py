@@ -238,8 +238,8 @@ def _download(url: str, path: Path, size_px: int, callback: FetchCallback) -> do
             log=callback.log,
         )
     except (KeyboardInterrupt, Interrupted) as e:
-        signum = e.signum if isinstance(e, Interrupted) else signal.SIGINT
-        raise Interrupted(signum, "the same command goes on with the download") from e
+        advice = "the same command goes on with the download"
+        raise Interrupted(getattr(e, "signum", signal.SIGINT), advice) from e
 
 
 def _checksums(path: Path) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Training, validation and test parts with equal class frequencies: iterative stratification."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +101,8 @@ def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> 
 
     Iterative stratification of label pairs (scikit-multilearn, order 2: Szymański and Kajdanowicz
     2017). The rows are sorted by name first, so that the same images get the same parts in
-    whichever order a file lists them. The result depends on names, labels and seed alone.
-
-    Args:
-        dataset: only its names and targets are used.
-        val: share of all images for validation, above 0.
-        test: share of all images for the test part; 0 makes none.
-        seed: breaks ties, and deals out the images without labels.
+    whichever order a file lists them. The result depends on names, labels and seed alone; the seed
+    also deals out the images without labels. ``val`` and ``test`` are shares as in :func:`split`.
 
     Raises:
         GrigriError: if a part would get no image.
@@ -167,12 +163,7 @@ def _cut(
 
 def _natural_key(name: str) -> tuple:
     """Sort im2 before im10; the name itself breaks ties such as im02 and im2."""
-    pieces, digits = [""], False
-    for char in name:
-        if (char.isascii() and char.isdigit()) != digits:
-            pieces.append("")
-            digits = not digits
-        pieces[-1] += char
+    pieces = re.split(r"([0-9]+)", name)  # text and numbers by turns
     # A number by its length, then its digits: int() refuses numbers of thousands of digits.
     by_size = [(len(p.lstrip("0")), p.lstrip("0")) if i % 2 else p for i, p in enumerate(pieces)]
     return tuple(by_size), name

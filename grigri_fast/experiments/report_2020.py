@@ -122,7 +122,6 @@ def row_named(name: str) -> Row:
     Raises:
         GrigriError: if there is none.
     """
-    for row in ROWS:
-        if row.name == name:
-            return row
-    raise GrigriError(f"--only {name}: the rows are {', '.join(NAMES)}")
+    if name not in NAMES:
+        raise GrigriError(f"--only {name}: the rows are {', '.join(NAMES)}")
+    return ROWS[NAMES.index(name)]

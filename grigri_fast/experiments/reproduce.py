@@ -129,9 +129,8 @@ def reproduce(
     try:
         failed = _Runner(of, compute, images, callback or ReproduceCallback()).run_all(rows)
     except (Interrupted, KeyboardInterrupt) as e:
-        page = reproduce_report.write(of)
-        signum = e.signum if isinstance(e, Interrupted) else signal.SIGINT
-        raise Interrupted(signum, f"the same command goes on; so far: {page}") from e
+        advice = f"the same command goes on; so far: {reproduce_report.write(of)}"
+        raise Interrupted(getattr(e, "signum", signal.SIGINT), advice) from e
     page = reproduce_report.write(of)
     return Reproduced(of, of.results(), failed, len(rows), page)
 
@@ -192,11 +191,7 @@ def _remove_false_start(folder: Path) -> None:
 class _Runner:
     """Runs rows one after the other.
 
-    Args:
-        of: the options and the folder.
-        compute: for what is computed here; trainings resolve theirs from the same options.
-        data: the data set.
-        callback: called as rows and trainings proceed.
+    ``compute`` is for what is computed here; trainings resolve theirs from the same options.
     """
 
     def __init__(
@@ -243,14 +238,14 @@ class _Runner:
                 f"no pretrained weights: --weights {files.shown(self._of.weights)} has no file"
                 f" {Path(weights).name}"
             )
-        if arch not in self._unavailable:
-            num_classes = len(self._data.class_names)
-            try:
-                factory.build_pretrained(arch, num_classes, self._of.size_px(row), weights)
-            except GrigriError as e:
-                self._unavailable[arch] = str(e)
         if arch in self._unavailable:
             raise GrigriError(self._unavailable[arch])
+        try:
+            num_classes = len(self._data.class_names)
+            factory.build_pretrained(arch, num_classes, self._of.size_px(row), weights)
+        except GrigriError as e:
+            self._unavailable[arch] = str(e)
+            raise
 
     # --------------------------------------------------------------------- rows that train
 
@@ -299,12 +294,11 @@ class _Runner:
         config = resolve(self._of.config(row))
         torch.manual_seed(SEED)
         num_classes = len(self._data.class_names)
+        what = config.arch, num_classes, config.size
         if config.weights == "none":
-            model = factory.build(
-                config.arch, num_classes, config.size, config.init, config.train_norms
-            )
+            model = factory.build(*what, config.init, config.train_norms)
         else:
-            model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
+            model = factory.build_pretrained(*what, config.weights)
         folder = self._folder_with_manifest(row)
         parts = split.read(self._of.split, self._data)
         if self._of.limit is not None:
@@ -313,15 +307,13 @@ class _Runner:
         info = checkpoint.ModelInfo(config.arch, config.size, self._data.class_names)
         checkpoint.save(folder / run_folder.LAST, model, info)
         absolute = {name: str(Path(getattr(config, name)).absolute()) for name in ("data", "split")}
-        files.write_atomic(
-            folder / run_folder.CONFIG, write_toml(dataclasses.replace(config, **absolute))
-        )
+        config = dataclasses.replace(config, **absolute)
+        files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
         described = environment.describe(self._compute.device, self._compute.amp)
         files.write_json(folder / run_folder.ENVIRONMENT, described)
         evaluation = evaluator.score(*self._predict(folder), self._data.class_names, "auto")
-        files.write_json(
-            folder / run_folder.SUMMARY, {"epochs": 0, "validation": evaluation.summary()}
-        )
+        summary = {"epochs": 0, "validation": evaluation.summary()}
+        files.write_json(folder / run_folder.SUMMARY, summary)
 
     def _tune_thresholds(self, row: Row) -> None:
         """Tune thresholds on the validation images of the base run, and cross-fit them."""

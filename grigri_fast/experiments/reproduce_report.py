@@ -40,13 +40,7 @@ Results = dict[str, RowResult]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the report.
-
-    Attributes:
-        name: of its file, without suffix.
-        caption: what it shows, in Markdown.
-        figure: what is drawn.
-    """
+    """A figure of the report, the name of its file without suffix, and a caption in Markdown."""
 
     name: str
     caption: str

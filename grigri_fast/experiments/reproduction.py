@@ -51,9 +51,7 @@ class RowResult:
     def score(self, key: str, way: str | None = None) -> Interval | None:
         """Return a score of the last epoch on the validation part, None if there is none.
 
-        Args:
-            key: ``micro_f1``, ``macro_f1``, ``subset_accuracy`` or ``mAP``.
-            way: how the threshold was chosen; by default as the report did.
+        ``way``: how the threshold was chosen; by default as the report did.
         """
         way = way or (evaluator.TUNED if self.row.kind == "thresholds" else evaluator.AT_HALF)
         score = self.summary.get("validation", {}).get("scores", {}).get(way, {}).get(key)
@@ -162,8 +160,9 @@ class Reproduction:
     def can_resume(self, row: Row) -> bool:
         """Return whether a row's training can go on where it was stopped."""
         folder = self.folder(row)
-        states = [folder / run_folder.RESUME, folder / run_folder.PREVIOUS]
-        return (folder / run_folder.CONFIG).is_file() and any(path.is_file() for path in states)
+        states = (run_folder.RESUME, run_folder.PREVIOUS)
+        has_state = any((folder / name).is_file() for name in states)
+        return has_state and (folder / run_folder.CONFIG).is_file()
 
     def results(self) -> list[RowResult]:
         """Return what the folders in ``out`` hold, row by row."""
@@ -184,10 +183,9 @@ class Reproduction:
     def note_reason(self, row: Row, reason: str | None) -> None:
         """Store why a row could not be run, for pages that are written later; None removes it."""
         reasons = files.read_json(self.out / REASONS)
-        reasons.pop(row.name, None)
-        if reason is not None:
-            reasons[row.name] = reason
-        files.write_json(self.out / REASONS, reasons)
+        reasons[row.name] = reason
+        kept = {name: why for name, why in reasons.items() if why is not None}
+        files.write_json(self.out / REASONS, kept)
 
 
 def sha256(path: Path) -> str:

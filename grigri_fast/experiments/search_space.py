@@ -22,12 +22,9 @@ Space = dict[str, dict[str, Any]]  # by option: {"low", "high", "log"} or {"choi
 
 
 def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) -> Space:
-    """Return what is searched.
+    """Return what is searched from ``config`` on, while the ``fixed`` options stay as they are.
 
-    Args:
-        config: where the search starts.
-        fixed: options that stay as they are.
-        asked: what to search; empty: all that is searched by default and is not fixed.
+    If nothing is ``asked`` for, it is all that is searched by default and is not fixed.
 
     Raises:
         GrigriError: if something that was asked for cannot be searched, or nothing is left.

@@ -237,14 +237,9 @@ class _Journal:
 
 
 class _Search:
-    """A search that is going on: its trials, in Optuna and on the disk.
+    """A search that is going on: its trials, in Optuna (the module) and on the disk.
 
-    Args:
-        optuna: the module.
-        folder: of the search.
-        config: where it starts, and all that is not searched.
-        space: what is searched.
-        callback: called as trials and their trainings proceed.
+    ``config`` is where it starts, and all that is not searched; ``space`` is what is searched.
     """
 
     def __init__(
@@ -285,9 +280,8 @@ class _Search:
             self._train(trial)
             self._keep()
             trials = self._trials()
-            self._callback.on_trial_end(
-                trials[trial.number], best_of(trials) is trials[trial.number]
-            )
+            ended = trials[trial.number]
+            self._callback.on_trial_end(ended, best_of(trials) is ended)
 
     def finish(self) -> Tuned:
         """Draw the figure and return what the search knows.
@@ -323,9 +317,8 @@ class _Search:
 
     def _next(self) -> Any:
         """Return the Optuna trial that was stopped, or else a new one."""
-        running = self._study.get_trials(
-            deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)
-        )
+        is_running = (self._optuna.trial.TrialState.RUNNING,)
+        running = self._study.get_trials(deepcopy=False, states=is_running)
         number = running[0].number if running else len(self._ended())
         # From seed and number, so that a resume does not draw the same numbers again.
         seed = np.random.SeedSequence((self._config.seed, number)).generate_state(1)[0]
@@ -378,7 +371,7 @@ class _Search:
         if history is not None:
             names = ("data", *search_space.MAY_CHANGE)
             given = {name: getattr(self._config, name) for name in names}
-            given = {name: value for name, value in given.items() if value is not None}
+            given = given_options(TrainConfig, given, "tune")
             return resuming.resumed_config(folder, given), folder, history
         if folder.exists():  # killed before there was anything to resume
             shutil.rmtree(folder)

@@ -216,15 +216,14 @@ def _quiet() -> Iterator[None]:
 def _images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[torch.Tensor, str]:
     """Return validation images of the run where they are there, else random ones; and which."""
     try:
-        images_NHWC, layout = _images_of_run(folder, info.size_px, compute)
-        return images_NHWC, f"{len(images_NHWC)} images of the val part of {layout}"
+        return _images_of_run(folder, info.size_px, compute)
     except GrigriError as e:
         images_NHWC = forward.random_images(_NUM_CHECKED, info.size_px, compute.device)
         return images_NHWC, f"{_NUM_CHECKED} random images (the run's own cannot be had: {e})"
 
 
 def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.Tensor, str]:
-    """Return up to 64 images of a run's validation part, and the data in words."""
+    """Return up to 64 images of a run's validation part, and which they are."""
     part = run_folder.open_part(folder, "val")
     paths, rows = part.data.paths, part.rows
     rows = rows[:: max(1, len(rows) // _NUM_CHECKED)][:_NUM_CHECKED]
@@ -242,7 +241,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
     )
     images_NHWC = torch.cat([batch.images_NHWC for batch in loader.eval_epoch(good)])
     loader.close()
-    return images_NHWC, part.data.layout
+    return images_NHWC, f"{len(images_NHWC)} images of the val part of {part.data.layout}"
 
 
 def _difference(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:

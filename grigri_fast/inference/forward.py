@@ -35,7 +35,6 @@ def logits_of(
 
     Args:
         model: a network, on the device of ``compute``.
-        compute: device and number format.
         mean, std: the network's normalisation, per channel, of values from 0 to 1.
         flip: whether to average the logits of each image and its mirror image.
     """
@@ -70,14 +69,10 @@ def outputs(
     size_px: int | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """Return what ``forward`` computes for images, and the images that could not be read.
+    """Return what ``forward`` computes for some rows' images, and those that could not be read.
 
-    Args:
-        forward: see :func:`logits_of`.
-        loader, rows: where the images come from, and which of them.
-        micro_batch_size: images that go through the model at once, a whole batch by default.
-        size_px: side of the images, the loader's by default.
-        on_progress: called with the number of images done.
+    ``micro_batch_size`` images go through the model at once, a whole batch by default. The side of
+    the images is the loader's by default. ``on_progress`` gets the number of images done.
 
     Returns:
         Outputs on the host in the order of ``rows``, without the images that could not be read; and

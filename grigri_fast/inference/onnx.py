@@ -30,10 +30,7 @@ _CHECKSUM = re.compile(rb'"sha256": "([0-9a-f]{64})"')
 class OnnxModel:
     """An ONNX file in memory, as a function: uint8 (N, size, size, 3) -> float32 (N, C).
 
-    Args:
-        content: the file's bytes.
-        threads: CPU threads.
-        source: what to call the file in an error.
+    ``source``: what to call the file in an error.
 
     Raises:
         GrigriError: if ONNX Runtime is not installed, or cannot read the file.
@@ -60,13 +57,13 @@ class OnnxModel:
         (probabilities_NC,) = self._session.run([OUTPUT], {INPUT: images_NHWC.numpy()})
         return torch.from_numpy(probabilities_NC)
 
-    def info(self) -> ModelInfo:
-        """Return what the model is.
+    def metadata(self) -> dict[str, Any]:
+        """Return what the file says about the model, its input and its output.
 
         Raises:
-            ValueError, TypeError, KeyError: if the metadata are not those of an exported file.
+            ValueError, KeyError: if it is not an exported file.
         """
-        return info_of(json.loads(self._session.get_modelmeta().custom_metadata_map[KEY]))
+        return json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
 
 
 def load(path: Path, threads: int) -> tuple[OnnxModel, ModelInfo]:
@@ -88,7 +85,7 @@ def load(path: Path, threads: int) -> tuple[OnnxModel, ModelInfo]:
         )
     model = OnnxModel(content, threads, path)
     try:
-        return model, model.info()
+        return model, info_of(model.metadata())
     except (ValueError, TypeError, KeyError) as e:
         raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
 

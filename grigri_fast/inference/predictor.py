@@ -126,12 +126,8 @@ class Classifier:
 
         A picture in memory gets what a file gets: the whole of it is resized to the square that the
         model takes. (The decoder first shrinks a file whose short side is more than twice that, so
-        its pixels differ a little.)
-
-        Args:
-            images: files or pictures; see :func:`predict`.
-            on_progress: called with images done and images in all.
-            budget: of memory; by default one with the limit of ``compute``.
+        its pixels differ a little.) The budget of memory is by default one with the limit of
+        ``compute``.
 
         Raises:
             GrigriError: for a path that names nothing, or a picture of another kind.
@@ -146,18 +142,13 @@ class Classifier:
         if several and not names:
             pictures = [_pixels(one) for one in several]
             loader = _InMemory(pictures, self.info.size_px, self.compute.device)
-            probabilities_NC, _ = self._compute(
-                loader,
-                np.arange(len(several)),
-                budget,
-                lambda done: on_progress(done, len(several)),
-            )
+            rows = np.arange(len(several))
+            probabilities_NC, _ = self._compute(loader, rows, budget, on_progress)
             budget.require_within_limit()
             return [self._prediction(None, row_C) for row_C in probabilities_NC]
         paths = find_images(names)
-        probabilities_NC, bad = self.probabilities(
-            paths, np.arange(len(paths)), budget, on_progress
-        )
+        rows = np.arange(len(paths))
+        probabilities_NC, bad = self.probabilities(paths, rows, budget, on_progress)
         rows_C = iter(probabilities_NC)
         return [
             Prediction(path, [], {}, bad[i]) if i in bad else self._prediction(path, next(rows_C))
@@ -171,12 +162,7 @@ class Classifier:
         budget: Budget,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """Return the probabilities of image files, and the files that cannot be used.
-
-        Args:
-            paths, rows: files, and which of them.
-            budget: of memory, with or without a limit.
-            on_progress: called with images done and images in all.
+        """Return the probabilities of some rows' image files, and the files that cannot be used.
 
         Returns:
             Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
@@ -204,7 +190,7 @@ class Classifier:
             with memory.out_of_memory_explained(_ADVICE):
                 forward.decode_the_largest(loader, checked.sizes_HW, good)
         probabilities_NC, dropped = self._compute(
-            loader, good, budget, lambda done: on_progress(done, len(rows))
+            loader, good, budget, lambda done, total: on_progress(done, len(rows))
         )
         loader.close()
         budget.require_within_limit()
@@ -216,7 +202,7 @@ class Classifier:
         loader: forward.Loader,
         rows: NDArray[np.intp],
         budget: Budget,
-        on_progress: Callable[[int], None],
+        on_progress: Callable[[int, int], None],
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Return the probabilities of a loader's images, and by row why a file has turned bad."""
         with memory.out_of_memory_explained(_ADVICE):
@@ -227,7 +213,7 @@ class Classifier:
                 micro_batch_size=forward.micro_batch_of_evaluation(
                     self._forward, _BATCH_SIZE, self.info.size_px, budget
                 ),
-                on_progress=on_progress,
+                on_progress=lambda done: on_progress(done, len(rows)),
             )
         if self._module is None:
             return outputs_NC.astype(np.float64), dropped
@@ -405,24 +391,14 @@ def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffi
     CSV: ``image,labels,error`` and a column of probabilities per class; labels are separated by
     ``|``. JSON: a list of objects with the same.
     """
-    if suffix == ".json":
-        return files.to_json(
-            [
-                {
-                    "image": str(p.path),
-                    "labels": p.labels,
-                    "error": p.error or None,
-                    "probabilities": p.probabilities,
-                }
-                for p in predictions
-            ]
-        )
     rows: list[dict[str, Any]] = []
     for p in predictions:
-        row = {"image": str(p.path), "labels": "|".join(p.labels), "error": p.error}
-        rows.append(row | {f"p({name})": _rounded(p, name) for name in class_names})
-    return files.to_csv(rows)
-
-
-def _rounded(prediction: Prediction, name: str) -> str:
-    return f"{prediction.probabilities[name]:.6f}" if prediction.probabilities else ""
+        row: dict[str, Any] = {"image": str(p.path), "labels": p.labels, "error": p.error or None}
+        if suffix == ".json":
+            rows.append(row | {"probabilities": p.probabilities})
+            continue
+        row["labels"] = "|".join(p.labels)
+        for name in class_names:
+            row[f"p({name})"] = f"{p.probabilities[name]:.6f}" if p.probabilities else ""
+        rows.append(row)
+    return files.to_json(rows) if suffix == ".json" else files.to_csv(rows)

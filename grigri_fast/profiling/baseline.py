@@ -4,6 +4,7 @@ What torchvision's own reference script does (pytorch/vision, references/classif
 augmentation of this project: RandomResizedCrop, flip, rotation, normalise.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,10 +55,7 @@ class Photos(Dataset):
 class PlainStep:
     """The plain training step: eager, NCHW, ``torch.optim.SGD``; fp32, or AMP on a GPU.
 
-    Args:
-        model: on the device.
-        device: where to compute.
-        amp: fp16 autocast with a GradScaler, the reference script's ``--amp``.
+    ``amp``: fp16 autocast with a GradScaler, the reference script's ``--amp``.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, amp: bool = False) -> None:
@@ -117,21 +115,17 @@ def pipeline_case(s: Setting, backend: Backend = "pil") -> Case:
 
 
 def step_case(s: Setting, amp: bool = False) -> Case:
-    """Return the case of a step on one batch that is already on the device."""
+    """Return the case of its step; see :func:`timing.step_case`."""
     step = PlainStep(make_model(s), s.device, amp)
     images_NCHW = torch.randn(s.batch_size, 3, s.size_px, s.size_px, device=s.device)
-    targets_NC = s.targets()[: s.batch_size]
-
-    def run() -> float:
-        return timing.step_speed(lambda: step(images_NCHW, targets_NC), s.batch_size, s.device)
-
-    return Case("step", WHO, _format(amp), run)
+    return timing.step_case(WHO, _format(amp), step, images_NCHW, s.targets()[: s.batch_size])
 
 
 def train_case(s: Setting, amp: bool = False) -> Case:
     """Return the case of real training: its input and its step, epoch after epoch."""
     loader = _loader(s, s.good_paths, "pil", augment=True)
-    batches = timing.chained(_on_device(loader, s.device) for _ in iter(int, 1))
+    epochs = (_on_device(loader, s.device) for _ in itertools.count())
+    batches = itertools.chain.from_iterable(epochs)
     step = PlainStep(make_model(s), s.device, amp)
     return timing.training_case(WHO, _format(amp), batches, step, s.targets(), s.num_steps)
 

@@ -211,43 +211,35 @@ def _epochs(s: Setting, cache: str) -> Iterator[Batches]:
 
 def pipeline_cases(s: Setting) -> list[Case]:
     """Return the cases of getting augmented batches: decoding, and from the cache."""
-    epochs = {"decoding": _epochs(s, "off"), CACHED: _epochs(s, "auto")}
 
-    def case(how: str) -> Case:
-        def run() -> float:
-            return timing.batches_speed(next(epochs[how]), s.device)
+    def case(how: str, cache: str) -> Case:
+        epochs = _epochs(s, cache)
+        return Case("pipeline", OURS, how, lambda: timing.batches_speed(next(epochs), s.device))
 
-        return Case("pipeline", OURS, how, run)
-
-    return [case(how) for how in epochs]
+    return [case("decoding", "off"), case(CACHED, "auto")]
 
 
 def make_step(s: Setting) -> tuple[nn.Module, TrainStep]:
     """Return an untrained model and our training step of it."""
     torch.manual_seed(0)
-    prepared = setup.prepare(
-        setup.untrained(s.config, s.num_classes, s.device), s.config, s.compute
-    )
+    model = setup.untrained(s.config, s.num_classes, s.device)
+    prepared = setup.prepare(model, s.config, s.compute)
     return prepared.model, prepared.step
 
 
 def step_case(s: Setting) -> Case:
-    """Return the case of our step on one batch that is already on the device."""
+    """Return the case of our step; see :func:`timing.step_case`."""
     _, step = make_step(s)
     images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
     targets_NC = s.targets()[: s.batch_size]
     for _ in range(5):
         step(images_NHWC, targets_NC)  # warm: a CUDA graph is captured at the fourth
-
-    def run() -> float:
-        return timing.step_speed(lambda: step(images_NHWC, targets_NC), s.batch_size, s.device)
-
-    return Case("step", OURS, "", run)
+    return timing.step_case(OURS, "", step, images_NHWC, targets_NC)
 
 
 def train_case(s: Setting, num_steps: int | None = None) -> Case:
     """Return the case of real training: our input and our step, epoch after epoch."""
-    batches = timing.chained(_epochs(s, "auto"))
+    batches = itertools.chain.from_iterable(_epochs(s, "auto"))
     _, step = make_step(s)
     return timing.training_case(OURS, "", batches, step, s.targets(), num_steps or s.num_steps)
 
@@ -259,12 +251,8 @@ def evaluation_case(s: Setting, num_images: int) -> Case:
 
     def run() -> float:
         start_s = time.perf_counter()
-        forward.outputs(
-            forward.logits_of(model, s.compute),
-            loader,
-            rows,
-            micro_batch_size=s.config.micro_batch_size,
-        )
+        logits = forward.logits_of(model, s.compute)
+        forward.outputs(logits, loader, rows, micro_batch_size=s.config.micro_batch_size)
         return len(rows) / (time.perf_counter() - start_s)
 
     return Case("evaluation", OURS, "", run)

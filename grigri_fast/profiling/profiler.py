@@ -227,19 +227,11 @@ def profile(
 class _Steps:
     """A training step and an evaluation step of the same batch, whose parts can be watched.
 
-    Args:
-        model: untrained, on the device (or fake).
-        config: resolved.
-        compute: what to compute on.
-        batch: images_NHWC and targets_NC.
+    The model is untrained, on the device (or fake); a batch is images_NHWC and targets_NC.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        config: TrainConfig,
-        compute: Compute,
-        batch: tuple[torch.Tensor, torch.Tensor],
+        self, model: nn.Module, config: TrainConfig, compute: Compute, *batch: torch.Tensor
     ) -> None:
         self.batch, self._config, self._compute = batch, config, compute
         self._phase: Callable[[str], AbstractContextManager] = record_function
@@ -322,11 +314,6 @@ def estimate_step(config: TrainConfig, num_classes: int, amp: str) -> Usage:
 
     Nothing is computed: the tensors are fake ones of a CPU, in bf16 for fp16, which has as many
     bytes. What that leaves out, and what is assumed for it, stands in README.md.
-
-    Args:
-        config: resolved.
-        num_classes: outputs of the network.
-        amp: number format.
     """
     fake = FakeTensorMode()
     compute = Compute(torch.device("cpu"), "bf16" if amp == "fp16" else amp, threads=1)
@@ -336,8 +323,9 @@ def estimate_step(config: TrainConfig, num_classes: int, amp: str) -> Usage:
     try:
         with fake:
             shape = (config.batch_size, config.size, config.size, 3)
-            batch = torch.empty(shape, dtype=torch.uint8), torch.empty(shape[0], num_classes)
-            steps = _Steps(model, config, compute, batch)
+            images_NHWC = torch.empty(shape, dtype=torch.uint8)
+            targets_NC = torch.empty(config.batch_size, num_classes)
+            steps = _Steps(model, config, compute, images_NHWC, targets_NC)
             steps.train_unchecked()  # makes the gradients and the optimizer's state
             training = steps.timeline(steps.train_unchecked)
             evaluation = steps.timeline(steps.evaluate)
@@ -374,14 +362,10 @@ def _with_assumed(timeline: Timeline) -> StepMemory:
 def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage:
     """Return what the steps take here, and write a trace of them to ``out``.
 
-    There is no CUDA graph: its parts could not be timed.
-
-    Args:
-        s: images, options and machine.
-        budget: made before anything was put on the device.
-        out: folder for ``trace.json.gz`` (for chrome://tracing or ui.perfetto.dev) and, with
-            ``snapshot``, for ``snapshot.pickle`` (for pytorch.org/memory_viz).
-        snapshot: let PyTorch record its allocations; on a GPU.
+    There is no CUDA graph: its parts could not be timed. The trace is ``trace.json.gz`` (for
+    chrome://tracing or ui.perfetto.dev). With ``snapshot``, on a GPU, PyTorch records its
+    allocations as ``snapshot.pickle`` (for pytorch.org/memory_viz). ``budget`` was made before
+    anything was put on the device.
     """
     on_gpu, started_with = s.device.type == "cuda", _beside_tensors(budget)
     loader = s.loader()
@@ -393,7 +377,7 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
     model = setup.untrained(s.config, s.num_classes, s.device)
     images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
     targets_NC = s.targets()
-    steps = _Steps(model, s.config, s.compute, (images_NHWC, targets_NC[: len(images_NHWC)]))
+    steps = _Steps(model, s.config, s.compute, images_NHWC, targets_NC[: s.batch_size])
     for _ in range(3):
         steps.train()  # warm
     if snapshot:
@@ -432,13 +416,11 @@ def _peak(work: Callable[[], None], budget: Budget) -> dict[str, int]:
         budget.sample()
     timing.wait_for(device)
     budget.sample()
-    if device.type == "cpu":
-        return {"total": budget.peak}
-    return {
-        "total": budget.peak,
-        "allocated": torch.cuda.max_memory_allocated(device),
-        "reserved": torch.cuda.max_memory_reserved(device),
-    }
+    peak = {"total": budget.peak}
+    if device.type == "cuda":
+        peak["allocated"] = torch.cuda.max_memory_allocated(device)
+        peak["reserved"] = torch.cuda.max_memory_reserved(device)
+    return peak
 
 
 def _explained(timeline: Timeline, beside: dict[str, int], peak: dict[str, int]) -> StepMemory:

@@ -7,7 +7,7 @@ Shapes: N images of a batch, C classes.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,6 +100,18 @@ def step_speed(step: Callable[[], object], batch_size: int, device: torch.device
     return num_steps * batch_size / (time.perf_counter() - start_s)
 
 
+def step_case(
+    who: str, how: str, step: Step, images: torch.Tensor, targets_NC: torch.Tensor
+) -> Case:
+    """Return the case of a step on one batch that is already on the device."""
+    device = targets_NC.device
+
+    def run() -> float:
+        return step_speed(lambda: step(images, targets_NC), len(images), device)
+
+    return Case("step", who, how, run)
+
+
 def training_case(
     who: str, how: str, batches: Batches, step: Step, targets_NC: torch.Tensor, num_steps: int
 ) -> Case:
@@ -125,9 +137,3 @@ def training_case(
         return num_images / seconds
 
     return Case("train", who, how, run, {"waiting_share": waiting_shares})
-
-
-def chained(epochs: Iterable[Batches]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the batches of one epoch after the other."""
-    for epoch in epochs:
-        yield from epoch

@@ -171,10 +171,8 @@ def process_group(world: World, device: "torch.device") -> Iterator[None]:
 def ending_with_others(stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Where talking fails because another process has ended, wait until torchrun ends this one.
 
-    Nothing is printed: the other process, or torchrun, says why.
-
-    Args:
-        stop: whether a signal to end has come already.
+    Nothing is printed: the other process, or torchrun, says why. There is no wait if ``stop`` says
+    that a signal to end has come already.
 
     Raises:
         GrigriError: if torchrun does not end this process, as on another machine.

@@ -29,16 +29,13 @@ def describe(device: torch.device, amp: str) -> dict[str, Any]:
 
     (``torch.utils.collect_env`` starts programs for the same facts, and returns text for people.)
     """
-    versions = {}
-    for package in _PACKAGES.split():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+    versions = {package: _version(package) for package in _PACKAGES.split()}
     record: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["grigri-fast", *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": {package: version for package, version in versions.items() if version},
         "device": str(device),
         "amp": amp,
         "cpu": cpu_name(),
@@ -50,6 +47,14 @@ def describe(device: torch.device, amp: str) -> dict[str, Any]:
         record["gpu_memory_bytes"] = properties.total_memory
         record["cuda"] = torch.version.cuda
     return record
+
+
+def _version(package: str) -> str:
+    """Return the version of an installed package, "" if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def cpu_name() -> str:
@@ -75,6 +80,8 @@ def info() -> dict[str, Any]:
     device = compute.pick_device("auto")
     amp = compute.pick_amp("auto", device)
     environment = describe(device, amp)
+    # Kept between runs: ours, and the weights that torchvision downloads.
+    caches = [files.cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
     return {
         "versions": {
             "python": environment["python"],
@@ -91,7 +98,7 @@ def info() -> dict[str, Any]:
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],
         "chosen": {"device": str(device), "amp": amp, "amp_because": _why(amp, device)},
         "compile": {"measured": _compile_times(device)},
-        "caches": {_shown(folder): _size(folder) for folder in _caches()},
+        "caches": {_shown(folder): _size(folder) for folder in caches},
         "extras": extras(),
     }
 
@@ -104,15 +111,9 @@ def extras() -> dict[str, bool]:
             extra = re.search(r"extra == ['\"]([\w-]+)['\"]", line)
             if extra and extra[1] != "dev":
                 package = re.match(r"[\w.-]+", line)
-                is_there = package is not None and _is_installed(package[0])
+                is_there = package is not None and bool(_version(package[0]))
                 installed[extra[1]] = installed.get(extra[1], True) and is_there
     return installed
-
-
-def _is_installed(package: str) -> bool:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return bool(importlib.metadata.version(package))
-    return False
 
 
 def _gpu(index: int) -> dict[str, Any]:
@@ -146,11 +147,6 @@ def _compile_times(device: torch.device) -> list[dict[str, Any]]:
             if here.items() <= entry.items():
                 times.append({name: entry[name] for name in entry if name not in here})
     return times
-
-
-def _caches() -> list[Path]:
-    """Return what is kept between runs: ours, and the weights that torchvision downloads."""
-    return [files.cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def _size(folder: Path) -> int:

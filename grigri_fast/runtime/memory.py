@@ -96,23 +96,17 @@ def _nvml_of(device: torch.device) -> tuple[Any, Any, int]:
 
 def _anonymous_bytes() -> int:
     """Return the resident memory of this process that is not a mapped file."""
-    kib = 0
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(("RssAnon:", "RssShmem:")):
-            kib += int(line.split()[1])
-    return kib * 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kinds = ("RssAnon:", "RssShmem:")
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(kinds))
 
 
 class Budget:
     """The memory that is in use, sampled by a thread of its own, and a limit for it.
 
-    Args:
-        device: what is measured; see :class:`Meter` for when to make one.
-        limit: in bytes, None for none.
-
     Attributes:
-        meter: what is sampled.
-        limit: as given.
+        meter: what is sampled; see :class:`Meter` for when to make one.
+        limit: in bytes, None for none.
         peak: the largest sample, in bytes.
     """
 
@@ -182,13 +176,11 @@ def release(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error, or one that led to it, says that memory has run out."""
-    while error is not None:
-        # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-        kinds = (torch.OutOfMemoryError, MemoryError)
-        if isinstance(error, kinds) or "allocate memory" in str(error):
-            return True
-        error = error.__context__
-    return False
+    if error is None:
+        return False
+    # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_one or "allocate memory" in str(error) or is_out_of_memory(error.__context__)
 
 
 @contextlib.contextmanager
@@ -212,10 +204,10 @@ def peak_of(work: Callable[[], object], budget: Budget) -> int | None:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             work()
         budget.sample()
-        fitted = True
+        peak = budget.peak
     except (RuntimeError, MemoryError) as e:
         if not is_out_of_memory(e):
             raise
-        fitted = False
+        peak = None
     release(device)
-    return budget.peak if fitted else None
+    return peak

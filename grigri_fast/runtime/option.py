@@ -186,19 +186,21 @@ class Option:
     @property
     def default_in_words(self) -> str:
         """Return its default as ``--help`` says it, or "" if there is nothing to say."""
-        if self.unset or self.default is None:
-            by_recipe = "by --recipe" if self.recipes else ""
-            fallback = "" if self.fallback is None else f"{self.fallback:g}"
-            return self.unset or by_recipe or fallback
-        return shown(self.default)
+        if self.unset:
+            return self.unset
+        if isinstance(self.default, bool):
+            return "on" if self.default else "off"
+        if self.default is not None:
+            return str(self.default)
+        if self.recipes:
+            return "by --recipe"
+        return "" if self.fallback is None else f"{self.fallback:g}"
 
     @property
     def help(self) -> str:
         """Return what it does and, where nothing is stored for it, what happens then."""
-        default = self.default_in_words
-        return (
-            f"{self.text} [default: {default}]" if default and self.default is None else self.text
-        )
+        default = self.default_in_words if self.default is None else ""
+        return f"{self.text} [default: {default}]" if default else self.text
 
     @property
     def help_with_default(self) -> str:
@@ -213,10 +215,8 @@ class Option:
         Raises:
             GrigriError: if it is of another type, out of range, or wrong in another way.
         """
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if isinstance(value, str) and value in self.words:
-            return self.words[value]
+        if isinstance(value, str | os.PathLike):
+            value = self.words.get(os.fspath(value), os.fspath(value))
         value = self._of_its_kind(value)
         if value is None or value in self.words.values():
             return value
@@ -276,14 +276,10 @@ def given_options(config: type, options: Mapping[str, Any], caller: str) -> dict
 
 def absolute_inputs(config: Any) -> dict[str, str]:
     """Return the options of a config that name an input file or folder, as absolute paths."""
-    values = {
-        n: getattr(config, n) for n, about in options_of(type(config)).items() if about.is_input
-    }
-    words = {n: about.words for n, about in options_of(type(config)).items()}
     return {
-        name: str(Path(value).absolute())
-        for name, value in values.items()
-        if value is not None and value not in words[name]
+        name: str(Path(getattr(config, name)).absolute())
+        for name, about in options_of(type(config)).items()
+        if about.is_input and getattr(config, name) not in (None, *about.words)
     }
 
 
@@ -315,8 +311,3 @@ def signature_of(call: Callable[P, object]) -> Callable[[Callable[..., R]], Call
         return function
 
     return decorate
-
-
-def shown(value: Any) -> str:
-    """Return a value as ``--help`` writes it."""
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)

@@ -43,10 +43,8 @@ def deferred(say: Callable[[str], None] = lambda text: None) -> Iterator[Stop]:
 
     Python's own handlers wait until the main thread runs Python code, which it does not while a
     device hangs. So a thread reads the signals from the interpreter's wake-up descriptor. Ending
-    at once is safe, since no file is ever half written (see ``files``).
-
-    Args:
-        say: called from another thread with a message about the first signal.
+    at once is safe, since no file is ever half written (see ``files``). ``say`` is called from
+    another thread with a message about the first signal.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

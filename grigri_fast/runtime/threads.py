@@ -18,9 +18,7 @@ _running: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 def file_pool(num_threads: int, name: str) -> ThreadPoolExecutor:
     """Return a pool for work on files that may wait for a disk or a server for ever.
 
-    Args:
-        num_threads: threads that run at once.
-        name: what the threads do, for a debugger: their names begin with it.
+    The names of its threads begin with ``name``, for a debugger.
     """
     return ThreadPoolExecutor(num_threads, thread_name_prefix=name, initializer=_register)
 
@@ -34,11 +32,8 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
     """End the process with an exit code, without waiting for a thread of a file pool that runs.
 
     Pools are shut down when their work is done, without waiting for a task that hangs: a thread
-    that is still alive here is one that hangs, or whose task was given up just now.
-
-    Args:
-        code: the exit code.
-        at_once: wait for nothing else either.
+    that is still alive here is one that hangs, or whose task was given up just now. With
+    ``at_once`` it waits for nothing else either.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
