@@ -242,9 +242,9 @@ def reproduce(
     options = passed_on(locals())
 
     names = [name.strip() for text in only or [] for name in text.split(",")]
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise typer.BadParameter(f"--only {unknown[0]}: the rows are {', '.join(NAMES)}")
+    for name in names:
+        if name not in NAMES:
+            raise typer.BadParameter(f"--only {name}: the rows are {', '.join(NAMES)}")
 
     from ..experiments import reproduce as reproducing
     from .progress import ReproduceDisplay
@@ -266,12 +266,9 @@ def show_reproduced(result: "Reproduced") -> None:
         "row", *(f"{score}\n{side}" for score in ("micro-F1", "accuracy") for side in sides)
     )
     for row in result.rows:
-        cells = [
-            cell
-            for key in ("micro_f1", "subset_accuracy")
-            for cell in reproduce_report.against_report(row, key)
-        ]
-        table.add_row(row.row.name, *cells)
+        micro_f1 = reproduce_report.against_report(row, "micro_f1")
+        accuracy = reproduce_report.against_report(row, "subset_accuracy")
+        table.add_row(row.row.name, *micro_f1, *accuracy)
     say()
     show(table)
     say()

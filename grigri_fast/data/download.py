@@ -75,15 +75,8 @@ def download(
     What has arrived is kept in ``<name>.part``, and where it comes from in ``<name>.json``. The
     rest is asked for only if the server still has the same version (Range with If-Range); a server
     that cannot do that starts over. A cut connection is tried again, as long as something new
-    arrives.
-
-    Args:
-        url: http or https.
-        path: the file; its folder exists.
-        require: called before a byte is written with how many bytes will come and how many the
-            file has; raises GrigriError if they are too many.
-        on_progress: called with bytes that are here and bytes in all.
-        log: called with a line that is worth reading.
+    arrives. Before a byte is written, ``require`` is called with how many bytes will come and how
+    many the file has; it raises GrigriError if they are too many.
 
     Raises:
         GrigriError: if the server has no such file, cannot be reached, or the disk is full.

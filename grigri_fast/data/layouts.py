@@ -38,14 +38,9 @@ _FORMATS = (
 
 
 class Labels(NamedTuple):
-    """What a reader returns: image i is the file ``paths[i]`` and has the labels ``labels[i]``.
+    """What a reader returns: image i is the file ``paths[i]`` and has the classes ``labels[i]``.
 
-    Attributes:
-        names: the images' names, unique and stable.
-        paths: where the images are; they need not exist.
-        labels: the names of each image's classes.
-        class_names: all classes, in the order that they have as columns.
-        layout: the format, in words.
+    The other fields are those of :class:`dataset.Dataset`.
     """
 
     names: list[str]
@@ -56,15 +51,10 @@ class Labels(NamedTuple):
 
 
 def read_labels(data: Path, images: Path | None) -> Labels:
-    """Find out which format some data have, and read them.
-
-    Args:
-        data: a folder or a file.
-        images: the folder that the names in a table are relative to.
+    """Find out which format some data have, and read them; see :func:`dataset.load`.
 
     Raises:
-        GrigriError: if it is none of the formats or could be two of them, or if a line of a label
-            file is wrong.
+        GrigriError: as there.
         OSError: if a folder cannot be read.
     """
     if images is not None and not images.is_dir():

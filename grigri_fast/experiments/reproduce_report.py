@@ -227,18 +227,17 @@ def _agreement(data: dict) -> str:
     """Return in words how many of the frequencies are those that the report prints."""
     if data["class_names"] != CLASS_NAMES:
         return "have nothing to be compared with"
-    pairs = [
-        (ours, theirs)
+    differences = [
+        abs(ours - theirs)
         for part, column in report_2020.FREQUENCIES.items()
         for ours, theirs in zip(data["frequencies"][part], column, strict=True)
     ]
-    same = sum(ours == theirs for ours, theirs in pairs)
-    if same == len(pairs):
+    same = differences.count(0)
+    if same == len(differences):
         return f"are the report's to the last digit (all {same})"
-    largest = max(abs(ours - theirs) for ours, theirs in pairs)
     return (
-        f"are the report's to the last digit in {same} of {len(pairs)} cases, and differ by"
-        f" {largest:.4f} at most"
+        f"are the report's to the last digit in {same} of {len(differences)} cases, and differ by"
+        f" {max(differences):.4f} at most"
     )
 
 

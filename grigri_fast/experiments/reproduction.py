@@ -64,14 +64,7 @@ class RowResult:
 class Reproduction:
     """How the report's rows are run, and where their results are.
 
-    Attributes:
-        data: a folder or a CSV.
-        out: folder of the rows' folders and of the pages.
-        epochs: of each training row.
-        limit: use about so many images; None: all.
-        size_scale: factor on the report's image sizes, above 0 and at most 1.
-        weights: ``imagenet``, ``none``, or a folder of torchvision's files.
-        device, amp, threads, memory_limit: as in :class:`TrainConfig`.
+    The fields are the options of :func:`reproduce.reproduce`.
 
     Raises:
         GrigriError: if a value is not allowed.

@@ -33,14 +33,14 @@ class Photos(Dataset):
         self, paths: Sequence[Path], size_px: int, backend: Backend, augment: bool
     ) -> None:
         self._paths, self._backend = [str(path) for path in paths], backend
-        geometry = [v2.Resize((size_px, size_px))]
+        steps = [v2.Resize((size_px, size_px))]
         if augment:
             flip, rotate = v2.RandomHorizontalFlip(), v2.RandomRotation(25)
-            geometry = [v2.RandomResizedCrop(size_px), flip, rotate]
-        to_tensor = [v2.PILToTensor()] if backend == "pil" else []
+            steps = [v2.RandomResizedCrop(size_px), flip, rotate]
+        if backend == "pil":
+            steps.append(v2.PILToTensor())
         normalise = v2.Normalize(normalize.IMAGENET_MEAN, normalize.IMAGENET_STD)
-        colour = [v2.ToDtype(torch.float32, scale=True), normalise]
-        self._transform = v2.Compose([*geometry, *to_tensor, *colour])
+        self._transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True), normalise])
 
     def __len__(self) -> int:
         return len(self._paths)

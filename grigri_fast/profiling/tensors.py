@@ -69,11 +69,8 @@ class Timeline:
 class TensorTracker(TorchDispatchMode):
     """Follows the storages that are made while it is active, and labelled ones.
 
-    What kernels allocate for themselves is no tensor, and is not seen.
-
-    Args:
-        model: its parameters and buffers are labelled; hooks tell which stage computes.
-        device: storages elsewhere are ignored.
+    What kernels allocate for themselves is no tensor, and is not seen; nor are storages on another
+    device. The model's parameters and buffers are labelled; hooks tell which stage computes.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -178,14 +175,13 @@ def stages(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     parts = list(model.named_children())
     while True:
-        deep = [i for i, (_, part) in enumerate(parts) if _has_blocks(part)]
+        deep = [i for i, (_, part) in enumerate(parts) if any(map(_has_children, part.children()))]
         if len(deep) != 1:
             break
         (i,) = deep
         name, part = parts[i]
-        inner = [(f"{name}.{child}", module) for child, module in part.named_children()]
-        parts[i : i + 1] = inner
-    blocks = [i for i, (_, part) in enumerate(parts) if any(True for _ in part.children())]
+        parts[i : i + 1] = [(f"{name}.{child}", inner) for child, inner in part.named_children()]
+    blocks = [i for i, (_, part) in enumerate(parts) if _has_children(part)]
     if not blocks:
         return [(f"{name} {type(part).__name__}", part) for name, part in parts]
     first, last = blocks[0], blocks[-1]
@@ -195,5 +191,5 @@ def stages(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _has_blocks(module: nn.Module) -> bool:
-    return any(any(True for _ in child.children()) for child in module.children())
+def _has_children(module: nn.Module) -> bool:
+    return any(True for _ in module.children())

@@ -96,15 +96,11 @@ def cache_folder() -> Path:
 
 
 def write_atomic(path: Path, content: bytes | str, previous: Path | None = None) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; text as UTF-8.
 
     A temporary file in the same folder, flushed to the disk, takes the name in one step; then the
-    folder is flushed, so that the name survives a power cut too.
-
-    Args:
-        path: the file.
-        content: bytes, or text for UTF-8.
-        previous: a name under which the file that ``path`` was before is kept.
+    folder is flushed, so that the name survives a power cut too. The file that ``path`` was before
+    is kept under the name ``previous`` if there is one.
 
     Raises:
         GrigriError: if it cannot be written; what was at ``path`` before is intact.
