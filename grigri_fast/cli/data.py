@@ -266,6 +266,8 @@ def fetch(
 
     Example:  grigri-fast data fetch mirflickr25k mirflickr
     """
+    options = passed_on(locals(), "dataset", "sources", "sha256")
+
     from ..data import mirflickr
 
     try:
@@ -277,13 +279,7 @@ def fetch(
 
     with FetchDisplay() as display:
         found = mirflickr.fetch(
-            folder,
-            size=size,
-            sources=sources or (),
-            sha256=checksums,
-            keep=keep,
-            threads=threads,
-            callback=display,
+            **options, sources=sources or (), sha256=checksums, callback=display
         )
     show_fetched(found)
 

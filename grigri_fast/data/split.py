@@ -42,13 +42,7 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What :func:`split` returns.
-
-    Attributes:
-        dataset: the images and labels that were split.
-        split: the rows of each part.
-        path: the file that was written, None if there is none.
-    """
+    """What :func:`split` returns; ``path`` is the file that was written, None if there is none."""
 
     dataset: Dataset
     split: Split

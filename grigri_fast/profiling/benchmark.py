@@ -123,11 +123,10 @@ def bench(
         data: photographs and labels: a folder or a CSV. Without it: the generated demo set.
         against: also measure torchvision's transforms in a DataLoader, and its plain loop.
         json: a file for every figure.
-        arch, size, batch_size, fast: as in ``train``.
+        arch, size, batch_size, fast, device, amp, memory_limit, threads: as in ``train``.
         repeats: how often everything is measured, interleaved.
         limit: use only so many images.
         compile: use torch.compile in the step.
-        device, amp, memory_limit, threads: as in ``train``.
         log: takes a line about how training fits the memory limit.
         on_progress: called with runs done and runs in all.
 

@@ -1,6 +1,5 @@
 """What a benchmark or a profile is of: images, training options, and what to compute on."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,4 +133,4 @@ def first_images(data: StrPath | None, limit: int) -> list[Path]:
         from ..data import demo
 
         data = demo.cached_folder()
-    return dataset.load(os.fspath(data)).paths[:limit]
+    return dataset.load(data).paths[:limit]

@@ -124,17 +124,19 @@ def free_bytes(device: torch.device) -> int:
     """Return how much memory a device, or this machine (a container, a job), has left."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo").read_text()
-    free = next(int(x.split()[1]) * 1024 for x in info.splitlines() if x.startswith("MemAvailable"))
+    free = 1024 * _number_in(Path("/proc/meminfo"), "MemAvailable:")
     with contextlib.suppress(OSError, ValueError, StopIteration):  # without a limit it says "max"
         limit = int((_CGROUP / "memory.max").read_text())
-        stat = (_CGROUP / "memory.stat").read_text()
-        cached = next(
-            int(x.split()[1]) for x in stat.splitlines() if x.startswith("inactive_file ")
-        )
+        cached = _number_in(_CGROUP / "memory.stat", "inactive_file")
         used = int((_CGROUP / "memory.current").read_text()) - cached
         free = min(free, limit - used)
     return max(0, free)
+
+
+def _number_in(file: Path, name: str) -> int:
+    """Return the number after a name in a file of the kernel, which has a name on each line."""
+    lines = map(str.split, file.read_text().splitlines())
+    return next(int(words[1]) for words in lines if words[0] == name)
 
 
 def keep_freed_memory() -> None:
