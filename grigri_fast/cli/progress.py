@@ -80,8 +80,7 @@ class _Display:
 class TrainDisplay(_Display, Callback):
     """Shows a training run: a bar while it goes on, and a line per epoch that stays.
 
-    Args:
-        has_bar: whether there may be a bar; of several processes that train together one has it.
+    ``has_bar``: whether there may be a bar; of several processes that train together one has it.
     """
 
     def __init__(self, has_bar: bool = True) -> None:

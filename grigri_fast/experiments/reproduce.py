@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config import TrainConfig, read_toml, resolve
-from ..data import dataset, split
+from ..config import OPTIONS, TrainConfig, read_toml, resolve
+from ..data import dataset, demo, split
 from ..data.dataset import Dataset
 from ..errors import GrigriError, Interrupted
 from ..evaluation import bootstrap, evaluator, metrics
@@ -106,12 +106,8 @@ def reproduce(
     for name in only:
         report_2020.row_named(name)  # an error if there is none
     rows = [row for row in report_2020.ROWS if not only or row.name in only]
-    if data is None:
-        from ..data import demo
-
-        data = demo.cached_folder()
     of = Reproduction(
-        data=os.fspath(data),
+        data=os.fspath(demo.cached_folder() if data is None else data),
         out=Path(out),
         epochs=epochs,
         limit=limit,
@@ -146,7 +142,7 @@ def _require_same(of: Reproduction, data: Dataset) -> None:
                 was, now = getattr(stored, name), getattr(wanted, name)
                 if was != now:
                     raise GrigriError(
-                        f"--{name.replace('_', '-')} was {was} when {files.shown(folder)} was made,"
+                        f"{OPTIONS[name].flag} was {was} when {files.shown(folder)} was made,"
                         f" not {now}: take another --out for other options"
                     )
         if (folder / run_folder.DATA).is_file():

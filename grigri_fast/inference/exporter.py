@@ -86,8 +86,7 @@ def export(
         run: the run folder.
         format: ``onnx``, or ``pt2`` (what ``torch.export.save`` writes).
         out: the file, by default ``model.onnx`` or ``model.pt2`` in the run folder.
-        checkpoint: ``last`` or ``best``.
-        threads: CPU threads, by default all that this process may use.
+        checkpoint, threads: as in :func:`predictor.load`.
         on_progress: called with the number of stages done and that of all.
 
     Raises:

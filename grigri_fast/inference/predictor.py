@@ -282,7 +282,7 @@ def load(
         checkpoint: ``last``, the final epoch; or ``best``, the epoch with the best validation
             micro-F1.
         max_pixels: larger images are refused unread.
-        device, amp, threads: what to compute on, in which number format, with how many CPU threads.
+        device, amp, threads: as in :meth:`Compute.resolve`.
 
     Raises:
         GrigriError: if there is no such run or file, or it is damaged.
@@ -312,7 +312,7 @@ def predict(
             memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
         checkpoint, max_pixels, device, amp, threads: as in :func:`load`, which has them already
             where ``run`` is a loaded model.
-        memory_limit: the most that this process may take on the device, like ``4GiB``.
+        memory_limit: as in :meth:`Compute.resolve`.
         on_progress: called with images done and images in all.
 
     Returns:

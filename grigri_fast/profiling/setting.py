@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS, TrainConfig, resolve
-from ..data import dataset
+from ..data import dataset, demo
 from ..errors import GrigriError
 from ..pipeline.cache import plan_cache
 from ..pipeline.check import ImageCheck, check_images
@@ -129,8 +129,4 @@ class Setting:
 
 def first_images(data: StrPath | None, limit: int) -> list[Path]:
     """Return the first images of a data set; without one, of the generated demo set."""
-    if data is None:
-        from ..data import demo
-
-        data = demo.cached_folder()
-    return dataset.load(data).paths[:limit]
+    return dataset.load(demo.cached_folder() if data is None else data).paths[:limit]

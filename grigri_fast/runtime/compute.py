@@ -56,9 +56,11 @@ class Compute:
         """Return what the options of the command line mean on this machine.
 
         Args:
-            device, amp: see :func:`pick_device` and :func:`pick_amp`.
+            device: ``auto``, ``cuda`` or ``cpu``; see :func:`pick_device`.
+            amp: number format of the forward pass, or ``auto``; see :func:`pick_amp`.
             threads: CPU threads, by default all that this process may use.
-            memory_limit: text like ``4GiB``; see :func:`units.parse_bytes`.
+            memory_limit: the most that this process may take on the device, like ``4GiB``; see
+                :func:`units.parse_bytes`.
 
         Raises:
             GrigriError: if a value is none of those, or this machine cannot do it.
