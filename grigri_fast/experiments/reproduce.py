@@ -290,11 +290,12 @@ class _Runner:
         config = resolve(self._of.config(row))
         torch.manual_seed(SEED)
         num_classes = len(self._data.class_names)
-        what = config.arch, num_classes, config.size
         if config.weights == "none":
-            model = factory.build(*what, config.init, config.train_norms)
+            model = factory.build(
+                config.arch, num_classes, config.size, config.init, config.train_norms
+            )
         else:
-            model = factory.build_pretrained(*what, config.weights)
+            model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
         folder = self._folder_with_manifest(row)
         parts = split.read(self._of.split, self._data)
         if self._of.limit is not None:
