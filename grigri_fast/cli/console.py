@@ -11,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..runtime.option import shown
+
 if TYPE_CHECKING:
     from ..evaluation.bootstrap import Interval
 
@@ -88,6 +90,4 @@ def interval(score: "Interval") -> str:
 
 def value_of_option(value: Any) -> str:
     """Return an option's value in few characters."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else shown(value)

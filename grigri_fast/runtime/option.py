@@ -188,10 +188,8 @@ class Option:
         """Return its default as ``--help`` says it, or "" if there is nothing to say."""
         if self.unset:
             return self.unset
-        if isinstance(self.default, bool):
-            return "on" if self.default else "off"
         if self.default is not None:
-            return str(self.default)
+            return shown(self.default)
         if self.recipes:
             return "by --recipe"
         return "" if self.fallback is None else f"{self.fallback:g}"
@@ -311,3 +309,8 @@ def signature_of(call: Callable[P, object]) -> Callable[[Callable[..., R]], Call
         return function
 
     return decorate
+
+
+def shown(value: Any) -> str:
+    """Return a value as ``--help`` writes it."""
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
