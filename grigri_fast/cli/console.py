@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _START_S = time.monotonic()  # close to when the program started
 _SHOWN_LINES = 20  # of a long list; the rest is only mentioned
 
+_is_terminal = sys.stdout is not None and sys.stdout.isatty()
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
-stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+stdout = Console(highlight=False, width=None if _is_terminal else 240)
 
 
 @dataclass

@@ -86,6 +86,10 @@ def check(
     """
     options = passed_on(locals())
 
+    from ..curation.options import require_used
+
+    require_used(**options)  # a wrong option is an error before anything heavy loads
+
     from ..curation import check as checking
     from .progress import TrainDisplay
 

@@ -74,6 +74,10 @@ def evaluate(
     """
     options = passed_on(locals(), "as_json")
 
+    from ..runs.run_folder import require_one_source
+
+    require_one_source(data, images, part)  # an error before anything heavy loads
+
     from ..evaluation import evaluator
     from .progress import progress
 

@@ -65,7 +65,7 @@ def main(args: list[str] | None = None) -> int:
         raise
     if code:
         distributed.let_first_process_report(world, code)
-    if words and (world.is_first or code < 128):
+    if words and sys.stderr is not None and (world.is_first or code < 128):
         print(words if world.is_first else f"rank {world.rank}: {words}", file=sys.stderr)
     return code
 

@@ -91,6 +91,10 @@ def bench(
 
     options = passed_on(locals()) | {"what": what or "all"}
 
+    from ..profiling.options import bench_config
+
+    bench_config(**options)  # a wrong option is an error before anything heavy loads
+
     from ..profiling import benchmark
     from .progress import progress
 
@@ -189,6 +193,10 @@ def profile(
     Example:  grigri-fast profile --arch wide_resnet50_2 --estimate --device-memory 4GiB
     """
     options = passed_on(locals())
+
+    from ..profiling.options import profile_config
+
+    profile_config(**options)  # a wrong option is an error before anything heavy loads
 
     from ..profiling import profiler
 

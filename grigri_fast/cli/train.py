@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import OPTIONS, TrainConfig, read_toml
+from ..config import OPTIONS, TrainConfig
 from ..errors import GrigriError
 from ..experiments.report_2020 import NAMES
+from ..experiments.search_space import start_config
 from ..runtime import files
 from ..runtime.distributed import World
 from ..runtime.option import given_options
@@ -136,23 +137,20 @@ def tune(
 
     Example:  grigri-fast tune my-photos --trials 20 --arch resnet18 --size 128 --epochs 10
     """
-    if minutes is not None and not minutes > 0:
-        raise typer.BadParameter(f"--minutes must be more than 0, not {minutes:g}")
-    if data is None and (config is None or "data" not in read_toml(config)):
-        raise typer.BadParameter("DATA is missing: images and labels, a folder or a CSV")
+    given = given_options(TrainConfig, {"data": data, **options}, "tune")
+    start_config(given, config, minutes)  # a wrong option is an error before anything heavy loads
 
     from ..experiments import tuner
     from .progress import TuneDisplay
 
     with TuneDisplay() as display:
         result = tuner.tune(
-            data,
             trials=trials,
             minutes=minutes,
             search=search or (),
             config=config,
             callback=display,
-            **options,
+            **given,
         )
     show_tuned(result)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from ..config import MAX_PIXELS
 from ..data import dataset
 from ..data import split as splits
 from ..data.dataset import Dataset
-from ..errors import GrigriError, Interrupted, UsageError
+from ..errors import GrigriError, Interrupted
 from ..runs import run_folder
 from ..runtime import files
 from ..runtime.compute import Compute
@@ -26,6 +25,7 @@ from ..training.callbacks import Callback
 from . import duplicates, gallery, label_issues
 from .findings import GALLERY, ISSUES, NEAR, Findings, issues_csv, near_csv
 from .label_issues import Setting
+from .options import require_libraries, require_used
 from .summary import Summary, summarize
 
 SETTINGS = "check.json"
@@ -90,13 +90,21 @@ def check(
         GrigriError: if something does not fit, cannot be read or cannot be written.
         Interrupted: when a signal has stopped the deep check.
     """
-    options = {"run": run, "folds": folds, "epochs": epochs, "size": size, "split": split}
-    _require_used(deep, options | {"distance": distance, "out": out})
+    require_used(
+        deep=deep,
+        run=run,
+        folds=folds,
+        epochs=epochs,
+        size=size,
+        split=split,
+        distance=distance,
+        out=out,
+    )
     source, images = os.fspath(data), None if images is None else os.fspath(images)
     compute = Compute.resolve(threads=threads)
     labelled = dataset.load(source, images)
     if deep:
-        _require_libraries(label_errors=run is not None or folds is not None)
+        require_libraries(label_errors=run is not None or folds is not None)
     summary = summarize(
         labelled, threads=compute.threads, max_pixels=max_pixels, on_progress=on_progress
     )
@@ -113,31 +121,6 @@ def check(
             callback=callback or Callback(),
         )
     return Checked(labelled, summary, findings)
-
-
-def _require_used(deep: bool, options: dict[str, Any]) -> None:
-    """Raise UsageError for an option that would be ignored."""
-    given = [name for name, value in options.items() if value is not None]
-    for name in given:
-        if not deep:
-            raise UsageError(f"--{name} goes with --deep")
-        if name in ("epochs", "size") and "folds" not in given:
-            raise UsageError(f"--{name} goes with --folds")
-    if "run" in given and "folds" in given:
-        raise UsageError("--run and --folds are two ways to the same; leave one out")
-    if "run" in given and "split" in given:
-        raise UsageError("--run has its own split; leave --split out")
-
-
-def _require_libraries(label_errors: bool) -> None:
-    """Raise GrigriError unless the libraries of the extra ``clean`` are here."""
-    for name in ("imagehash", "cleanlab") if label_errors else ("imagehash",):
-        try:
-            importlib.import_module(name)
-        except ImportError as e:
-            raise GrigriError(
-                f"--deep needs {e.name}: pip install 'grigri-fast[clean]' (ImageHash and cleanlab)"
-            ) from e
 
 
 # ----------------------------------------------------------------------------- the deep check

@@ -283,10 +283,7 @@ def _check_options(
     data: object, images: object, part: str | None, threshold: Threshold, checkpoint: str
 ) -> None:
     """Raise GrigriError, before the work, for options of :func:`evaluate` that are wrong."""
-    if data is not None and part is not None:
-        raise GrigriError("--part is of the run's own data; with --data all images are scored")
-    if images is not None and data is None:
-        raise GrigriError("--images goes with --data")
+    run_folder.require_one_source(data, images, part)
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     require_one_of("--part", part or "val", PartName)
     is_number = isinstance(threshold, int | float) and 0 <= threshold <= 1

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ..config import OPTIONS, TrainConfig, resolve
-from ..errors import GrigriError
+from ..config import OPTIONS, TrainConfig, read_toml, resolve
+from ..errors import GrigriError, UsageError
+from ..runtime.files import StrPath
 from ..runtime.option import Option
 
 FORMAT = "grigri-fast tune 1"
@@ -19,6 +21,31 @@ SEARCHABLE = sorted(
 )
 
 Space = dict[str, dict[str, Any]]  # by option: {"low", "high", "log"} or {"choices"}
+
+
+def start_config(
+    options: dict[str, Any], file: StrPath | None, minutes: float | None = None
+) -> TrainConfig:
+    """Return where a search starts: what is given, else what a file says, else the default.
+
+    Args:
+        options: what is given, by name.
+        file: a TOML file of options.
+        minutes: for how long trials begin, or None.
+
+    Raises:
+        UsageError: if there are no data, or no time.
+        GrigriError: if options are wrong or contradict each other.
+    """
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes must be more than 0, not {minutes:g}")
+    if "name" in options:
+        raise GrigriError("--name does not go with tune; --out is the folder of the search")
+    stored = read_toml(Path(file)) if file is not None else {}
+    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | options
+    if "data" not in chosen:
+        raise UsageError("DATA is missing: images and labels, a folder or a CSV")
+    return TrainConfig(**chosen)
 
 
 def space_of(config: TrainConfig, fixed: set[str], asked: Sequence[str] = ()) -> Space:

@@ -94,16 +94,8 @@ def tune(
             finished.
         Interrupted: after a signal; everything is stored.
     """
-    if minutes is not None and not minutes > 0:
-        raise GrigriError(f"--minutes must be more than 0, not {minutes:g}")
     given = given_options(TrainConfig, {"data": data, **options}, "tune")
-    if "name" in given:
-        raise GrigriError("--name does not go with tune; --out is the folder of the search")
-    stored = read_toml(Path(config)) if config else {}
-    chosen = {k: v for k, v in stored.items() if k not in ("out", "name")} | given
-    if "data" not in chosen:
-        raise GrigriError("DATA is missing: photographs and labels, a folder or a CSV")
-    start = TrainConfig(**chosen)
+    start = search_space.start_config(given, config, minutes)
     optuna = _require_optuna()
     space = search_space.space_of(start, set(given), search)
     name = f"tune-{Path(start.data).resolve().stem}-{start.arch}"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import TrainConfig, resolve
+from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory
@@ -24,6 +24,7 @@ from ..runtime.memory import Budget
 from ..training import autobatch, setup
 from ..training.step import TrainStep
 from . import baseline, timing
+from .options import bench_config
 from .setting import Setting, first_images
 from .timing import Batches, Case
 
@@ -134,10 +135,15 @@ def bench(
         GrigriError: if an option is wrong, or there are too few images.
     """
     require_one_of("WHAT", what, WhatToTime)
-    if json is not None and not Path(json).parent.is_dir():
-        raise GrigriError(f"--json {json}: its folder does not exist")
-    how: dict[str, Any] = {"fast": fast, "amp": amp, "compile": "on" if compile else "off"}
-    config = resolve(TrainConfig(arch=arch, size=size, batch_size=batch_size, **how))
+    config = bench_config(
+        json=json,
+        compile=compile,
+        arch=arch,
+        size=size,
+        batch_size=batch_size,
+        fast=fast,
+        amp=amp,
+    )
     factory.build(arch, 1, size)  # an error if the two do not go with each other
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
     with compute.open() as budget:

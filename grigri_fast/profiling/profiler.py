@@ -20,7 +20,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, record_function
 
-from ..config import TrainConfig, resolve
+from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory, normalize
@@ -31,10 +31,10 @@ from ..runtime import environment, files, memory
 from ..runtime.compute import AmpName, Compute, DeviceName
 from ..runtime.files import StrPath
 from ..runtime.memory import Budget
-from ..runtime.units import parse_bytes
 from ..training import setup
 from ..training.autobatch import Plan
 from . import tensors, timing
+from .options import profile_config
 from .setting import NUM_CLASSES, Setting, first_images
 from .tensors import TensorTracker, Timeline
 
@@ -185,8 +185,10 @@ def profile(
     Raises:
         GrigriError: if an option is wrong, or there are too few images.
     """
-    must_fit = None if device_memory is None else parse_bytes(device_memory, "--device-memory")
-    config = TrainConfig(
+    config, must_fit = profile_config(
+        estimate=estimate,
+        device_memory=device_memory,
+        snapshot=snapshot,
         arch=arch,
         size=size,
         batch_size=batch_size,
@@ -194,11 +196,7 @@ def profile(
         activation_checkpointing=activation_checkpointing,
         fast=fast,
         amp=amp,
-        compile="off",
     )
-    config = resolve(config)
-    if estimate and snapshot:
-        raise GrigriError("--snapshot needs a measurement; leave out --estimate")
     factory.build(arch, 1, size)  # an error if the two do not go with each other
     if estimate:
         amp = "bf16" if config.amp == "auto" else config.amp

@@ -121,6 +121,14 @@ def require(folder: Path) -> None:
         raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")
 
 
+def require_one_source(data: object, images: object, part: object) -> None:
+    """Raise GrigriError unless images to score are a part of a run's own data, or other data."""
+    if data is not None and part is not None:
+        raise GrigriError("--part is of the run's own data; with --data all images are scored")
+    if images is not None and data is None:
+        raise GrigriError("--images goes with --data")
+
+
 def checkpoint_path(folder: Path, checkpoint: str) -> Path:
     """Return the path of a run's ``last`` or ``best`` checkpoint.
 

@@ -36,8 +36,9 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
     ``at_once`` it waits for nothing else either.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
+        if stream is not None:  # a shell's >&- closes it
+            with contextlib.suppress(OSError):
+                stream.flush()
     if at_once or any(thread.is_alive() for thread in _running):
         os._exit(code)
     sys.exit(code)

@@ -66,3 +66,13 @@ def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> 
     done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.returncode == 1 and done.stderr == ""
+
+
+def test_closed_output_and_errors_are_no_traceback() -> None:
+    program = f"{sys.executable} -m grigri_fast"
+    done = subprocess.run(
+        ["sh", "-c", f"{program} --version >&- && {program} --help >&- && {program} nothing 2>&-"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,40 @@ def test_all_architectures_are_offered() -> None:
 
 def test_completion_can_be_installed(cli) -> None:
     assert "--install-completion" in cli("--help")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train DATA --lr 0",
+        "tune --trials 2",
+        "tune DATA --name x",
+        "tune DATA --minutes 0",
+        "tune DATA --lr 0",
+        "tune DATA --config nowhere.toml",
+        "eval RUN --part val --data DATA",
+        "eval RUN --images DATA",
+        "predict RUN DATA --out x.txt",
+        "reproduce --only nothing",
+        "bench nothing DATA",
+        "bench --json nowhere/x.json",
+        "profile --estimate --snapshot",
+        "profile --estimate --device-memory x",
+        "profile --batch-size 4 --micro-batch-size 8",
+        "data check DATA --run RUN",
+        "data check DATA --deep --epochs 2",
+        "data check DATA --deep --run RUN --folds 2",
+        "data split DATA --val 2",
+        "data fetch mirflickr25k DIR --sha256 x",
+    ],
+)
+def test_wrong_options_are_an_error_before_pytorch_is_loaded(words: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from grigri_fast.cli.main import main\n"
+        "code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode in (1, 2) and done.stderr.startswith("error: "), done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
