@@ -12,7 +12,7 @@ _FOLDS = ("epochs", "size")
 
 
 def require_used(*, deep: bool, **options: Any) -> None:
-    """Require that no option of :func:`curation.check.check` would be ignored.
+    """Require that no option of :func:`check.check` would be ignored.
 
     Args:
         deep: whether the deep check runs.
@@ -20,8 +20,11 @@ def require_used(*, deep: bool, **options: Any) -> None:
             this order, is named.
 
     Raises:
-        UsageError: if an option would be ignored.
+        UsageError: if an option would be ignored, or there are too few folds.
     """
+    folds = options.get("folds")
+    if folds is not None and folds < 2:
+        raise UsageError(f"--folds must be at least 2, not {folds}")
     given = [name for name in options if name in _DEEP and options[name] is not None]
     for name in given:
         if not deep:
