@@ -163,12 +163,13 @@ def predict(
     options = passed_on(locals(), "out")
 
     from ..data.dataset import find_images
-    from ..inference import predictor
-    from .progress import progress
 
     if out is not None:
         files.require_writable(out, ".csv", ".json")
     find_images(images)  # an error at once if a path names nothing
+
+    from ..inference import predictor
+    from .progress import progress
 
     with progress("predicting") as on_progress:
         predictions, info = predictor.predict_with_info(**options, on_progress=on_progress)

@@ -257,6 +257,12 @@ def test_options_that_would_be_ignored_are_errors(cli, scenes, args, says) -> No
     assert code == 2 and says in err and not out
 
 
+def test_a_single_fold_is_refused(scenes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--folds must be at least 2, not 1"):
+        check.check(scenes, deep=True, folds=1, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_with_something_else_is_left_alone(cli, scenes, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     code, _, err = cli("data", "check", scenes, "--deep", "--threads=1", "--out", tmp_path)
