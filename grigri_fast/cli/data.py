@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from ..config import MAX_PIXELS
+from ..curation.options import require_used
 from ..errors import GrigriError
 from ..runtime import files
 from .console import new_table, say, say_first, show
@@ -85,9 +86,6 @@ def check(
     Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
     options = passed_on(locals())
-
-    from ..curation.options import require_used
-
     require_used(**options)  # a wrong option is an error before anything heavy loads
 
     from ..curation import check as checking
