@@ -16,6 +16,7 @@ PARTS = re.findall(r'^    \("(\w+)", ', SCRIPT.read_text(), re.MULTILINE)
 PARTS += re.findall(r'^    \(\n        "(\w+)",', SCRIPT.read_text(), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a rehearsal is for where there is no GPU")
 def test_every_part_is_rehearsed(photos: Path, tmp_path: Path) -> None:

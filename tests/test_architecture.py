@@ -98,6 +98,7 @@ def test_the_table_has_every_folder_and_no_circle() -> None:
         assert all(order.index(other) < order.index(part) or part == "cli" for other in allowed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ONE_DOOR)
 def test_each_library_is_behind_one_door(package: str) -> None:
     found = {name_of(file) for file in FILES if package in imports_of(file)[1]}
@@ -142,6 +143,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c) or "main")
 def test_help_loads_nothing_heavy_and_gives_an_example(command: list[str]) -> None:
     code = (

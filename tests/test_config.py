@@ -507,6 +507,7 @@ print("all follows")
 """
 
 
+@pytest.mark.slow
 def test_one_declaration_is_all_that_a_new_option_needs(tmp_path: Path) -> None:
     package = Path(grigri_fast.__file__).parent
     copy = shutil.copytree(

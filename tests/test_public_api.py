@@ -77,6 +77,7 @@ print("all six")
 """
 
 
+@pytest.mark.slow
 def test_the_names_are_functions_whatever_was_imported_before() -> None:
     done = subprocess.run(
         [sys.executable, "-c", NAMES_ARE_FUNCTIONS], capture_output=True, text=True
@@ -124,6 +125,7 @@ def test_train_shows_the_options_of_the_config() -> None:
 # ------------------------------------------------------------- they do what the commands do
 
 
+@pytest.mark.slow
 def test_train_leaves_what_the_command_leaves(cli, photos_once, run, tmp_path, capfd) -> None:
     capfd.readouterr()
     heard = []

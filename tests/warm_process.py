@@ -91,6 +91,7 @@ def _run(
 ) -> None:
     """Be the command, in the child."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
     for number, stream in ((1, stdout), (2, stderr)):
         os.dup2(stream.fileno(), number)
         stream.close()

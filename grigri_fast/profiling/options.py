@@ -1,7 +1,7 @@
 """The options of bench and profile, checked. Loads nothing heavy."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..config import TrainConfig, resolve
 from ..errors import GrigriError
@@ -48,6 +48,6 @@ def profile_config(
     return config, must_fit
 
 
-def _step_config(options: dict[str, Any], compile: str) -> TrainConfig:
+def _step_config(options: dict[str, Any], compile: Literal["on", "off"]) -> TrainConfig:
     step = {name: options[name] for name in _OF_THE_STEP if name in options}
     return resolve(TrainConfig(**step, fast=options["fast"], amp=options["amp"], compile=compile))

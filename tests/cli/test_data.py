@@ -32,6 +32,7 @@ def test_data_check_names_every_file_that_cannot_be_used(cli, photos) -> None:
     assert f"{photos / 'images' / 'im9.jpg'}: not a JPEG" in out
 
 
+@pytest.mark.slow
 def test_data_split_prints_the_reports_figures(cli, grigri, tmp_path) -> None:
     code, out, err = cli("data", "split", grigri / "labels_20000.csv", "--val", "0.2")
     assert (code, err) == (0, "")

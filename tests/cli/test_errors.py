@@ -219,6 +219,7 @@ def run(trained: Path, photos_once: Path, photos: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_wrong_uses_of_a_run(refused, run: Path, photos: Path, tmp_path: Path) -> None:
     refused("eval", run, "--part=test", says="has no test part, only train, val")
     refused("eval", run, "--data", photos, "--part=val", says="--part is of the run's own data")
@@ -258,6 +259,7 @@ def test_damaged_checkpoints(refused, run: Path, photos: Path, content: bytes) -
 # ------------------------------------------------------------------------------ more of each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, says, code",
     [

@@ -34,6 +34,7 @@ def evaluate(cli, *args: object) -> dict:
     return json.loads(out)  # one object and nothing else
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", ["auto", "per-class", "0.3"])
 def test_eval_equals_scikit_learn_on_predicts_probabilities(
     cli, trained, run, tmp_path, threshold: str
@@ -213,6 +214,7 @@ def logs(cli, run: Path, *args: object) -> dict[str, np.ndarray]:
     return {path: np.log(p) for path, p in probabilities(cli, run, *args).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 32, 33, 47, 48])  # batches are of 32; of 33, the one joins
 def test_eval_scores_every_image_once(cli, trained, run, tmp_path, count: int) -> None:
     data, _ = trained
@@ -297,6 +299,7 @@ def test_bad_files_in_json(cli, trained, run, tmp_path) -> None:
     assert fine["error"] is None and set(fine["probabilities"]) == set(CLASSES)
 
 
+@pytest.mark.slow
 def test_last_and_best_are_the_files_of_that_name(cli, trained, run) -> None:
     data, _ = trained
     state = tensors(run)

@@ -21,6 +21,7 @@ def test_version(cli) -> None:
     assert command("--version").stdout == f"grigri-fast {__version__}\n"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback(trained) -> None:
     data, run = trained
     line = f"{sys.executable} -m grigri_fast predict {run} {data} | head -n 1"
@@ -28,6 +29,7 @@ def test_a_closed_pipe_is_no_traceback(trained) -> None:
     assert done.stdout.startswith("image,labels,error") and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_can_be_used(cli, photos, tmp_path) -> None:
     words = [sys.executable, "-u", "-m", "grigri_fast", "train", photos, *RESNET18]
     words += ["--epochs=500", "--compile=off", "--out", tmp_path]
@@ -51,6 +53,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_used(cli, photos, tmp_path) -> None:
     assert cli("eval", run)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["--help", "data split", "predict", "train"])
 def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> None:
     data, run = trained

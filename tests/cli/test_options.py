@@ -88,6 +88,7 @@ def test_completion_can_be_installed(cli) -> None:
     assert "--install-completion" in cli("--help")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

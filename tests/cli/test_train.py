@@ -84,6 +84,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_train_on_each_format(cli, tmp_path: Path, kind: str) -> None:
     (tmp_path / "data").mkdir()
@@ -93,6 +94,7 @@ def test_train_on_each_format(cli, tmp_path: Path, kind: str) -> None:
     assert header(run)["class_names"] == list(CLASSES)
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_full_and_true(cli, trained, tmp_path: Path) -> None:
     _, run = trained
     assert {p.name for p in run.iterdir()} == FILES
@@ -115,11 +117,13 @@ def test_a_run_folder_is_full_and_true(cli, trained, tmp_path: Path) -> None:
     assert environment["device"] == "cpu" and "torch" in environment["packages"]
 
 
+@pytest.mark.slow
 def test_a_second_run_gets_its_own_folder(cli, photos, tmp_path) -> None:
     names = [train(cli, photos, tmp_path / "runs", "--limit=12").name for _ in range(2)]
     assert names == ["photos-resnet18", "photos-resnet18-2"]
 
 
+@pytest.mark.slow
 def test_a_config_file_repeats_a_run_bit_by_bit(cli, photos, tmp_path) -> None:
     first = train(cli, photos, tmp_path / "a", "--seed=3", "--test=0.1", "--lr=0.03")
     code, out, err = cli("train", "--config", first / "config.toml", "--out", tmp_path / "b")
@@ -138,6 +142,7 @@ def test_the_command_line_wins_over_the_file_over_the_default(cli, photos, tmp_p
         assert line in text.splitlines()
 
 
+@pytest.mark.slow
 def test_options_of_the_recipe_change_the_weights(cli, photos, tmp_path) -> None:
     base = ["--limit=24", "--amp=fp32", "--epochs=2", "--arch=shufflenet_v2_x0_5"]
     plain = tensors(train(cli, photos, tmp_path, *base))
@@ -166,6 +171,7 @@ def test_options_of_the_recipe_change_the_weights(cli, photos, tmp_path) -> None
     assert same(tensors(train(cli, photos, tmp_path / "again", *base, *same_options)), plain)
 
 
+@pytest.mark.slow
 def test_amsgrad_differs_from_adam(cli, photos, tmp_path) -> None:
     # They part when a gradient's square has fallen: a few steps in.
     options = ["--arch=shufflenet_v2_x0_5", "--epochs=3", "--limit=24"]
@@ -176,6 +182,7 @@ def test_amsgrad_differs_from_adam(cli, photos, tmp_path) -> None:
     assert not same(adam, amsgrad)
 
 
+@pytest.mark.slow
 def test_the_schedule_stands_in_the_results(cli, photos, tmp_path) -> None:
     options = ["--arch=shufflenet_v2_x0_5", "--epochs=3", "--lr=0.02", "--limit=16"]
     constant = train(cli, photos, tmp_path / "a", *options, "--schedule=constant")
@@ -185,6 +192,7 @@ def test_the_schedule_stands_in_the_results(cli, photos, tmp_path) -> None:
     assert max(rates) <= 0.02 and rates[-1] == pytest.approx(1e-7)
 
 
+@pytest.mark.slow
 def test_size_amp_and_threads_stand_in_the_run(cli, photos, tmp_path) -> None:
     options = ["--size=48", "--amp=fp32", "--limit=12", "--device=cpu", "--threads=2"]
     run = train(cli, photos, tmp_path, *options)
@@ -206,6 +214,7 @@ def test_simple_is_tested_at_another_size_than_it_was_made_for(cli, photos, tmp_
     assert (code, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_split_files_are_used(cli, photos, tmp_path) -> None:
     file = tmp_path / "split.json"
     code, out, err = cli("data", "split", photos, "--val=0.4", "--test=0.2", "--out", file)
@@ -219,6 +228,7 @@ def test_split_files_are_used(cli, photos, tmp_path) -> None:
     assert all(set(parts[name]) <= set(whole[name]) for name in parts)
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_keeps_the_weights_of_the_file(cli, trained, tmp_path) -> None:
     data, run = trained
     start = tensors(run)

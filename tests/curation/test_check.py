@@ -125,6 +125,7 @@ def squares(tmp_path: Path) -> tuple[Path, set[tuple[str, str]]]:
 FOLDS = ("--deep", "--folds=2", "--epochs=8", "--size=16", "--threads=1")
 
 
+@pytest.mark.slow
 def test_folds_find_planted_label_errors_and_are_not_trained_again(
     cli, squares, tmp_path: Path, monkeypatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_folds_find_planted_label_errors_and_are_not_trained_again(
     assert code == 1 and "its folds were made with data" in err
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch) -> None:
     folder, _ = squares
     args = ("data", "check", folder, "--deep", "--folds=2", "--epochs=1", "--size=16")
@@ -292,6 +294,7 @@ def test_the_function_takes_the_options_of_the_command(scenes, tmp_path: Path) -
 # --------------------------------------------------------------------------------- the gallery
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_the_gallery_opens_in_a_browser(cli, scenes, tmp_path: Path) -> None:
     code, _, err = cli(

@@ -150,6 +150,7 @@ def test_a_server_that_is_silent_or_gone_is_left(site: Site, tmp_path: Path, mon
         download("http://127.0.0.1:9/f", tmp_path / "f")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f", "http://"])
 def test_only_the_web_is_read(url: str, tmp_path: Path) -> None:
     with pytest.raises(GrigriError):

@@ -75,6 +75,7 @@ def refused(cli, tmp_path: Path):
 # ------------------------------------------------------------------------------ the whole way
 
 
+@pytest.mark.slow
 def test_it_is_downloaded_and_train_reads_it(
     cli, fetched, site: Site, tmp_path: Path, monkeypatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_every_option_that_makes_a_row_is_said(name: str, tmp_path: Path) -> Non
 # ------------------------------------------------------------------------ running all of them
 
 
+@pytest.mark.slow
 def test_all_rows_run_and_share_one_split(finished) -> None:
     _, out = finished
     for name in report_2020.NAMES:
@@ -135,6 +136,7 @@ def test_all_rows_run_and_share_one_split(finished) -> None:
     assert json.loads((out / reproduction.REASONS).read_text()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bce", "frozen", "simple", "untrained"])
 def test_a_row_is_a_run_folder_that_eval_reads(cli, finished, name: str) -> None:
     _, out = finished
@@ -233,6 +235,7 @@ addEventListener("load", () => {
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_the_page_opens_in_a_browser_in_light_and_dark(finished, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
@@ -293,6 +296,7 @@ def test_a_full_study_is_compared_with_the_report(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- not run again
 
 
+@pytest.mark.slow
 def test_a_finished_study_only_writes_its_reports(cli, finished, monkeypatch) -> None:
     data, out = finished
     before = reports(out)
@@ -313,6 +317,7 @@ def test_a_finished_study_only_writes_its_reports(cli, finished, monkeypatch) ->
     }
 
 
+@pytest.mark.slow
 def test_a_stopped_row_goes_on_where_it_was(cli, photos_once, tmp_path, monkeypatch) -> None:
     command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--only=bce,adam"]
     assert cli(*command, "--out", tmp_path / "whole")[0] == 0
@@ -431,6 +436,7 @@ def test_no_data_is_one_line(cli, tmp_path: Path) -> None:
 # --------------------------------------------------------------------- rows that cannot run
 
 
+@pytest.mark.slow
 def test_a_missing_weight_file_is_explained(cli, photos_once, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -508,6 +514,7 @@ def test_an_unknown_row_is_an_error() -> None:
 # --------------------------------------------------------------------------- the real data
 
 
+@pytest.mark.slow
 def test_the_real_data_are_the_reports(cli, grigri: Path, tmp_path: Path) -> None:
     code, _, err = cli("reproduce", grigri, "--only=data", "--out", tmp_path / "out")
     assert (code, err) == (0, "")

@@ -104,6 +104,7 @@ def names_in(folder: Path) -> set[str]:
 # --------------------------------------------------------------------------- the real thing
 
 
+@pytest.mark.slow
 def test_the_best_options_train_to_the_score_that_was_promised(
     cli, photos_once: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_the_best_options_train_to_the_score_that_was_promised(
     assert rows_of(out) == before
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_ends_as_one_that_was_not(
     photos_once: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(
 # ------------------------------------------------------------------------------ the trials
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned_once_there_is_something_to_compare_with(fake) -> None:
     def score_of(number: int, epoch: int) -> float:
         return (0.1 if number in (1, 3) else 0.5) + epoch / 100
@@ -192,6 +195,7 @@ def test_hopeless_trials_are_pruned_once_there_is_something_to_compare_with(fake
     assert summary["pruned"] and summary["epochs"] == summary["last"]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_stored_but_not_reported_counts_after_a_kill(fake, monkeypatch) -> None:
     def killed(number: int, epoch: int) -> float:
         if number == 3 and epoch == 2:
@@ -218,11 +222,13 @@ def test_optuna_itself_opens_the_journal(fake) -> None:
     assert [t.params for t in study.trials] == [t.params for t in tuned.trials]
 
 
+@pytest.mark.slow
 def test_a_trial_is_not_pruned_in_its_last_epoch(fake) -> None:
     tuned, _ = fake(lambda number, epoch: 0.5 - (number == 3 and epoch == 6) * 0.4, 4)
     assert tuned.trials[3].state == "done" and tuned.trials[3].epochs == 6
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_or_run_out_of_memory_are_failed_ones(fake) -> None:
     def score_of(number: int, epoch: int) -> float:
         if number == 1:
@@ -250,6 +256,7 @@ def test_that_no_trial_was_finished_is_one_line(fake) -> None:
         fake(score_of, 2)
 
 
+@pytest.mark.slow
 def test_other_errors_end_the_search_and_the_trial_goes_on(fake) -> None:
     def full(number: int, epoch: int) -> float:
         if number == 1:
@@ -262,6 +269,7 @@ def test_other_errors_end_the_search_and_the_trial_goes_on(fake) -> None:
     assert recorder.started == [1, 2] and [t.state for t in tuned.trials] == ["done"] * 3
 
 
+@pytest.mark.slow
 def test_killed_before_there_is_anything_to_resume_a_trial_begins_again(fake) -> None:
     def killed(number: int, epoch: int) -> float:
         if number == 1:
@@ -277,6 +285,7 @@ def test_killed_before_there_is_anything_to_resume_a_trial_begins_again(fake) ->
     assert tuned.trials[1].params == recorder.params[1] and tuned.trials[1].state == "done"
 
 
+@pytest.mark.slow
 def test_more_trials_may_be_asked_for_later(fake) -> None:
     fake(lambda number, epoch: 0.5, 2)
     tuned, recorder = fake(lambda number, epoch: 0.5 + number / 10, 4)
@@ -290,6 +299,7 @@ def test_no_trial_begins_after_the_minutes(fake) -> None:
     assert len(tuned.trials) == 2 and not recorder.notes
 
 
+@pytest.mark.slow
 def test_what_mattered_is_said_once_there_are_enough_trials(fake) -> None:
     few, _ = fake(lambda number, epoch: 0.5 + number / 100, 9, epochs=1)
     assert few.importance == {}

@@ -30,6 +30,7 @@ from grigri_fast.runtime import files
 # ------------------------------------------------------------------------- what is computed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch, flip", [("grigri", True), ("simple", False), ("squeezenet1_1", True)]
 )
@@ -50,6 +51,7 @@ def test_the_file_computes_what_the_checkpoint_does(
         np.testing.assert_allclose(found_NC, expected_NC[:n], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pt2_is_used_without_grigri_fast(good: Path, tmp_path: Path, photos_once: Path) -> None:
     out = tmp_path / "model.pt2"
     assert exporter.export(good, format="pt2", out=out, threads=1).difference < 1e-5
@@ -79,6 +81,7 @@ def test_pt2_is_used_without_grigri_fast(good: Path, tmp_path: Path, photos_once
 # ---------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_it_says_what_it_wrote_and_nothing_else(cli, good: Path, tmp_path: Path) -> None:
     out = tmp_path / "other.onnx"
     code, printed, err = cli("export", good, "--out", out, "--threads=1")
@@ -95,6 +98,7 @@ def test_it_says_what_it_wrote_and_nothing_else(cli, good: Path, tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"other.onnx"}
 
 
+@pytest.mark.slow
 def test_metadata_tell_all_that_is_to_be_known_and_no_paths(good: Path, tmp_path: Path) -> None:
     checkpoint.set_thresholds(good / run_folder.LAST, [0.2, 0.5, 0.7], "by hand")
     try:
@@ -130,6 +134,7 @@ def test_random_images_where_the_data_are_gone(cli, tmp_path: Path, photos: Path
 
 
 # A mistake in what is exported: nothing is written, and what was there stays.
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["onnx", "pt2"])
 def test_a_file_that_computes_something_else_is_not_written(
     cli, good: Path, tmp_path: Path, monkeypatch, format_name: str
@@ -201,6 +206,7 @@ def wild(tmp_path: Path) -> list[Path]:
     return [*paths, tmp_path / "grey.png", tmp_path / "clear.png"]
 
 
+@pytest.mark.slow
 def test_the_readmes_program_labels_photographs_as_predict_does(
     cli, tmp_path: Path, photos_once: Path, wild: list[Path]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from exported_runs import make_run, predicted, probabilities
 from small_set import CLASSES
 
@@ -12,6 +13,7 @@ from grigri_fast.inference import onnx as onnx_files
 from grigri_fast.runs import checkpoint, run_folder
 
 
+@pytest.mark.slow
 def test_predict_says_the_same_of_the_file(cli, tmp_path: Path, photos_once: Path) -> None:
     thresholds = [0.3, 0.5, 0.6]
     folder = make_run(
@@ -31,6 +33,7 @@ def test_predict_says_the_same_of_the_file(cli, tmp_path: Path, photos_once: Pat
     assert loaded == checkpoint.info_of(folder / run_folder.LAST)
 
 
+@pytest.mark.slow
 def test_predict_with_the_file_alone(cli, good: Path, tmp_path: Path, photos_once: Path) -> None:
     """Without the run, in little memory, beside a file that cannot be used."""
     alone = tmp_path / "alone.onnx"

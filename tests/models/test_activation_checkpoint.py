@@ -6,6 +6,7 @@ import torch
 from grigri_fast.models import activation_checkpoint, factory, normalize
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch, size_px",
     [("resnet18", 32), ("densenet121", 32), ("vit_b_16", 32), ("squeezenet1_1", 32)],

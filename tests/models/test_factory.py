@@ -68,6 +68,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_families_train_with_a_new_head(arch: str) -> None:
     size_px = FAMILIES[arch]

@@ -62,6 +62,7 @@ def test_he_leaves_networks_with_norms_and_the_last_layer_alone() -> None:
     assert (layer.bias == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["simple", "alexnet", "vgg11", "squeezenet1_1"])
 def test_norms_fold_into_the_network_as_it_was(arch: str) -> None:
     torch.manual_seed(0)

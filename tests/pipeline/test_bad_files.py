@@ -119,6 +119,7 @@ def shown(name: str, folder: Path) -> str:
     return str(folder / name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_training_finishes_without_every_kind_of_bad_file(
     cli, mixed: Path, tmp_path: Path, monkeypatch
@@ -196,6 +197,7 @@ def small_png_that_asks_for_much() -> bytes:
 BOMBS = [png_bomb(20_000), jpeg_bomb(26_000), many_scans(), small_png_that_asks_for_much()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", BOMBS, ids=["png", "jpeg", "scans", "chunk"])
 def test_a_bomb_is_refused_in_little_memory_and_time(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bomb.jpg").write_bytes(content)
@@ -293,6 +295,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_images_are_the_same_in_training_evaluation_and_prediction(
     tmp_path: Path, name: str

@@ -16,6 +16,7 @@ def kept(capacity: int | None = None) -> cache.CachePlan:
     return cache.CachePlan("ram", needed, needed if capacity is None else capacity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [None, 20_000, 0])
 @pytest.mark.parametrize("host_warp", [True, False])
 def test_pixels_are_the_same_from_the_cache(files, capacity, host_warp: bool) -> None:

@@ -61,6 +61,7 @@ DIE_ONCE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_files_that_crash_the_decoder_are_bad_and_the_others_are_not(
     many_files, child_that
@@ -105,6 +106,7 @@ def test_an_error_of_its_own_is_told(many_files, child_that) -> None:
         run_check(many_files)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_check_that_hangs_is_noticed_and_ends(many_files, child_that, monkeypatch) -> None:
     monkeypatch.setattr(check, "SLOW_S", 3.0)

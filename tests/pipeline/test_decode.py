@@ -29,6 +29,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_file_is_seen_as_pillow_sees_it(tmp_path: Path, name: str) -> None:
     y, x = np.mgrid[:48, :64]

@@ -67,6 +67,7 @@ def test_without_augmentation_training_images_are_the_evaluation_images(files) -
     assert (plain == shown).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host_warp", [True, False])
 @pytest.mark.parametrize("how", HOWS)
 def test_a_file_that_turns_bad_is_dropped_and_named(

@@ -18,6 +18,7 @@ def hurry(monkeypatch) -> None:
     monkeypatch.setitem(timing._SECONDS, "cpu", 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_everything_is_measured_beside_torchvision(cli, photos: Path, tmp_path: Path) -> None:
     out_file = tmp_path / "bench.json"

@@ -58,6 +58,7 @@ def peak_by_pytorch(work) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan", [{}, {"micro_batch_size": 2}, {"activation_checkpointing": True}], ids=str
 )
@@ -86,6 +87,7 @@ def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: dict) -> N
     assert 0.9 * (standing + rise) < estimate.peak < 1.01 * (standing + rise)
 
 
+@pytest.mark.slow
 def test_micro_batches_and_checkpointing_take_less_by_the_estimate() -> None:
     def peak(amp: str = "bf16", **plan) -> int:
         return estimated("resnet34", 224, 32, amp, **plan).training.timeline.peak
@@ -97,6 +99,7 @@ def test_micro_batches_and_checkpointing_take_less_by_the_estimate() -> None:
     assert peak("fp16") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["simple", "alexnet", "densenet121", "vit_b_16", "inception_v3"])
 def test_every_kind_of_network_can_be_estimated(arch: str) -> None:
     size_px = {"inception_v3": 96, "alexnet": 64}.get(arch, 32)

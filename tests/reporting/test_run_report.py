@@ -53,6 +53,7 @@ def page_of(scored: RunEvaluation, history: list[dict[str, float]] | None = None
     return run_report.to_html(record, scored, run_report.pick_all(scored), photos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", ["auto", "per-class", 0.5, 0.0, 1.0])
 @pytest.mark.parametrize(
     "num_images, num_classes, rate", [(1, 1, 1.0), (2, 1, 0.0), (40, 3, 0.02), (60, 80, 0.1)]
@@ -70,6 +71,7 @@ def test_few_images_few_positives_one_class_many_classes(
         assert attrs["href"].removeprefix("#") in ids
 
 
+@pytest.mark.slow
 def test_a_huge_number_of_classes_makes_no_huge_page() -> None:
     text = page_of(scored_of(300, 1000, rate=0.05))
     assert len(text) < 3_000_000
@@ -133,6 +135,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_its_figures_are_those_of_eval(cli, run: Path) -> None:
     code, out, _ = cli("eval", run, "--json", "--threads=1", "--part=test")
     assert code == 0
@@ -208,6 +211,7 @@ def test_a_run_that_is_still_going_and_one_that_has_not_begun(cli, run: Path) ->
     assert code == 1 and err.count("\n") == 1 and "finished its first epoch" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, content, says",
     [
@@ -249,6 +253,7 @@ addEventListener("load", () => {
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path) -> None:
     page, with_probe = tmp_path / "page.html", tmp_path / "probed.html"

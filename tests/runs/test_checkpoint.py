@@ -95,6 +95,7 @@ def test_files_that_are_no_checkpoint(saved, damage, says: str) -> None:
     assert says in message and str(path) in message and len(message) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arch",
     ["mnasnet0_5", "mnasnet1_0", "googlenet", "squeezenet1_1", "swin_t", "vit_b_32", "simple"],

@@ -36,6 +36,7 @@ def test_a_header_that_is_no_object_is_a_grigri_error(tmp_path: Path, text: str)
         checkpoint.load(tmp_path / "x", CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_every_flipped_bit_is_noticed(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "x"

@@ -117,6 +117,7 @@ def assert_same_curve(a: Path, b: Path) -> None:
         torch.testing.assert_close(tensor, other[name], rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_make_the_curve_of_one_and_see_each_image_once(tmp_path: Path) -> None:
     """Also around a file that turns bad while they train."""
@@ -188,6 +189,7 @@ def stopped(photos: Path, tmp_path: Path, num: int, rank: int, number: int) -> i
     return code
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_one_process_goes_on_as_two_and_these_as_one(
     photos_once: Path, whole: Path, tmp_path: Path
@@ -211,6 +213,7 @@ def test_one_process_goes_on_as_two_and_these_as_one(
     assert_same_curve(folder, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_signal_to_one_process_stops_all_after_the_same_step(
     photos_once: Path, whole: Path, tmp_path: Path
@@ -239,6 +242,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", BREAKS)
 def test_when_one_process_fails_all_end_and_one_line_says_why(
@@ -260,6 +264,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
     assert training_state.load(tmp_path / "run" / run_folder.RESUME).progress.epoch == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_all_find_wrong_is_said_once(tmp_path: Path, photos_once: Path) -> None:
     words = ["train", photos_once, *SMALL, "--batch-size=3", "--out", tmp_path / "runs"]
@@ -337,6 +342,7 @@ del shared  # it holds the process group, whose threads must end before the inte
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     """Batches of which one process has less or nothing, and one that is not finite, included."""

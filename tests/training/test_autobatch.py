@@ -112,6 +112,7 @@ def scripted(monkeypatch, peaks: list[float | None]) -> list[float | None]:
     return peaks
 
 
+@pytest.mark.slow
 def test_within_a_limit_the_plan_and_the_peak_are_stored(cli, photos: Path, tmp_path: Path) -> None:
     code, out, err = cli("train", photos, "--out", tmp_path, *SMALL, "--memory-limit=8GiB")
     assert (code, err) == (0, "")
@@ -135,6 +136,7 @@ def test_within_a_limit_the_plan_and_the_peak_are_stored(cli, photos: Path, tmp_
     assert json.loads((plain / "summary.json").read_text())["peak_memory_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_a_limit_that_nothing_fits_is_one_line_and_leaves_no_folder(
     cli, photos: Path, tmp_path: Path
 ) -> None:
@@ -178,6 +180,7 @@ def test_checkpointing_and_batch_size_auto(cli, photos: Path, tmp_path: Path, mo
     assert tomllib.loads((run / "config.toml").read_text())["batch_size"] == 16
 
 
+@pytest.mark.slow
 def test_a_limit_that_was_passed_while_training_ends_the_run_and_keeps_it(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -195,6 +198,7 @@ def test_a_limit_that_was_passed_while_training_ends_the_run_and_keeps_it(
     assert (code, err) == (0, "") and "after 1 of its" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["eval", "predict"])
 def test_eval_and_predict_within_a_limit(
     cli, photos: Path, tmp_path: Path, monkeypatch, command: str
@@ -240,6 +244,7 @@ def test_wrong_words(
 TINY_STEP = ["--arch=squeezenet1_1", "--size=32", "--batch-size=8", "--amp=fp32"]
 
 
+@pytest.mark.slow
 def test_bench_within_a_limit(cli, photos_once: Path, monkeypatch) -> None:
     words = ["bench", "step", photos_once, *TINY_STEP, "--repeats=1"]
     monkeypatch.setattr("grigri_fast.profiling.timing._SECONDS", {"cpu": 0.01})
@@ -269,6 +274,7 @@ def test_profile_shows_where_memory_and_time_go(cli, photos_once: Path, tmp_path
     assert {"forward", "backward", "metrics", "optimizer"} < set(found["seconds"])
 
 
+@pytest.mark.slow
 def test_an_estimate_says_whether_it_fits(cli, tmp_path: Path) -> None:
     words = ["profile", "--estimate", "--arch=resnet34", "--size=64", "--out", tmp_path]
     code, out, err = cli(*words, "--device-memory=4GiB")
@@ -277,6 +283,7 @@ def test_an_estimate_says_whether_it_fits(cli, tmp_path: Path) -> None:
     assert (code, err) == (0, "") and "\ndoes not fit 1.00 GiB: " in out
 
 
+@pytest.mark.slow
 def test_decoding_the_largest_comes_before_the_trial(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:

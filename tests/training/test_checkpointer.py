@@ -58,6 +58,7 @@ def scripted(scores: list[tuple[float, float]]):
     return val_scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scores, best",
     [
@@ -106,6 +107,7 @@ class Failing:
         self.armed = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error, code, says",
     [

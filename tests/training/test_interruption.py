@@ -52,6 +52,7 @@ def whole(photos_once: Path, tmp_path_factory) -> Path:
 # ------------------------------------------------------------------------------- killed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_killed_again_and_again_it_ends_where_it_would_have(
     photos_once: Path, whole: Path, tmp_path: Path
@@ -84,6 +85,7 @@ def test_killed_again_and_again_it_ends_where_it_would_have(
     assert not list(folder.glob(".*"))  # what killed processes had left is gone
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
 @pytest.mark.parametrize("number", [12, 27, 28, 41])
@@ -149,6 +151,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
 def test_stopped_at_any_step_it_ends_where_it_would_have(
@@ -164,6 +167,7 @@ def test_stopped_at_any_step_it_ends_where_it_would_have(
     assert same_end(tmp_path / "run", whole)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_order_and_pixels_go_on_where_they_were(
     cli, photos_once: Path, tmp_path: Path, monkeypatch
@@ -187,6 +191,7 @@ def test_order_and_pixels_go_on_where_they_were(
     assert seen == whole
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_files_that_turned_bad_stay_out_after_a_stop(
     cli, photos: Path, tmp_path: Path, monkeypatch
@@ -219,13 +224,13 @@ def test_files_that_turned_bad_stay_out_after_a_stop(
 # ------------------------------------------------------------------------------- signals
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stores_the_step_and_says_how_to_go_on(
     cli, photos_once: Path, whole: Path, tmp_path: Path, name: str
 ) -> None:
     number = signal.Signals[name]
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, as by our children
     options = [*LONG, "--checkpoint-every=10min"]
     process = start("train", photos_once, *options, "--out", tmp_path, "--name=run")
     wait_for(tmp_path / "run" / run_folder.RESULTS, process)
@@ -249,6 +254,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("first, second", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGINT")])
 def test_a_second_signal_ends_at_once(
@@ -267,6 +273,7 @@ def test_a_second_signal_ends_at_once(
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_step_is_finished_first(photos_once: Path, tmp_path: Path) -> None:
     words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
@@ -306,6 +313,7 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_hanging_disk_does_not_block_ctrl_c(photos_once: Path, tmp_path: Path) -> None:
     program = (
@@ -334,6 +342,7 @@ def test_a_hanging_disk_does_not_block_ctrl_c(photos_once: Path, tmp_path: Path)
 # ------------------------------------------------------------------------------ full disks
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_full_disk_leaves_the_state_before(
     cli, photos_once: Path, whole: Path, tmp_path: Path

@@ -119,6 +119,7 @@ def three_epochs(photos_once: Path, tmp_path_factory) -> Path:
     return out / "photos-shufflenet_v2_x0_5"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_files_that_turn_bad_are_left_out_and_named(
@@ -158,6 +159,7 @@ def test_files_that_turn_bad_are_left_out_and_named(
     assert json.loads((run / "summary.json").read_text())["images_left_out"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--strict", "--max-bad=0", "--max-bad=0.02"])
 def test_too_many_files_that_turn_bad_end_the_run(
     cli, photos, tmp_path, monkeypatch, option: str
@@ -171,6 +173,7 @@ def test_too_many_files_that_turn_bad_end_the_run(
     check_run_is_whole(cli, tmp_path / "run", epochs=1, extra=["--max-bad=0.5"])
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_for_its_files_goes_on_when_they_are_back(
     cli, photos, tmp_path, monkeypatch
 ) -> None:

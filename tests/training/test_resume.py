@@ -43,6 +43,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_state_falls_back_to_the_one_before(
     cli, photos: Path, stopped: Path, how: str
@@ -141,6 +142,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
 def test_changed_data_are_named(cli, photos: Path, stopped: Path, kind: str) -> None:
     change, says = CHANGES[kind]
@@ -222,6 +224,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     assert covered == {n for n, about in OPTIONS.items() if not about.may_change} | {"epochs"}
 
 
+@pytest.mark.slow
 def test_the_same_options_again_and_careful_ones_are_accepted(
     cli, photos: Path, stopped: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +238,7 @@ def test_the_same_options_again_and_careful_ones_are_accepted(
     assert f'data = "{moved}"' in (stopped / run_folder.CONFIG).read_text()
 
 
+@pytest.mark.slow
 def test_more_epochs_where_the_schedule_permits(cli, photos: Path, tmp_path: Path) -> None:
     options = [*SMALL, "--schedule=constant", "--out", tmp_path]
     whole = fit(cli, photos, tmp_path, *options, "--epochs=3", "--name=whole")
@@ -291,6 +295,7 @@ def test_two_runs_at_once_have_two_folders(photos_once: Path, tmp_path: Path) ->
     assert same_end(tmp_path / "run", tmp_path / "run-2")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_run_is_read_while_it_trains(cli, photos_once: Path, tmp_path: Path) -> None:
     options = [*LONG, "--epochs=500"]

@@ -11,6 +11,7 @@ from small_runs import (
 from small_set import write_image
 
 
+@pytest.mark.slow
 def test_validation_and_test_images_have_no_part_in_training(cli, photos, tmp_path) -> None:
     options = [*SMALL, "--epochs=2", "--test=0.2"]
     first = fit(cli, photos, tmp_path, *options)
@@ -24,6 +25,7 @@ def test_validation_and_test_images_have_no_part_in_training(cli, photos, tmp_pa
         assert a["train_loss"] == b["train_loss"] and a["val_loss"] != b["val_loss"]
 
 
+@pytest.mark.slow
 def test_limit_draws_a_part_of_each_part(cli, photos, tmp_path) -> None:
     whole, ten, again, other, more = (
         fit(cli, photos, tmp_path, *SMALL, *options)

@@ -115,6 +115,7 @@ def test_loss_and_lr_decide_the_step(
 
 
 # The first step of Adam is lr x sign(gradient); RMSprop's, with alpha 0.99, ten times that.
+@pytest.mark.slow
 @pytest.mark.parametrize("name, factor", [("adam", 1), ("amsgrad", 1), ("rmsprop", 10)])
 def test_the_first_step_of_an_optimizer(
     cli, photos, one_step, start: Path, tmp_path, name: str, factor: float
@@ -166,6 +167,7 @@ def way(course: list[tuple]) -> float:
     return distance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, course",
     [
@@ -191,6 +193,7 @@ def test_momentum_adds_up(
     assert [row["lr"] for row in results(run)] == pytest.approx([lr for lr, _ in course])
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stands_still_and_a_free_one_does_not(cli, photos, tmp_path) -> None:
     start, frozen, free = (
         tensors(fit(cli, photos, tmp_path, *SMALL, *options))
@@ -208,6 +211,7 @@ def test_a_frozen_backbone_stands_still_and_a_free_one_does_not(cli, photos, tmp
 # --------------------------------------------------------------------- batches and epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "batch_size, steps",
     [(8, 5), (19, 2), (38, 1), (64, 1), (37, 1)],  # of 37 + 1, the one joins the others
@@ -221,6 +225,7 @@ def test_batches_in_an_epoch(cli, photos, tmp_path, batch_size: int, steps: int)
     assert [row["lr"] for row in results(run)] == pytest.approx(rates)
 
 
+@pytest.mark.slow
 def test_augmentation_is_new_in_every_epoch(cli, photos, one_step, tmp_path) -> None:
     options = [*one_step, NO_MOVE, "--epochs=3"]
     plain = fit(cli, photos, tmp_path, *options)
@@ -254,6 +259,7 @@ def test_bf16_trains_nearly_as_fp32_does(cli, photos, one_step, tmp_path) -> Non
     assert loss["fp32"] != loss["bf16"] == pytest.approx(loss["fp32"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_norms_for_training_are_not_in_what_is_stored(cli, photos_once, tmp_path) -> None:
     """The stored network has no norms, and scores what the one with norms did."""
     options = [*TINY, "--arch=simple", "--train-norms", "--epochs=2", "--lr=0.05"]

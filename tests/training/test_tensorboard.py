@@ -96,6 +96,7 @@ def test_options_and_last_scores_are_there_as_hparams(whole) -> None:
     assert options["batch_size"].number_value == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["in an epoch", "before the row is written", "after the end"])
 def test_a_resumed_run_has_everything_once(
     cli, photos_once, whole, tmp_path, monkeypatch, where: str
@@ -131,6 +132,7 @@ def test_a_resumed_run_has_everything_once(
     assert [e.step for e in read(tmp_path / "run").Images("curves")] == [5, 10, 15]
 
 
+@pytest.mark.slow
 def test_it_may_be_switched_on_later(cli, photos_once, tmp_path) -> None:
     run = fit(cli, photos_once, tmp_path, *SMALL, "--schedule=constant")
     assert not (run / "tensorboard").exists()

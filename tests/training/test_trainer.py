@@ -43,6 +43,7 @@ def python_m(*args: object, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_seeded_run_repeats_bit_by_bit_in_another_process(photos, tmp_path) -> None:
     options = ["train", photos, "--arch=resnet18", *TINY, "--batch-size=19", "--threads=2"]
     options += ["--epochs=2", "--out", tmp_path]
@@ -57,6 +58,7 @@ def test_a_seeded_run_repeats_bit_by_bit_in_another_process(photos, tmp_path) ->
     assert (first / "split.json").read_bytes() == (second / "split.json").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -84,6 +86,7 @@ def test_a_runs_config_repeats_it_from_another_folder(
     assert (first / "config.toml").read_text() == (second / "config.toml").read_text()
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(cli, photos, tmp_path) -> None:
     first, second = (fit(cli, photos, tmp_path, *SMALL, f"--seed={seed}") for seed in (0, 1))
     assert parts(first) != parts(second)
@@ -116,6 +119,7 @@ GOLDEN = {
 TOLERANCE = 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_losses(cli, photos, tmp_path, name: str) -> None:
     options, expected = GOLDEN[name]
@@ -123,6 +127,7 @@ def test_golden_losses(cli, photos, tmp_path, name: str) -> None:
     assert np.array(losses_of(run)) == pytest.approx(np.array(expected), rel=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, change",
     [
@@ -189,6 +194,7 @@ def fp16_with_overflows(monkeypatch, overflowing: range) -> None:
     monkeypatch.setitem(trainer.LOSSES, "bce", bce)
 
 
+@pytest.mark.slow
 def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
     cli, photos, tmp_path, monkeypatch
 ) -> None:
@@ -205,6 +211,7 @@ def test_in_fp16_steps_that_overflow_are_left_out_and_counted(
     assert np.isnan(losses[0]) and np.isfinite(losses[1:]).all()  # no step in the first epoch
 
 
+@pytest.mark.slow
 def test_in_fp16_too_many_such_steps_in_a_row_end_the_run(
     cli, photos, tmp_path, monkeypatch
 ) -> None:
@@ -243,6 +250,7 @@ def test_fast_and_plain_training_agree(cli, photos, tmp_path) -> None:
         np.testing.assert_allclose(losses_of(fast), losses_of(plain), rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_the_cache_changes_no_bit(cli, photos, tmp_path) -> None:
     runs = [
         fit(cli, photos, tmp_path, *SMALL, "--epochs=2", f"--cache={cache}", f"--name={cache}")
@@ -257,6 +265,7 @@ def test_a_cache_on_the_device_needs_one(cli, photos, tmp_path) -> None:
     assert not list(tmp_path.glob("photos-*"))
 
 
+@pytest.mark.slow
 def test_eval_says_what_training_said_whatever_the_seed(cli, photos_once, tmp_path) -> None:
     run = fit(cli, photos_once, tmp_path, *TINY, "--epochs=1", "--seed=3", "--val=0.5")
     code, out, _ = cli("eval", run, "--json", "--amp=fp32")
