@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 from PIL import Image
 from small_set import CLASSES, labels_of
 
