@@ -16,7 +16,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS, TrainConfig, read_toml
-from ..errors import GrigriError
 from ..evaluation import evaluator, metrics, thresholds
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation, Threshold
 from ..runs import run_folder
@@ -65,9 +64,7 @@ def report(
     folder = Path(run)
     path = run_folder.checkpoint_path(folder, checkpoint)
     page = folder / "report.html" if out is None else Path(out)
-    if page.is_dir() or not page.parent.is_dir():
-        what = "is a folder" if page.is_dir() else f"there is no folder {page.parent}"
-        raise GrigriError(f"--out {page}: {what}")
+    files.require_writable(page)
     scored = evaluator.evaluate(
         folder,
         part=part,

@@ -146,8 +146,11 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
 
 
 def require_writable(out: Path, *suffixes: str, hint: str = "") -> None:
-    """Raise GrigriError, before the work, if a command could not write its ``--out`` file."""
-    if out.suffix.lower() not in suffixes:
+    """Raise GrigriError, before the work, if a command could not write its ``--out`` file.
+
+    Its name may have any suffix where none is given.
+    """
+    if suffixes and out.suffix.lower() not in suffixes:
         names = " or ".join(suffixes)
         raise GrigriError(f"--out {out}: expected a name that ends in {names}{hint}")
     if out.is_dir():
