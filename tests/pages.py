@@ -1,10 +1,13 @@
 """HTML pages, read and opened in a browser."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -75,6 +78,26 @@ def browse(page: Path, profile: Path, scheme: str, width: int) -> tuple[str, lis
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def seen(page: Path, javascript: str, profile: Path, scheme: str, width: int) -> dict[str, Any]:
+    """Return the object that a JavaScript function body returns in a page; the console is silent.
+
+    Beside it: ``width``, what the window has, and ``needed``, what the content needs.
+    """
+    probe = f"""<pre id="probe"></pre><script>
+addEventListener("load", () => {{
+  const seen = (() => {{ {javascript} }})();
+  const sizes = {{width: innerWidth, needed: document.documentElement.scrollWidth}};
+  document.getElementById("probe").textContent =
+    "PROBE" + JSON.stringify({{...seen, ...sizes}}) + "END";
+}});
+</script>"""
+    with_probe = profile.with_name("probed.html")
+    with_probe.write_text(probed(page.read_text(), probe))
+    document, said = browse(with_probe, profile, scheme, width)
+    assert not said, said
+    return json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
 
 
 def needed_width(page: Path, profile: Path, width: int) -> int:

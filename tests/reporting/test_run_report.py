@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Page, brightness, browse, needed_width, probed
+from pages import Page, brightness, browse, needed_width, probed, seen
 from small_set import write_image
 
 from grigri_fast.cli.main import main
@@ -238,34 +238,28 @@ def test_where_it_cannot_be_written_is_said_before_the_work(cli, run: Path, tmp_
 
 # ------------------------------------------------------------------------------- in a browser
 
-PROBE = """<pre id="probe"></pre><script>
-addEventListener("load", () => {
+PHOTOS = """
   const photos = [...document.images], style = getComputedStyle(document.body);
-  document.getElementById("probe").textContent = "PROBE" + JSON.stringify({
+  return {
     photos: photos.length,
     shown: photos.filter(i => i.complete && i.naturalWidth > 0).length,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
     ink: style.color, ground: style.backgroundColor,
     line: getComputedStyle(document.querySelector("#training svg path[style*=colour-1]")).stroke,
-    width: innerWidth, needed: document.documentElement.scrollWidth,
-  }) + "END";
-});
-</script>"""
+  };
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path) -> None:
-    page, with_probe = tmp_path / "page.html", tmp_path / "probed.html"
+    page, wrong = tmp_path / "page.html", tmp_path / "wrong.html"
     assert cli("report", run, "--threads=1", "--out", page)[0] == 0
     document, said = browse(page, tmp_path / "profile", "light", 1280)
     assert not said and "</html>" in document
-    with_probe.write_text(probed(page.read_text(), PROBE))
     lines = {}
     for scheme, width in (("light", 1280), ("dark", 390)):
-        document, said = browse(with_probe, tmp_path / "profile", scheme, width)
-        found = json.loads(html.unescape(re.search(r"PROBE(.*?)END</pre>", document)[1]))
-        assert not said
+        found = seen(page, PHOTOS, tmp_path / "profile", scheme, width)
         assert found["photos"] == found["shown"] > 0
         assert found["dark"] == (scheme == "dark")
         ink, ground = brightness(found["ink"]), brightness(found["ground"])
@@ -274,5 +268,5 @@ def test_it_opens_in_a_browser_in_light_and_dark(cli, run: Path, tmp_path: Path)
         lines[scheme] = found["line"]
     assert needed_width(page, tmp_path / "profile", 390) == 390
     assert lines["light"] != lines["dark"]  # figures follow the scheme
-    with_probe.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
-    assert browse(with_probe, tmp_path / "profile", "light", 1280)[1]  # errors would be seen
+    wrong.write_text(probed(page.read_text(), "<script>nonsense()</script>"))
+    assert browse(wrong, tmp_path / "profile", "light", 1280)[1]  # errors would be seen
