@@ -513,8 +513,12 @@ def test_one_declaration_is_all_that_a_new_option_needs(tmp_path: Path) -> None:
     copy = shutil.copytree(
         package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__")
     )
-    before, field, after = (copy / "config.py").read_text().partition("    seed: int = ")
-    (copy / "config.py").write_text(before + ONE_DECLARATION.lstrip("\n") + field + after)
+    before, field, after = (
+        (copy / "config" / "options.py").read_text().partition("    seed: int = ")
+    )
+    (copy / "config" / "options.py").write_text(
+        before + ONE_DECLARATION.lstrip("\n") + field + after
+    )
     done = subprocess.run(
         [sys.executable, "-c", WHAT_FOLLOWS],
         cwd=tmp_path,

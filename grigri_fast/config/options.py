@@ -6,18 +6,14 @@ and the manual's table are made from it. Precedence: command line over ``--confi
 default. ``None`` means "not given"; the rules in :func:`resolve` fill it in where a rule exists.
 """
 
-import dataclasses
 import functools
-import tomllib
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .errors import GrigriError
-from .runtime import files
-from .runtime.files import StrPath
-from .runtime.option import Converted, Option, Range, Search, option, options_of
-from .runtime.units import parse_bytes, parse_interval
+from ..errors import GrigriError
+from ..runtime.files import StrPath
+from ..runtime.option import Converted, Option, Range, Search, option, options_of
+from ..runtime.units import parse_bytes, parse_interval
 
 # A path may be given as a Path, and is stored as text; --batch-size auto is stored as AUTO.
 if TYPE_CHECKING:
@@ -31,10 +27,7 @@ MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
 AUTO = 0  # what --batch-size auto is in a config
 _SHARE = Range(0, 1)
 _BATCH = Range(2, reason="BatchNorm has no variance of one image")
-
-# Of optimizers that the recipe does not have.
-_LEARNING_RATES = {"sgd": 0.01, "muon": 0.02, "adam": 0.001, "amsgrad": 0.001, "rmsprop": 0.001}
-_OF_ONECYCLE = ("momentum_min", "warm_up")
+OF_ONECYCLE = ("momentum_min", "warm_up")
 
 
 def _check_name(name: str) -> None:
@@ -389,11 +382,6 @@ class TrainConfig:
 
 
 OPTIONS: dict[str, Option] = options_of(TrainConfig)
-# What options are that are not given, by recipe.
-RECIPES = {
-    recipe: {name: about.recipes[recipe] for name, about in OPTIONS.items() if about.recipes}
-    for recipe in ("report", "best")
-}
 
 
 def _require_consistent(config: TrainConfig) -> None:
@@ -415,7 +403,7 @@ def _require_consistent(config: TrainConfig) -> None:
         raise GrigriError("--strict allows no unusable image; leave --max-bad out")
     if (config.val or 0) + (config.test or 0) >= 1:
         raise GrigriError("--val and --test together leave nothing to train on")
-    for name in _OF_ONECYCLE:
+    for name in OF_ONECYCLE:
         if config.schedule == "constant" and given[name] is not None:
             raise GrigriError(f"{OPTIONS[name].flag} only works with --schedule onecycle")
     for name, about in OPTIONS.items():
@@ -429,64 +417,3 @@ def _require_consistent(config: TrainConfig) -> None:
         )
     if config.freeze_backbone and config.head_lr_factor != 1:
         raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
-
-
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left open, by the rules that the options' help states.
-
-    Raises:
-        GrigriError: if an option would contradict another.
-    """
-    new = _filled_in(config)
-    new = {name: value for name, value in new.items() if getattr(config, name) is None}
-    momentum = new["momentum"] if config.momentum is None else config.momentum
-    if config.schedule == "onecycle" and config.momentum_min is None:
-        new["momentum_min"] = min(new["momentum_min"], momentum)
-    elif config.momentum_min is not None and config.momentum_min > momentum:
-        raise GrigriError(f"--momentum-min {config.momentum_min} is above --momentum {momentum}")
-    if not config.fast:
-        for name, about in OPTIONS.items():
-            if about.without_fast is not None and getattr(config, name) == "auto":
-                new[name] = about.without_fast
-    return dataclasses.replace(config, **new)
-
-
-def _filled_in(config: TrainConfig) -> dict[str, Any]:
-    """Return what each option is that has a rule for being left open."""
-    recipe = config.recipe or ("best" if config.weights == "none" else "report")
-    new: dict[str, Any] = {"recipe": recipe, **RECIPES[recipe]}
-    new |= {n: about.fallback for n, about in OPTIONS.items() if about.fallback is not None}
-    new |= {"start_size": config.size, "test_size": config.size}
-    if config.split is not None:
-        new |= {"val": None, "test": None}
-    if config.strict:
-        new["max_bad"] = 0.0
-    if config.optimizer not in (None, new["optimizer"]):
-        new["lr"] = _LEARNING_RATES[config.optimizer]
-    if config.optimizer == "rmsprop":
-        new["momentum"] = 0.0
-    elif config.schedule == "constant":
-        new["momentum"] = 0.9
-    if config.schedule == "constant":
-        new |= dict.fromkeys(_OF_ONECYCLE)
-    if not config.augment:
-        new |= {n: about.without_augment for n, about in OPTIONS.items() if about.augments}
-    if config.weights != "none":
-        new["train_norms"] = False
-    return new
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the options in a TOML file; an unknown key is an error."""
-    try:
-        options = tomllib.loads(files.read_text(path))
-    except GrigriError as e:
-        raise GrigriError(f"--config {path}: {e}") from e
-    except (ValueError, RecursionError) as e:
-        raise GrigriError(f"--config {path}: not valid TOML: {e}") from e
-    for key in options:
-        if key not in OPTIONS:
-            raise GrigriError(
-                f"--config {path}: unknown key {key!r}; the keys are {', '.join(OPTIONS)}"
-            )
-    return options
