@@ -135,6 +135,24 @@ def folds(dataset: Dataset, num_folds: int, seed: int = 0) -> list[NDArray[np.in
     return [*parts, left]
 
 
+def nested_order(targets_NC: NDArray[np.float32], seed: int = 0) -> NDArray[np.intp]:
+    """Return all rows in an order of which every beginning has the class frequencies of the whole.
+
+    For subsets of growing size each of which holds the one before. An image stands for the rarest
+    of its labels; the images of each class are spread evenly over the order, which of them comes
+    first is random. So each beginning has of the rarest labels what it should have, but for one.
+    """
+    rng = np.random.default_rng(seed)
+    num_images, num_classes = targets_NC.shape
+    count_NC = np.where(targets_NC > 0, targets_NC.sum(0), np.inf)
+    group_N = np.where(targets_NC.any(1), count_NC.argmin(1), num_classes)
+    place_N = np.empty(num_images)
+    for group in np.unique(group_N):
+        rows = rng.permutation(np.flatnonzero(group_N == group))
+        place_N[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    return np.argsort(place_N, kind="stable")
+
+
 def _cut(
     targets_NC: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -62,7 +62,7 @@ def map_interval(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> In
     """Return mAP and its 95 % percentile interval over the replicates."""
     value = mean_average_precision(average_precision(scores_NC, targets_NC))
     ap_RC = weighted_average_precision(scores_NC, targets_NC, weights_RN)
-    return _interval(value, np.array([mean_average_precision(ap_C) for ap_C in ap_RC]))
+    return interval(value, np.array([mean_average_precision(ap_C) for ap_C in ap_RC]))
 
 
 def scores_with_intervals(
@@ -76,19 +76,24 @@ def scores_with_intervals(
     """
     c = count(predicted_NC, targets_NC)
     predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
-    tp_RC = _weigh(weights_RN, predicted_NC & targets_NC)
-    c_R = Counts(
-        tp=tp_RC,
-        fp=_weigh(weights_RN, predicted_NC) - tp_RC,
-        fn=_weigh(weights_RN, targets_NC) - tp_RC,
-    )
+    c_R = weighted_counts(predicted_NC, targets_NC, weights_RN)
     right_N = (predicted_NC == targets_NC).all(1)
     right_R = weights_RN @ right_N.astype(np.float32) / len(right_N)
     return Scores(
-        micro_f1=_interval(float(micro_f1(c)), micro_f1(c_R)),
-        macro_f1=_interval(float(macro_f1(c)), macro_f1(c_R)),
-        subset_accuracy=_interval(float(right_N.mean()), right_R),
+        micro_f1=interval(float(micro_f1(c)), micro_f1(c_R)),
+        macro_f1=interval(float(macro_f1(c)), macro_f1(c_R)),
+        subset_accuracy=interval(float(right_N.mean()), right_R),
         mAP=mean_ap,
+    )
+
+
+def weighted_counts(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray) -> Counts:
+    """Return the counts (R, C) of predictions on images that count ``weights_RN`` times each."""
+    tp_RC = _weigh(weights_RN, predicted_NC & targets_NC)
+    return Counts(
+        tp=tp_RC,
+        fp=_weigh(weights_RN, predicted_NC) - tp_RC,
+        fn=_weigh(weights_RN, targets_NC) - tp_RC,
     )
 
 
@@ -104,8 +109,8 @@ def _weigh(weights_RN: NDArray, flags_NC: Bools) -> NDArray:
     return np.concatenate(blocks, axis=1, dtype=np.float64)
 
 
-def _interval(value: float, replicates_R: NDArray) -> Interval:
-    """Return the value between the 2.5 and 97.5 percentiles of its replicates."""
+def interval(value: float, replicates_R: NDArray) -> Interval:
+    """Return the value between the 2.5 and 97.5 percentiles of its replicates; NaN is left out."""
     known = replicates_R[~np.isnan(replicates_R)]
     if not len(known):
         return Interval(value, float("nan"), float("nan"))

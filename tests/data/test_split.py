@@ -166,6 +166,19 @@ def test_a_part_without_an_image_is_an_error() -> None:
 # --------------------------------------------------------------------------------- split files
 
 
+def test_every_beginning_of_a_nested_order_is_stratified() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((1000, 4)) < (0.02, 0.5, 0.1, 0.3)).astype(np.float32)
+    order = split.nested_order(targets, seed=3)
+    assert sorted(order) == list(range(1000))
+    rarest = targets[:, 0]
+    for n in (50, 100, 300, 700):
+        assert abs(rarest[order[:n]].sum() - n * rarest.mean()) <= 1
+        assert np.abs(targets[order[:n]].mean(0) - targets.mean(0)).max() < 0.06
+    assert order.tolist() == split.nested_order(targets, seed=3).tolist()
+    assert order.tolist() != split.nested_order(targets, seed=4).tolist()
+
+
 def test_a_split_file_gives_the_split_back(tmp_path: Path) -> None:
     names = [f"ünï {i}\u2028.jpg" for i in range(40)]
     data = labelled(random_set(40).targets_NC, names)
