@@ -10,7 +10,7 @@ from small_set import CLASSES
 
 from grigri_fast.config import TrainConfig
 from grigri_fast.data import dataset, split
-from grigri_fast.models import factory, normalize
+from grigri_fast.models import factory, heads, normalize
 from grigri_fast.pipeline import loader as pipeline
 from grigri_fast.pipeline.check import check_images
 from grigri_fast.runs import checkpoint, run_folder
@@ -43,7 +43,7 @@ def make_run(folder: Path, photos: Path, arch: str, size_px: int, **info: object
 def with_spread(model: torch.nn.Module, info: ModelInfo, paths: list[Path]) -> torch.nn.Module:
     """Return the network with a head whose probabilities spread from 0.1 to 0.9."""
     logits_NC = logits_of(model, info, pixels(paths, info.size_px))
-    layer = factory.head(model)[1]
+    layer = heads.heads(model)[-1][1]
     low_C, high_C = logits_NC.min(0).values, logits_NC.max(0).values
     factor_C = 2 * math.log(9) / (high_C - low_C)
     with torch.no_grad():

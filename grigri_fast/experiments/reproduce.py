@@ -23,6 +23,7 @@ from ..errors import GrigriError, Interrupted
 from ..evaluation import bootstrap, evaluator, metrics
 from ..inference.predictor import Classifier
 from ..models import factory
+from ..models.normalize import preprocessing_of
 from ..runs import checkpoint, manifest, run_folder
 from ..runtime import environment, files
 from ..runtime.compute import AmpName, Compute, DeviceName
@@ -301,7 +302,10 @@ class _Runner:
         if self._of.limit is not None:
             parts = parts.limited(self._of.limit, SEED)
         files.write_atomic(folder / run_folder.SPLIT, split.to_json(parts, self._data))
-        info = checkpoint.ModelInfo(config.arch, config.size, self._data.class_names)
+        pixels = preprocessing_of(model)
+        info = checkpoint.ModelInfo(
+            config.arch, config.size, self._data.class_names, mean=pixels.mean, std=pixels.std
+        )
         checkpoint.save(folder / run_folder.LAST, model, info)
         absolute = {name: str(Path(getattr(config, name)).absolute()) for name in ("data", "split")}
         config = dataclasses.replace(config, **absolute)

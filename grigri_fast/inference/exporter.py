@@ -110,9 +110,7 @@ def export(
         content = _content(model, info, format)
         on_progress(2, 3)
         exported, runtime = _read_back(content, format, compute.threads)
-        logits = forward.logits_of(
-            model, compute, mean=info.mean, std=info.std, flip=info.flip_test
-        )
+        logits = forward.logits_of(model, compute, flip=info.flip_test)
         batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
         difference = _difference(exported, logits, batches)
     if not difference <= MOST_DIFFERENCE:  # NaN is not, either

@@ -27,22 +27,20 @@ def logits_of(
     model: nn.Module,
     compute: Compute,
     *,
-    mean: tuple[float, ...] = normalize.IMAGENET_MEAN,
-    std: tuple[float, ...] = normalize.IMAGENET_STD,
     flip: bool = False,
 ) -> Forward:
     """Return a function that computes a model's logits; the model is put in eval mode.
 
     Args:
-        model: a network, on the device of ``compute``.
-        mean, std: the network's normalisation, per channel, of values from 0 to 1.
+        model: a network, on the device of ``compute``, which carries its preprocessing.
         flip: whether to average the logits of each image and its mirror image.
     """
     model.eval()
+    pixels = normalize.preprocessing_of(model)
 
     @torch.inference_mode()
     def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
-        inputs_NCHW = normalize.normalize(images_NHWC, mean, std)
+        inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
         with autocast(compute.device, compute.amp):
             logits_NC = model(inputs_NCHW).float()
             if flip:

@@ -90,9 +90,7 @@ class Classifier:
             exported, info = onnx.load(path, compute.threads)
             return cls(exported, info, compute, max_pixels)
         module, info = checkpoints.load(path, compute.device)
-        logits = forward.logits_of(
-            module, compute, mean=info.mean, std=info.std, flip=info.flip_test
-        )
+        logits = forward.logits_of(module, compute, flip=info.flip_test)
         return cls(logits, info, compute, max_pixels, module)
 
     @property

@@ -1,15 +1,40 @@
 """Images as they are decoded -> the input of a network.
 
 Every network here takes RGB on a scale of 0 to 1, less a mean and divided by a standard deviation
-per channel: those of ImageNet, unless a checkpoint says otherwise.
+per channel. Which ones belongs to its weights, so the network carries them, as ``preprocessing``:
+:mod:`factory` sets it, a checkpoint stores it.
 """
 
 import functools
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB on a scale of 0 to 1
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to the pixels before a network sees them: ``(x - mean) / std``.
+
+    Attributes:
+        mean, std: per RGB channel, of values from 0 to 1.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """Return what a network says of its preprocessing; ImageNet's if it says nothing.
+
+    The network may be in the wrapper that several processes train it in.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    return getattr(model, "preprocessing", Preprocessing())
 
 
 def normalize(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import GrigriError
-from ..models import factory, normalize
+from ..models import factory, normalize, weights
+from ..models.normalize import Preprocessing
 from . import sealed_file
 
 FORMAT = "grigri-fast checkpoint 2"
@@ -79,15 +80,18 @@ def save(path: Path, model: nn.Module, info: ModelInfo) -> None:
 def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
     """Return the model, on the device, in eval mode and channels_last, with its information.
 
+    The model carries the preprocessing that is stored, as ``preprocessing``.
+
     Raises:
         GrigriError: if the file is missing, damaged or not one of ours.
     """
     state, info = _read_model(path)
     model = factory.build(info.arch, len(info.class_names), info.built_px or info.size_px)
     try:
-        factory.load_state(model, state)
+        weights.load_state(model, state)
     except RuntimeError as e:
         raise GrigriError(f"{path}: the weights do not fit {info.arch}: {e}"[:300]) from e
+    model.preprocessing = Preprocessing(info.mean, info.std)
     return model.to(device, memory_format=torch.channels_last).eval(), info
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import GrigriError
-from ..models import factory
+from ..models import weights
+from ..models.normalize import Preprocessing, preprocessing_of
 from . import sealed_file
 
 FORMAT = "grigri-fast resume 3"
@@ -69,6 +70,7 @@ def save(
         "progress": dataclasses.asdict(progress),
         "optimizer": numbers,
         "scaler": scaler.state_dict(),
+        "preprocessing": dataclasses.asdict(preprocessing_of(model)),
     }
     sealed_file.write(path, tensors, fields, FORMAT, previous)
 
@@ -87,6 +89,12 @@ class State:
         stored["bad"] = {name: tuple(why) for name, why in stored["bad"].items()}
         return Progress(**stored)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The network's preprocessing; ImageNet's in a state from before it was stored."""
+        stored = self.fields.get("preprocessing", {})
+        return Preprocessing(**{name: tuple(values) for name, values in stored.items()})
+
     def restore(
         self,
         model: nn.Module,
@@ -95,9 +103,9 @@ class State:
         average: nn.Module | None = None,
     ) -> None:
         """Put weights, their average, optimizer, scaler and random states back, in place."""
-        factory.load_state(model, self._part("model."))
+        weights.load_state(model, self._part("model."))
         if average is not None:
-            factory.load_state(average, self._part("average."))
+            weights.load_state(average, self._part("average."))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Any]] = {}
         for key, value in self._part("optimizer.").items():
@@ -127,7 +135,7 @@ def load(path: Path) -> State:
     """
     state = State(*sealed_file.read(path, FORMAT))
     try:
-        _ = state.progress, state.fields["optimizer"], state.fields["scaler"]
+        _ = state.progress, state.preprocessing, state.fields["optimizer"], state.fields["scaler"]
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise GrigriError(f"{path}: damaged checkpoint header: {e}") from e
     return state

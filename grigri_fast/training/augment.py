@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ..config import TrainConfig
-from ..models import normalize
 from ..pipeline import batching
 
 _LUMA = (0.299, 0.587, 0.114)  # of RGB, as in ITU-R BT.601 and torchvision
@@ -43,10 +42,18 @@ class Augmentation:
         config: of the run.
         num_images: rows of the data set.
         device: of the batches.
+        mean: colour that is neither bright nor dark for the network, RGB from 0 to 1.
     """
 
-    def __init__(self, config: TrainConfig, num_images: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        num_images: int,
+        device: torch.device,
+        mean: tuple[float, ...],
+    ) -> None:
         self._config, self._num_images, self._device = config, num_images, device
+        self._mean = mean
         self._epoch = 0
         self._factors_N3 = self._boxes_N4 = None
 
@@ -83,7 +90,7 @@ class Augmentation:
             if c.color:
                 images = recolored(images, self._factors_N3[rows_N])
             if c.erasing:
-                images = erased(images, self._boxes_N4[rows_N])
+                images = erased(images, self._boxes_N4[rows_N], self._mean)
             if c.mixup or c.cutmix:
                 rng = batching.epoch_rng(c.seed, self._epoch, "mixing", position)
                 blend = drawn_blend(rng, c.mixup, c.cutmix)
@@ -124,11 +131,12 @@ def erased_boxes(
     return boxes_N4
 
 
-def erased(images_NHWC: torch.Tensor, boxes_N4: torch.Tensor) -> torch.Tensor:
-    """Return float images with a rectangle of the mean colour of ImageNet painted over each."""
+def erased(
+    images_NHWC: torch.Tensor, boxes_N4: torch.Tensor, color: tuple[float, ...]
+) -> torch.Tensor:
+    """Return float images with a rectangle of a colour (RGB, 0 to 1) painted over each."""
     inside_NHW = _inside(boxes_N4, images_NHWC.shape[1])
-    mean = images_NHWC.new_tensor(normalize.IMAGENET_MEAN) * 255
-    return torch.where(inside_NHW[..., None], mean, images_NHWC)
+    return torch.where(inside_NHW[..., None], images_NHWC.new_tensor(color) * 255, images_NHWC)
 
 
 def drawn_blend(rng: np.random.Generator, mixup: float, cutmix: float) -> Blend:

@@ -16,7 +16,7 @@ from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
 from ..inference import forward
 from ..inference.forward import random_images
-from ..models import factory
+from ..models import heads
 from ..runs import training_state
 from ..runtime import compute as devices
 from ..runtime import memory
@@ -305,7 +305,7 @@ def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
         tried.step(images_NHWC, targets_NC)
     shown_NHWC = random_images(config.micro_batch_size or batch_size, config.test_size, device)
     forward.logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
-    factory.set_training(tried.model, config.freeze_backbone)
+    heads.set_training(tried.model, config.freeze_backbone)
     if batch_size > 2:
         tried.step(images_NHWC[:-1], targets_NC[:-1])
     if device.type == "cpu":  # where the copies that are written count, too

@@ -9,6 +9,7 @@ from ..config import TrainConfig
 from ..data import split
 from ..errors import DivergedError, GrigriError
 from ..models import networks
+from ..models.normalize import preprocessing_of
 from ..reporting import plots
 from ..runs import checkpoint, manifest, run_folder, training_state
 from ..runs.checkpoint import ModelInfo
@@ -133,11 +134,14 @@ class Checkpointer:
             return
         row = history[-1]
         if not self._progress.batches:  # the weights are those of the epoch's end
+            pixels = preprocessing_of(self._prepared.evaluated)
             info = ModelInfo(
                 arch=self._config.arch,
                 size_px=self._config.test_size_in(row["epoch"]),
                 built_px=self._config.size,
                 class_names=self._class_names,
+                mean=pixels.mean,
+                std=pixels.std,
                 flip_test=self._config.flip_test,
                 epoch=row["epoch"],
                 scores={k.removeprefix("val_"): v for k, v in row.items() if "val_" in k},

@@ -14,7 +14,7 @@ from torch import nn
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference.forward import random_images
-from ..models import factory
+from ..models import heads
 from ..runtime import environment, files
 from ..runtime.compute import Compute
 from . import setup
@@ -117,7 +117,7 @@ def _measure(
 ) -> dict[str, float | None] | None:
     """Return the seconds of a measurement; None if compiling cannot pay, so it is not tried."""
     images_NHWC = random_images(config.batch_size, config.size, compute.device)
-    num_classes = len(factory.head(model)[1].bias)
+    num_classes = len(heads.heads(model)[0][1].bias)
     shape = (config.batch_size, num_classes)
     targets_NC = torch.randint(0, 2, shape, device=compute.device).float()
 
@@ -125,7 +125,7 @@ def _measure(
         # Not the run's optimizer and loss: one measurement is for all that have the same subject.
         tried = setup.placed(copy.deepcopy(model), config, compute.device).train()
         if config.freeze_backbone:
-            factory.freeze_backbone(tried)
+            heads.freeze_backbone(tried)
         trained = [p for p in tried.parameters() if p.requires_grad]
         on_gpu = compute.device.type == "cuda"
         return TrainStep(

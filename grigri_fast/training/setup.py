@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ..config import TrainConfig
-from ..models import activation_checkpoint, factory
+from ..models import activation_checkpoint, factory, heads
 from ..runtime import distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import SINGLE_PROCESS, World
@@ -68,10 +68,15 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     if config.weights == "none" or session.resumed or not session.world.is_first:
         model = untrained(config, num_classes, torch.device("cpu"))
     else:
-        model = factory.build_pretrained(config.arch, num_classes, config.size, config.weights)
+        model = factory.build_pretrained(
+            config.arch, num_classes, config.size, config.weights, session.callback.log
+        )
     factory.check_size(model, config.arch, config.start_size, "--start-size")
     factory.check_size(model, config.arch, config.test_size, "--test-size")
-    factory.start_bias_at_log_odds(model, frequency_C)
+    heads.start_bias_at_log_odds(model, frequency_C)
+    if session.resumed:
+        model.preprocessing = session.resumed.state.preprocessing
+    model.preprocessing = session.world.from_first(lambda: model.preprocessing)
     return model
 
 
@@ -109,14 +114,14 @@ def prepare(
         phase: see :class:`TrainStep`.
     """
     if config.freeze_backbone:
-        factory.freeze_backbone(model)
+        heads.freeze_backbone(model)
     if config.activation_checkpointing:
         activation_checkpoint.checkpoint_activations(model)
     replica = distributed.replicate(model, world, compute.device)
     optimizer = optim.make_optimizer(
         config,
         [p for p in model.parameters() if p.requires_grad],
-        factory.head(model)[1].parameters(),
+        [p for _, layer in heads.heads(model) for p in layer.parameters()],
     )
     average = optim.averaged(model, config.ema) if config.ema else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.amp == "fp16")
@@ -136,7 +141,7 @@ def prepare(
         phase=phase,
         world=world,
     )
-    factory.set_training(model, config.freeze_backbone)
+    heads.set_training(model, config.freeze_backbone)
     return Prepared(model, optimizer, scaler, average, step)
 
 

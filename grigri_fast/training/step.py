@@ -68,7 +68,7 @@ class TrainStep:
     """Forward, loss, backward, update, sums: call it with a batch.
 
     Args:
-        model: in training mode while steps are made.
+        model: in training mode while steps are made; it carries its preprocessing.
         optimizer: over the parameters that are trained.
         scaler: of fp16, disabled otherwise.
         loss_of: loss of logits and targets.
@@ -107,6 +107,7 @@ class TrainStep:
         self._world = world
         self._statistics = [b for b in model.buffers() if b.is_floating_point() and b.ndim == 1]
         self._model, self._optimizer, self._scaler = model, optimizer, scaler
+        self._pixels = normalize.preprocessing_of(model)
         self._compiled = model if compiled is None else compiled
         self._loss_of, self._device, self._amp = loss_of, device, amp
         self._batch_size, self._fast = batch_size, fast
@@ -246,7 +247,7 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
         with self._phase("forward"):
-            inputs_NCHW = normalize.normalize(images_NHWC)
+            inputs_NCHW = normalize.normalize(images_NHWC, self._pixels.mean, self._pixels.std)
             if not self._fast:
                 inputs_NCHW = inputs_NCHW.contiguous()
             with compute.autocast(self._device, self._amp):

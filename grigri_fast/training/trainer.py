@@ -22,7 +22,8 @@ from ..config import TrainConfig, resolve
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator
 from ..inference import forward
-from ..models import factory
+from ..models import heads
+from ..models.normalize import preprocessing_of
 from ..pipeline.batching import Batch
 from ..pipeline.cache import CachePlan, plan_cache
 from ..runs import run_folder
@@ -230,7 +231,9 @@ class Trainer:
         dataset, rows = data.dataset, data.train_rows
         self.loss_of = LOSSES[config.loss]
         self.sampler = Sampler(config, rows, dataset.targets_NC[rows])
-        self.augmentation = Augmentation(config, len(dataset), self.compute.device)
+        self.augmentation = Augmentation(
+            config, len(dataset), self.compute.device, preprocessing_of(prepared.model).mean
+        )
         self.targets_NC = torch.from_numpy(dataset.targets_NC).to(self.compute.device)
         self.logits_NC: NDArray[np.float32] | None = None  # of the last validation
         # Of each step since the sums were last read: its number, rows and learning rate.
@@ -268,7 +271,7 @@ class Trainer:
         """Make the steps of the current epoch that are left; return the images per second."""
         progress = self.progress
         self._epoch_start_s, self._epoch_start_seen = time.perf_counter(), progress.num_seen
-        factory.set_training(self.prepared.model, self.config.freeze_backbone)
+        heads.set_training(self.prepared.model, self.config.freeze_backbone)
         self._start_sums()
         self.augmentation.start_epoch(progress.epoch)
         batches = collectives.in_step(self.batches(), self.world, self.stop)

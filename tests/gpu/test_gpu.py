@@ -221,7 +221,7 @@ def test_what_is_drawn_is_the_same_on_the_gpu(cuda: torch.device) -> None:
     for position in range(1, 7):
         seen = []
         for device in (torch.device("cpu"), cuda):
-            augmentation = Augmentation(config, 8, device)
+            augmentation = Augmentation(config, 8, device, normalize.IMAGENET_MEAN)
             augmentation.start_epoch(1)
             seen.append([t.cpu() for t in augmentation(*(t.to(device) for t in batch), position)])
         (images, targets), (others, other_targets) = seen

@@ -22,7 +22,7 @@ from grigri_fast import __version__
 from grigri_fast.data import dataset
 from grigri_fast.inference import exporter
 from grigri_fast.inference import onnx as onnx_files
-from grigri_fast.models import factory
+from grigri_fast.models import heads
 from grigri_fast.runs import checkpoint, run_folder
 from grigri_fast.runs.checkpoint import ModelInfo
 from grigri_fast.runtime import files
@@ -155,7 +155,7 @@ def test_a_file_that_computes_something_else_is_not_written(
 def test_numbers_that_are_none_are_not_written(cli, tmp_path: Path, photos_once: Path) -> None:
     folder = make_run(tmp_path / "run", photos_once, "simple", 32)
     model, info = checkpoint.load(folder / run_folder.LAST, CPU)
-    torch.nn.init.constant_(factory.head(model)[1].bias, math.nan)
+    torch.nn.init.constant_(heads.heads(model)[-1][1].bias, math.nan)
     checkpoint.save(folder / run_folder.LAST, model, info)
     code, _, err = cli("export", folder, "--threads=1")
     assert code == 1 and "differ by nan" in err

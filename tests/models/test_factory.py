@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.models import factory, normalize
+from grigri_fast.models import factory, heads, normalize, weights
 
 
 def test_simple_is_the_reports_network() -> None:
@@ -74,8 +74,8 @@ def test_families_train_with_a_new_head(arch: str) -> None:
     size_px = FAMILIES[arch]
     model = factory.build(arch, 5, size_px)
     frequency_C = np.array([0.5, 0.1, 0.01, 0.0, 1.0], dtype=np.float32)
-    factory.start_bias_at_log_odds(model, frequency_C)
-    name, layer = factory.head(model)
+    heads.start_bias_at_log_odds(model, frequency_C)
+    name, layer = heads.heads(model)[-1]
     nn.init.zeros_(layer.weight)
     model.eval()
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_families_train_with_a_new_head(arch: str) -> None:
     assert logits_NC.shape == (2, 5)
     expected = np.clip(frequency_C, 1e-3, 1 - 1e-3)
     np.testing.assert_allclose(torch.sigmoid(logits_NC)[0], expected, rtol=1e-3)
-    factory.freeze_backbone(model)
+    heads.freeze_backbone(model)
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trainable == {f"{name}.weight", f"{name}.bias"}
 
@@ -117,16 +117,16 @@ def test_wrong_names_and_sizes(arch: str, size_px: int, says: str) -> None:
 
 def test_a_frozen_backbone_does_not_move() -> None:
     model = factory.build("resnet18", 3, 32)
-    factory.freeze_backbone(model)
+    heads.freeze_backbone(model)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
-    factory.set_training(model, frozen_backbone=True)
+    heads.set_training(model, frozen_backbone=True)
     assert model.fc.training
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     optimizer.step()
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"fc.weight", "fc.bias"}
-    factory.set_training(model, frozen_backbone=False)
+    heads.set_training(model, frozen_backbone=False)
     assert all(m.training for m in model.modules())
 
 
@@ -234,7 +234,7 @@ def test_weight_files_of_something_else(tmp_path: Path, content) -> None:
     file = tmp_path / "w.pth"
     torch.save(content, file)
     with pytest.raises(GrigriError, match="expected a state dict"):
-        factory.read_state(file)
+        weights.read_state(file)
 
 
 def test_a_weight_file_that_is_not_there(tmp_path: Path) -> None:
@@ -288,8 +288,8 @@ def test_an_untrained_squeezenet_predicts_the_frequencies_and_can_learn(arch: st
     """torchvision puts a ReLU behind the last layer: logits below 0 and gradients are lost."""
     model = factory.build(arch, 2, 64)
     frequency_C = np.array([0.1, 0.02])
-    factory.start_bias_at_log_odds(model, frequency_C)
-    layer = factory.head(model)[1]
+    heads.start_bias_at_log_odds(model, frequency_C)
+    layer = heads.heads(model)[-1][1]
     nn.init.zeros_(layer.weight)
     model.eval()
     logits_NC = model(torch.randn(2, 3, 64, 64))
@@ -363,8 +363,8 @@ def test_a_head_that_is_no_matrix_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", ["vit_b_32", "densenet121", "mobilenet_v3_small", "googlenet"])
 def test_a_frozen_backbone_keeps_every_buffer(arch: str) -> None:
     model = factory.build(arch, 3, 64)
-    factory.freeze_backbone(model)
+    heads.freeze_backbone(model)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    factory.set_training(model, frozen_backbone=True)
+    heads.set_training(model, frozen_backbone=True)
     model(torch.randn(4, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

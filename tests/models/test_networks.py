@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from grigri_fast.models import factory, networks
+from grigri_fast.models import factory, heads, networks
 
 
 def test_grigri_takes_any_size_and_starts_as_its_shortcuts() -> None:
@@ -11,7 +11,7 @@ def test_grigri_takes_any_size_and_starts_as_its_shortcuts() -> None:
     for size in (32, 47, 64, 96):
         assert model(torch.zeros(2, 3, size, size)).shape == (2, 14)
     assert all((block.norm2.weight == 0).all() for block in model.stages)
-    assert factory.head(model)[0] == "head.linear"
+    assert heads.heads(model)[-1][0] == "head.linear"
 
 
 def test_grigris_logits_are_the_mean_of_the_places_and_a_share_of_the_highest() -> None:
@@ -54,7 +54,7 @@ def test_he_leaves_networks_with_norms_and_the_last_layer_alone() -> None:
     assert all(torch.equal(plain[k], he[k]) for k in plain)
     plain, he = weights("simple", "default"), weights("simple", "he")
     same = {k for k in plain if torch.equal(plain[k], he[k])}
-    name, _ = factory.head(factory.build("simple", 3, 64))
+    name, _ = heads.heads(factory.build("simple", 3, 64))[-1]
     assert same == {f"{name}.weight", f"{name}.bias"}
     layer = nn.Conv2d(64, 32, 3)
     networks.draw_by_he(nn.Sequential(layer, nn.Linear(2, 2)))

@@ -1,0 +1,78 @@
+"""The layers that compute the logits: found, replaced, started, and trained alone.
+
+Most networks have one. Some of timm have two, one of them distilled, and the mean of their logits.
+Shapes: C classes.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+def heads(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Return name and module of each layer that computes logits, in the network's order.
+
+    Of a network of timm these are the last linear or conv layers of what ``get_classifier`` returns
+    (several for DeiT's or LeViT's distilled ones), of others the last one of all. A network of timm
+    that was built without classes has none.
+    """
+    last = [_last_layer(module) for module in _classifiers(model)]
+    found = {id(layer) for layer in last}
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if id(module) in found and isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+
+
+def replace(model: nn.Module, num_classes: int) -> None:
+    """Put new, freshly initialised layers of ``num_classes`` outputs in the place of the heads."""
+    for name, old in heads(model):
+        if isinstance(old, nn.Linear):
+            new: nn.Module = nn.Linear(old.in_features, num_classes)
+        else:
+            new = nn.Conv2d(old.in_channels, num_classes, (old.kernel_size[0], old.kernel_size[1]))
+        model.set_submodule(name, new)
+
+
+def start_bias_at_log_odds(model: nn.Module, frequency_C: NDArray[np.floating]) -> None:
+    """Set the bias of each head so that the untrained network predicts the class frequencies.
+
+    Frequencies are kept away from 0 and 1 by a thousandth, so that the log-odds are finite.
+    """
+    p = np.clip(frequency_C.astype(np.float64), 1e-3, 1 - 1e-3)
+    for _, layer in heads(model):
+        with torch.no_grad():
+            layer.bias.copy_(torch.from_numpy(np.log(p / (1 - p))))  # type: ignore[union-attr]
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Let only the heads be trained."""
+    model.requires_grad_(False)
+    for _, layer in heads(model):
+        layer.requires_grad_(True)
+
+
+def set_training(model: nn.Module, frozen_backbone: bool) -> None:
+    """Switch to training mode; a frozen backbone stays in eval mode, its BatchNorm too."""
+    model.train(not frozen_backbone)
+    for _, layer in heads(model):
+        layer.train()
+
+
+def _classifiers(model: nn.Module) -> list[nn.Module]:
+    """Return the modules in each of which the last layer computes logits."""
+    if not hasattr(model, "get_classifier"):  # not of timm
+        return [model]
+    found = model.get_classifier()  # type: ignore[operator]
+    is_several = isinstance(found, tuple | list | nn.ModuleList)
+    several: Iterable[nn.Module | None] = found if is_several else (found,)
+    return [module for module in several if module is not None]
+
+
+def _last_layer(module: nn.Module) -> nn.Module | None:
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return layers[-1] if layers else None

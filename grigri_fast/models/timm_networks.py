@@ -1,0 +1,214 @@
+"""Networks of timm, by the name ``timm/NAME``; timm is imported when such a name is used.
+
+https://huggingface.co/docs/timm. A name may end with the tag of one of its weights, like
+``timm/vit_tiny_patch16_224.augreg_in21k``.
+"""
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import GrigriError
+from . import heads, weights
+from .normalize import Preprocessing
+from .weights import Found
+
+PREFIX = "timm/"
+
+
+def is_timm(arch: str) -> bool:
+    """Return whether a name is one of timm's networks."""
+    return arch.startswith(PREFIX)
+
+
+def names() -> list[str]:
+    """Return the names of all networks, without tags."""
+    import timm
+
+    return [PREFIX + name for name in timm.list_models()]
+
+
+def exists(arch: str) -> bool:
+    """Return whether there is a network of that name; its tag, if it has one, must be known."""
+    import timm
+
+    name = arch.removeprefix(PREFIX)
+    if not timm.is_model(name):
+        return False
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        return False
+    return True
+
+
+def tags(arch: str) -> list[str]:
+    """Return the names of a network with each of its weights' tags."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    return [PREFIX + name for name in get_arch_pretrained_cfgs(arch.removeprefix(PREFIX))]
+
+
+def config_of(arch: str) -> Any:
+    """Return what timm knows of a network's weights: sizes, mean and std, licence, address."""
+    import timm
+    from timm.models import PretrainedCfg
+
+    return timm.get_pretrained_cfg(arch.removeprefix(PREFIX)) or PretrainedCfg()
+
+
+def build(arch: str, num_classes: int, size_px: int) -> nn.Module:
+    """Return an untrained network with its preprocessing, in fp32 on the CPU.
+
+    Raises:
+        GrigriError: if it cannot take images of this size.
+    """
+    return _create(arch, size_px, num_classes=num_classes)
+
+
+def load(arch: str, num_classes: int, size_px: int, found: Found) -> nn.Module:
+    """Return a network with the weights that were found, and new heads.
+
+    timm itself fits weights in: it renames keys of other layouts, and interpolates position
+    embeddings for another image size.
+
+    Raises:
+        GrigriError: if they do not fit; the message names a key.
+    """
+    import timm
+
+    state = timm.models.clean_state_dict(found.state)
+    config = config_of(arch)
+    classifiers = heads.heads(_create(arch, size_px, num_classes=2))
+    weight = state.get(f"{classifiers[0][0]}.weight") if classifiers else None
+    num_stored = config.num_classes if weight is None or not weight.ndim else len(weight)
+    overlay = {"state_dict": state, "num_classes": num_stored, "label_offset": 0}
+    try:
+        model = _create(
+            arch, size_px, num_classes=num_stored, pretrained=True, pretrained_cfg_overlay=overlay
+        )
+    except (RuntimeError, KeyError, ValueError, AttributeError, AssertionError) as e:
+        reason = " ".join(str(e).split()).replace("Error(s) in loading state_dict for ", "")
+        raise GrigriError(f"{found.source} does not fit {arch}: {reason[:200]}") from e
+    model.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
+    if heads.heads(model):
+        heads.replace(model, num_classes)
+        model.num_classes = num_classes  # type: ignore[assignment]
+    else:  # weights of a backbone alone
+        model.reset_classifier(num_classes)  # type: ignore[operator]
+    return model
+
+
+def imagenet(arch: str) -> Found:
+    """Return a network's pretrained weights: a package's, those in the hub's cache, or a download.
+
+    Raises:
+        GrigriError: if there are none, or they cannot be had.
+    """
+    config = config_of(arch)
+    packaged = weights.in_package(arch)
+    if packaged is not None:
+        return weights.of_package(*packaged, _create(arch, config.input_size[-1]).state_dict())
+    if not (config.hf_hub_id or config.url):
+        raise GrigriError(f"timm has no weights for {arch}; use --weights none or a file")
+    source, file = _in_cache(config) or ("", None)
+    if file is None:
+        source, file = _downloaded(arch, config)
+    return Found(weights.read_state(file), source, licence=config.license or "")
+
+
+# ------------------------------------------------------------------------------- helpers
+
+
+def _create(arch: str, size_px: int, **options: Any) -> nn.Module:
+    """Return timm's network, with its preprocessing."""
+    import timm
+
+    config = config_of(arch)
+    if config.fixed_input_size:
+        options["img_size"] = size_px
+    try:
+        with _quiet():
+            model = timm.create_model(arch.removeprefix(PREFIX), **options)
+    except (AssertionError, TypeError, ValueError) as e:
+        if options.get("pretrained"):
+            raise
+        reason = str(e).splitlines()[0] if str(e) else "it is of another kind"
+        raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {reason}") from e
+    mean, std = tuple(config.mean), tuple(config.std)
+    model.preprocessing = Preprocessing(mean, std)
+    return model
+
+
+def _file_names(config: Any) -> list[str]:
+    """Return the names that the weights' file may have in the hub."""
+    return (
+        [config.hf_hub_filename]
+        if config.hf_hub_filename
+        else [
+            "model.safetensors",
+            "pytorch_model.bin",
+        ]
+    )
+
+
+def _in_cache(config: Any) -> tuple[str, Path] | None:
+    """Return in words where weights lie in a cache, and their file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if config.hf_hub_id:
+        for name in _file_names(config):
+            file = try_to_load_from_cache(config.hf_hub_id, name)
+            if isinstance(file, str):
+                return f"the hub's cache ({file})", Path(file)
+    if config.url:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rsplit("/", 1)[-1]
+        if file.is_file():
+            return f"timm's cache ({file})", file
+    return None
+
+
+def _downloaded(arch: str, config: Any) -> tuple[str, Path]:
+    """Download weights into the cache; return where from, in words, and their file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    error: Exception = GrigriError("there is no file of a known name")
+    for name in _file_names(config) if config.hf_hub_id else ():
+        try:
+            with _quiet():
+                file = Path(hf_hub_download(config.hf_hub_id, name))
+            return f"a download (https://huggingface.co/{config.hf_hub_id})", file
+        except EntryNotFoundError as e:
+            error = e
+        except Exception as e:  # the hub's client raises those of its web library, too
+            error = e
+            break
+    url = config.url
+    if config.hf_hub_id:
+        url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{_file_names(config)[0]}"
+    name = str(config.url or url).rsplit("/", 1)[-1]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not config.hf_hub_id:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(config.url, str(place), progress=False)
+            return f"a download ({config.url})", place
+        except (OSError, RuntimeError) as e:
+            error = e
+    raise weights.not_downloaded(arch, error, url, place) from error
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep what timm and the hub's client log from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
