@@ -44,7 +44,7 @@ def test_a_file_in_timms_layout_gets_new_heads(tmp_path: Path) -> None:
     original = timm.create_model("test_resnet", num_classes=7)
     torch.save({"state_dict": original.state_dict(), "epoch": 3}, tmp_path / "w.pth")
     model = factory.build_pretrained(TINY, 4, 64, str(tmp_path / "w.pth"))
-    assert torch.equal(model.conv1.0.weight, original.conv1.0.weight)
+    assert torch.equal(model.conv1[0].weight, original.conv1[0].weight)
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
     state = original.state_dict()
     del state["layer1.0.bn2.weight"]
