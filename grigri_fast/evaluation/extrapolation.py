@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation import bootstrap
-from ..evaluation.bootstrap import Interval
+from . import bootstrap
+from .bootstrap import Interval
 
 Array = NDArray[np.float64]
 

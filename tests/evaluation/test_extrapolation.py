@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grigri_fast.experiments.extrapolation import extrapolate, fit_power_law
+from grigri_fast.evaluation.extrapolation import extrapolate, fit_power_law
 
 SIZES = np.array([480, 960, 1920, 3840, 6720, 9600])
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.experiments import curve
+from grigri_fast.evaluation import curve
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,18 @@ and scored on the same validation images. Shapes: N images, C classes, F sizes, 
 R replicates.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data import split
 from ..errors import GrigriError
-from ..evaluation import bootstrap, metrics, thresholds
-from ..evaluation.bootstrap import Interval
-from . import extrapolation
+from . import bootstrap, extrapolation, metrics, thresholds
+from .bootstrap import Interval
 from .extrapolation import Extrapolation
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -79,6 +79,46 @@ class Curve:
     micro_f1: Extrapolation
     mAP: Extrapolation
     per_class: list[ClassCurve]
+
+    @property
+    def num_train(self) -> int:
+        """Images of the training part."""
+        return self.points[-1].num_images
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Curve":
+        """Return the curve that ``dataclasses.asdict`` made this of.
+
+        Raises:
+            ValueError, KeyError, TypeError: if it is something else.
+        """
+        return cls(
+            num_val=content["num_val"],
+            points=[
+                Point(**p | {key: _interval(p[key]) for key in ("micro_f1", "mAP")})
+                for p in content["points"]
+            ],
+            micro_f1=_extrapolation(content["micro_f1"]),
+            mAP=_extrapolation(content["mAP"]),
+            per_class=[
+                ClassCurve(
+                    **c
+                    | {"average_precision": [*map(_interval, c["average_precision"])]}
+                    | {"twice": c["twice"] and _extrapolation(c["twice"])}
+                )
+                for c in content["per_class"]
+            ],
+        )
+
+
+def _interval(content: dict[str, Any]) -> Interval:
+    """Return an interval from JSON, where NaN is null."""
+    return Interval(**{k: math.nan if v is None else float(v) for k, v in content.items()})
+
+
+def _extrapolation(content: dict[str, Any]) -> Extrapolation:
+    scores = {key: _interval(content[key]) for key in ("score", "gain")}
+    return Extrapolation(**content | scores | {"line": [*map(_interval, content["line"])]})
 
 
 def sizes_of(num_images: int) -> NDArray[np.int64]:
