@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .config import TrainConfig
     from .curation.check import Checked, check
+    from .curation.suggest import suggest
+    from .curation.suggestions import Suggested, Suggestion
     from .data.demo import demo
     from .data.mirflickr import FetchCallback, Fetched, fetch
     from .data.split import SplitResult, split
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 _HOME = {
     "config": ("TrainConfig",),
     "curation.check": ("Checked", "check"),
+    "curation.suggest": ("suggest",),
+    "curation.suggestions": ("Suggested", "Suggestion"),
     "data.demo": ("demo",),
     "data.mirflickr": ("FetchCallback", "Fetched", "fetch"),
     "data.split": ("SplitResult", "split"),
@@ -60,9 +64,17 @@ _HOME = {
 
 __all__ = ["TrainConfig", "__version__"]
 __all__ += ["bench", "check", "demo", "evaluate", "export", "fetch", "info", "load", "predict"]
-__all__ += ["profile", "report", "reproduce", "split", "train", "tune"]
+__all__ += ["profile", "report", "reproduce", "split", "suggest", "train", "tune"]
 __all__ += ["Benchmark", "Checked", "Classifier", "Exported", "Fetched", "Prediction", "Profile"]
-__all__ += ["Reproduced", "Result", "RunEvaluation", "SplitResult", "Tuned"]
+__all__ += [
+    "Reproduced",
+    "Result",
+    "RunEvaluation",
+    "SplitResult",
+    "Suggested",
+    "Suggestion",
+    "Tuned",
+]
 __all__ += ["Callback", "FetchCallback", "ReproduceCallback", "TuneCallback"]
 __all__ += ["GrigriError", "Interrupted"]
 

@@ -131,6 +131,7 @@ COMMANDS = [
     ["predict"],
     ["export"],
     ["report"],
+    ["suggest"],
     ["bench"],
     ["profile"],
     ["reproduce"],

@@ -13,7 +13,7 @@ import typer
 from .. import __version__
 from ..errors import GrigriError, Interrupted, UsageError
 from ..runtime import distributed, signals, threads
-from . import data, evaluate, performance, train
+from . import data, evaluate, labelling, performance, train
 from .console import verbosity
 from .options import Command
 
@@ -35,6 +35,7 @@ commands: dict[str, Callable[..., None]] = {
     "predict": evaluate.predict,
     "export": evaluate.export,
     "report": evaluate.report,
+    "suggest": labelling.suggest,
     "reproduce": train.reproduce,
     "bench": performance.bench,
     "profile": performance.profile,

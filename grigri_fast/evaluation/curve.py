@@ -25,7 +25,7 @@ _NUM_REPLICATES = 500
 # Assumed: the least gain in average precision that is worth naming a class for.
 _LEAST_GAIN = 0.02
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Rows = NDArray[np.intp]
 Wants = Literal["yes", "perhaps", "no", ""]
 # Returns probabilities of the validation images (N, C) by a classifier that was fitted to some rows

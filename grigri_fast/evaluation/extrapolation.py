@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import bootstrap
 from .bootstrap import Interval
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 # Assumed: the exponents that learning curves of classifiers have, and then some.
 _EXPONENTS = np.linspace(0.05, 1.5, 30)

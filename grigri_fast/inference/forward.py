@@ -13,7 +13,7 @@ from scipy.special import expit
 from torch import nn
 
 from ..errors import GrigriError
-from ..models import normalize
+from ..models import heads, normalize
 from ..pipeline.batching import Batch
 from ..pipeline.loader import ImageLoader
 from ..runtime import units
@@ -46,6 +46,36 @@ def logits_of(
             if flip:
                 logits_NC = (logits_NC + model(inputs_NCHW.flip(3)).float()) / 2
         return logits_NC
+
+    return forward
+
+
+def with_features(logits: Forward, model: nn.Module) -> Forward:
+    """Return a function that computes logits and, in the columns after them, features.
+
+    Features are what the model's heads take in, which ``logits`` runs; the mean over places where
+    they have some, and over the image and its mirror image where both are run.
+    """
+    layers = [layer for _, layer in heads.heads(model)]
+    taken: list[torch.Tensor] = []
+
+    def take(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        (features,) = inputs
+        taken.append(
+            features.float().flatten(2).mean(2) if features.ndim == 4 else features.float()
+        )
+
+    for layer in layers:
+        layer.register_forward_pre_hook(take)
+
+    @torch.inference_mode()
+    def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
+        taken.clear()
+        logits_NC = logits(images_NHWC)
+        views = [
+            torch.cat(taken[i : i + len(layers)], 1) for i in range(0, len(taken), len(layers))
+        ]
+        return torch.cat([logits_NC, torch.stack(views).mean(0)], 1)
 
     return forward
 

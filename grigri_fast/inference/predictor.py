@@ -141,9 +141,9 @@ class Classifier:
             pictures = [_pixels(one) for one in several]
             loader = _InMemory(pictures, self.info.size_px, self.compute.device)
             rows = np.arange(len(several))
-            probabilities_NC, _ = self._compute(loader, rows, budget, on_progress)
+            outputs_NC, _ = self._compute(self._forward, loader, rows, budget, on_progress)
             budget.require_within_limit()
-            return [self._prediction(None, row_C) for row_C in probabilities_NC]
+            return [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
         paths = find_images(names)
         rows = np.arange(len(paths))
         probabilities_NC, bad = self.probabilities(paths, rows, budget, on_progress)
@@ -169,11 +169,48 @@ class Classifier:
         Raises:
             GrigriError: if memory runs out, or not even one image fits within the limit.
         """
+        outputs_NC, bad = self._outputs(self._forward, paths, rows, budget, on_progress)
+        return self._probabilities(outputs_NC), bad
+
+    def probabilities_and_features(
+        self,
+        paths: Sequence[Path],
+        rows: NDArray[np.intp],
+        budget: Budget,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], dict[int, str]]:
+        """Return what :meth:`probabilities` returns, and features between the two.
+
+        Features are what the network's last layer takes in, (N, D).
+
+        Raises:
+            GrigriError: as there, and for a file that was exported.
+        """
+        both = forward.with_features(self._forward, self.module)
+        outputs_NC, bad = self._outputs(both, paths, rows, budget, on_progress)
+        num_classes = len(self.class_names)
+        return self._probabilities(outputs_NC[:, :num_classes]), outputs_NC[:, num_classes:], bad
+
+    def _probabilities(self, outputs_NC: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probabilities that the outputs of the forward pass are."""
+        if self._module is None:
+            return outputs_NC.astype(np.float64)
+        return forward.probabilities(outputs_NC)
+
+    def _outputs(
+        self,
+        run: Forward,
+        paths: Sequence[Path],
+        rows: NDArray[np.intp],
+        budget: Budget,
+        on_progress: Callable[[int, int], None],
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Return what a forward pass makes of some rows' files, and those that cannot be used."""
         checked = check_images(
             paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels
         )
         good = without(rows, checked.bad)
-        none = np.empty((0, len(self.class_names)))
+        none = np.empty((0, len(self.class_names)), dtype=np.float32)
         if not len(good):
             return none, checked.bad
         loader = ImageLoader(
@@ -187,35 +224,33 @@ class Classifier:
         if budget.limit is not None:
             with memory.out_of_memory_explained(_ADVICE):
                 forward.decode_the_largest(loader, checked.sizes_HW, good)
-        probabilities_NC, dropped = self._compute(
-            loader, good, budget, lambda done, total: on_progress(done, len(rows))
+        outputs_NC, dropped = self._compute(
+            run, loader, good, budget, lambda done, total: on_progress(done, len(rows))
         )
         loader.close()
         budget.require_within_limit()
         bad = dict(sorted((checked.bad | dropped).items()))
-        return none if len(dropped) == len(good) else probabilities_NC, bad
+        return none if len(dropped) == len(good) else outputs_NC, bad
 
     def _compute(
         self,
+        run: Forward,
         loader: forward.Loader,
         rows: NDArray[np.intp],
         budget: Budget,
         on_progress: Callable[[int, int], None],
-    ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """Return the probabilities of a loader's images, and by row why a file has turned bad."""
+    ) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Return what a forward pass makes of a loader's images, and by row why a file is bad."""
         with memory.out_of_memory_explained(_ADVICE):
-            outputs_NC, dropped = forward.outputs(
-                self._forward,
+            return forward.outputs(
+                run,
                 loader,
                 rows,
                 micro_batch_size=forward.micro_batch_of_evaluation(
-                    self._forward, _BATCH_SIZE, self.info.size_px, budget
+                    run, _BATCH_SIZE, self.info.size_px, budget
                 ),
                 on_progress=lambda done: on_progress(done, len(rows)),
             )
-        if self._module is None:
-            return outputs_NC.astype(np.float64), dropped
-        return forward.probabilities(outputs_NC), dropped
 
     def _prediction(self, path: Path | None, probabilities_C: NDArray[np.float64]) -> Prediction:
         given = probabilities_C >= self.info.thresholds_C

@@ -113,7 +113,9 @@ def _draw(
         sizes, [s.value for s in scores], ls="", marker="o", ms=7, mec="white", mew=1.5,
         color=colour, zorder=4, label=name,
     )  # fmt: skip
-    plots.add_tooltips(dots, *(f"{n:,} images: {name} {_words(s)}" for n, s in zip(sizes, scores, strict=True)))
+    plots.add_tooltips(
+        dots, *(f"{n:,} images: {name} {_words(s)}" for n, s in zip(sizes, scores, strict=True))
+    )
     (end,) = axes.plot(
         [twice.num_images], [twice.score.value], ls="", marker="D", ms=6, mew=1.5,
         mfc="white", color=colour, zorder=4,

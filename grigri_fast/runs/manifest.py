@@ -51,19 +51,33 @@ def difference(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = No
     Raises:
         GrigriError: if the file cannot be read.
     """
+    then, class_names = _read(file)
+    if crc32_N is None:
+        crc32_N = np.full(len(data), _UNKNOWN)
+    return _difference(then, class_names, data, crc32_N)
+
+
+def checksums(file: Path) -> set[int]:
+    """Return the checksums of the images in what :func:`to_json` wrote, without unknown ones.
+
+    Raises:
+        GrigriError: if the file cannot be read.
+    """
+    return {crc32 for _, crc32 in _read(file)[0].values()} - {_UNKNOWN}
+
+
+def _read(file: Path) -> tuple[dict[str, tuple[list[int], int]], list[str]]:
+    """Return labels and checksum of each image by name, and the names of the classes."""
     try:
         stored = json.loads(files.read_text(file))
         if stored["format"] != _FORMAT:
             raise ValueError("of another version")
         then = {name: (labels, crc32) for name, labels, crc32 in stored["images"]}
-        class_names = stored["class_names"]
+        return then, stored["class_names"]
     except GrigriError as e:
         raise GrigriError(f"{file}: {e}") from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
-    if crc32_N is None:
-        crc32_N = np.full(len(data), _UNKNOWN)
-    return _difference(then, class_names, data, crc32_N)
 
 
 def _difference(
