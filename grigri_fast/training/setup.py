@@ -116,7 +116,7 @@ def prepare(
     if config.freeze_backbone:
         heads.freeze_backbone(model)
     if config.activation_checkpointing:
-        activation_checkpoint.checkpoint_activations(model)
+        activation_checkpoint.checkpoint_activations(model, config.fast)
     replica = distributed.replicate(model, world, compute.device)
     optimizer = optim.make_optimizer(
         config,

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from ..models import normalize
+from ..models.depthwise import FastGradients
 from ..runtime import compute
 from ..runtime.distributed import SINGLE_PROCESS, World
 from .losses import Loss
@@ -250,13 +251,18 @@ class TrainStep:
             inputs_NCHW = normalize.normalize(images_NHWC, self._pixels.mean, self._pixels.std)
             if not self._fast:
                 inputs_NCHW = inputs_NCHW.contiguous()
-            with compute.autocast(self._device, self._amp):
+            with self._fast_gradients(), compute.autocast(self._device, self._amp):
                 logits_NC = model(inputs_NCHW)
             logits_NC = logits_NC.float()
             loss = self._loss_of(logits_NC, targets_NC) * weight
         with self._phase("backward"):
             self._scaler.scale(loss).backward()
         return logits_NC.detach(), loss.detach()
+
+    def _fast_gradients(self) -> AbstractContextManager:
+        """Return the context in which depthwise convolutions get fast gradients on a CPU."""
+        is_eager = self._fast and self._compiled is self._model
+        return FastGradients() if is_eager else contextlib.nullcontext()
 
     def _add(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.models import normalize
+from grigri_fast.models import activation_checkpoint, depthwise, normalize
 from grigri_fast.runs import training_state
 from grigri_fast.training import optim
 from grigri_fast.training.losses import LOSSES
@@ -212,3 +212,29 @@ def test_the_parts_of_a_step_can_be_watched() -> None:
     step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.1), phase=watch)
     step(*batches(1)[0])
     assert seen == ["forward", "backward", "metrics", "optimizer"]
+
+
+def test_depthwise_convolutions_get_fast_gradients_also_where_activations_are_recomputed(
+    monkeypatch,
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
+        nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, groups=8), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.Flatten(),
+        nn.Linear(288, 3),
+    )
+    recomputed = copy.deepcopy(plain)
+    activation_checkpoint.checkpoint_activations(recomputed)
+    used = []
+    backward = depthwise._gradient_of_weight
+    monkeypatch.setattr(
+        depthwise, "_gradient_of_weight", lambda *a: used.append(len(a)) or backward(*a)
+    )
+    gradients = []
+    for model in (plain, recomputed):
+        step = step_of(model, torch.optim.SGD(model.parameters(), lr=0.0), amp="bf16")
+        step(*batches(1)[0])
+        gradients.append([p.grad for p in model.parameters()])
+    assert len(used) == 2
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
