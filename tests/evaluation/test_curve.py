@@ -62,7 +62,7 @@ def test_scores_rise_and_have_intervals(measured) -> None:
         assert values == sorted(values) and values[0] < 0.75 < 0.9 < values[-1]
         assert all(getattr(p, score).low < getattr(p, score).high for p in found.points[:4])
         twice = getattr(found, score)
-        assert twice.num_images == 800 and values[-1] - 0.02 < twice.score.value <= 1
+        assert twice.num_images == 800 and values[-1] - 0.05 < twice.score.value <= 1
 
 
 def test_a_class_lacks_images_where_more_would_help(measured) -> None:
