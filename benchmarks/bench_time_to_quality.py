@@ -10,6 +10,9 @@ end of the validation by the tool itself in which the micro-F1 is reached. The s
 all: cross-fitted, that is with one threshold that was chosen on the other images. What is written
 for it costs some milliseconds per validation.
 
+The other tools get what grigri-fast gives itself on a CPU: memory that is freed stays with the
+process (--plain-malloc: they do not).
+
 A tool is stopped when it has reached the highest target (--to-the-end: it is not). A training that
 is in W is not run again, so the command may be interrupted and repeated. `--only` takes some of the
 plans, `--limit 200` tries it all out.
@@ -37,6 +40,14 @@ from grigri_fast.runtime import compute, files
 NETWORK = "tf_efficientnet_lite0"
 _MEAN, _STD = [127 / 255] * 3, [128 / 255] * 3  # of the package's weights
 _POLL_S = 0.5
+# What grigri-fast does by itself (`compute.keep_freed_memory`), for the others: freed blocks stay
+# with the process, in huge pages. How much that saves depends on the machine: on a virtual one,
+# where the system's zeroed pages are dear, it may be most of a step.
+_KEEP_FREED_MEMORY = (
+    "glibc.malloc.mmap_max=0"
+    ":glibc.malloc.trim_threshold=18446744073709551615"
+    ":glibc.malloc.hugetlb=1"
+)
 
 # Tool and its own options of each plan. A tool may have several: its best is what counts. The
 # documentations of timm's script and of LightlyTrain have no number of epochs for this (their
@@ -168,6 +179,8 @@ def train(
     quiet = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     quiet |= {"LIGHTLY_TRAIN_EVENTS_DISABLED": "1", "PYTHONPATH": str(record.ROOT)}
     quiet |= {"LIGHTLY_TRAIN_CACHE_DIR": str(folder / "cache")}
+    if tool != "grigri-fast" and not options.plain_malloc:
+        quiet["GLIBC_TUNABLES"] = _KEEP_FREED_MEMORY
     passes: list[dict] = []
     load = os.getloadavg()
     with (folder / "output.txt").open("w") as output:
@@ -272,6 +285,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5, help="of timm's script, LightlyTrain")
     parser.add_argument("--minutes", type=float, default=40, help="the most that a plan may take")
     parser.add_argument("--to-the-end", action="store_true")
+    parser.add_argument(
+        "--plain-malloc", action="store_true", help="leave the others' memory to the system"
+    )
     parser.add_argument("--limit", type=int, help="use so many photographs, to try things")
     parser.add_argument("--work", type=Path, default=Path("time-to-quality-work"))
     parser.add_argument("--out", type=Path)
@@ -303,6 +319,7 @@ def main() -> None:
         "size_px": options.size,
         "epochs": options.epochs,
         "minutes": options.minutes,
+        "plain_malloc": options.plain_malloc,
         "targets": options.targets,
         "cores": len(os.sched_getaffinity(0)),
         "plans": results,
