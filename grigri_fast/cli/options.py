@@ -18,16 +18,27 @@ from ..runtime.option import Option
 def architectures(incomplete: str) -> list[str]:
     """Return the names for --arch that begin so, for the shell's completion.
 
-    They are read from torchvision's source, where a line names each: importing it takes seconds.
+    Those of timm are offered after ``timm/``.
     """
-    names = ["grigri", "simple"]
-    package = importlib.util.find_spec("torchvision")
-    for folder in package.submodule_search_locations or () if package else ():
-        for file in Path(folder, "models").glob("*.py"):
-            names += re.findall(
-                r"^@register_model\(\)\n(?:@.*\n)*def (\w+)", file.read_text(), re.M
-            )
+    if incomplete.startswith("timm/"):
+        names = [f"timm/{name}" for name in _registered("timm")]
+    else:
+        names = ["auto", "grigri", "simple", "timm/", *_registered("torchvision")]
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def _registered(package: str) -> list[str]:
+    """Return the networks of torchvision or timm.
+
+    They are read from its source, where a line names each: importing it takes seconds.
+    """
+    spec = importlib.util.find_spec(package)
+    names: list[str] = []
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in Path(folder, "models").glob("*.py"):
+            source = file.read_text(encoding="utf-8")
+            names += re.findall(r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)", source, re.M)
+    return names
 
 
 def _parse_threshold(text: str) -> str | float:
@@ -94,8 +105,8 @@ MemoryLimitOption = Annotated[
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
 ArchOption = Annotated[str, typer.Option(autocompletion=architectures)]
-SizeOption = Annotated[int, typer.Option(min=1)]
-BatchSizeOption = Annotated[int, typer.Option(min=2)]
+SizeOption = Annotated[int | None, typer.Option(min=1)]
+BatchSizeOption = Annotated[int | None, typer.Option(min=2)]
 FastOption = Annotated[bool, typer.Option(help="As in train.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

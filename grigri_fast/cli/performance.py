@@ -200,7 +200,7 @@ def profile(
 
     from ..profiling import profiler
 
-    show_profile(profiler.profile(**options))
+    show_profile(profiler.profile(**options, log=mention))
 
 
 def show_profile(profile: "Profile") -> None:

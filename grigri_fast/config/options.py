@@ -78,9 +78,10 @@ class TrainConfig:
     )
 
     arch: str = of_model(
-        "resnet34",
-        "A torchvision classification model; grigri, a compact residual network that learns fast "
-        "from scratch; or simple, the report's.",
+        "auto",
+        "A torchvision classification model; timm/NAME, one of timm's; grigri, a compact residual "
+        "network that learns fast from scratch; or simple, the report's. auto: resnet34 on a GPU; "
+        "on a CPU timm/tf_efficientnet_lite2, or grigri from scratch.",
     )
     weights: PathText = of_model(
         "imagenet",
@@ -105,7 +106,12 @@ class TrainConfig:
         report=False,
         best=True,
     )
-    size: int = of_model(224, "Side of the square that images are resized to, in pixels.", Range(1))
+    size: int | None = of_model(
+        None,
+        "Side of the square that images are resized to, in pixels.",
+        Range(1),
+        unset="the network's own",
+    )
     start_size: int | None = of_model(
         None,
         "Progressive resizing: side in the first epochs; it grows to --size, which the last third "
@@ -367,6 +373,7 @@ class TrainConfig:
         the first two thirds of the epochs; the last third, at least the last one, has ``size``.
         """
         way = 1.5 * (epoch - 1) / self.epochs
+        assert self.size is not None  # of a resolved config it never is
         if self.start_size is None or way >= 1 or epoch == self.epochs:
             return self.size
         size = self.start_size + way * (self.size - self.start_size)
@@ -378,6 +385,7 @@ class TrainConfig:
         It grows with the side in training: a network that has seen small images alone is at a loss
         with large ones (Touvron et al. 2019, arXiv 1906.06423).
         """
+        assert self.size is not None
         return self.size_in(epoch) * (self.test_size or self.size) // self.size
 
 
@@ -409,7 +417,7 @@ def _require_consistent(config: TrainConfig) -> None:
     for name, about in OPTIONS.items():
         if about.augments and given[name] and not config.augment:
             raise GrigriError(f"{about.flag} does nothing with --no-augment")
-    if config.start_size is not None and config.start_size > config.size:
+    if None not in (config.start_size, config.size) and config.start_size > config.size:
         raise GrigriError(f"--start-size {config.start_size} is above --size {config.size}")
     if config.train_norms and config.weights != "none":
         raise GrigriError(

@@ -24,11 +24,11 @@ from ..data import dataset
 from ..errors import DivergedError, GrigriError, Interrupted
 from ..reporting import plots
 from ..runs import manifest, run_folder
-from ..runtime import files, memory
+from ..runtime import compute, files, memory
 from ..runtime.files import StrPath
 from ..runtime.option import given_options, write_toml
 from ..training import resume as resuming
-from ..training import trainer
+from ..training import setup, trainer
 from ..training.callbacks import Callback
 from . import search_space
 from .search_space import Space
@@ -96,16 +96,18 @@ def tune(
     """
     given = given_options(TrainConfig, {"data": data, **options}, "tune")
     start = search_space.start_config(given, config, minutes)
+    callback = callback or TuneCallback()
+    start = setup.with_network(start, compute.pick_device(start.device), callback.log)
     optuna = _require_optuna()
     space = search_space.space_of(start, set(given), search)
-    name = f"tune-{Path(start.data).resolve().stem}-{start.arch}"
+    name = f"tune-{run_folder.name_of(start.data, start.arch)}"
     folder = Path(start.out) if "out" in given else Path(TrainConfig.out) / name
     folder_is_new = _prepare(folder, search_space.description(start, space))
     try:
         with run_folder.locked(folder):
             files.remove_unfinished(folder, [DESCRIPTION, JOURNAL, TRIALS, BEST, FIGURE])
             _require_same_data(folder, start)
-            running = _Search(optuna, folder, start, space, callback or TuneCallback())
+            running = _Search(optuna, folder, start, space, callback)
             running.run(trials, minutes)
             return running.finish()
     except (Interrupted, KeyboardInterrupt) as e:

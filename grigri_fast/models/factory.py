@@ -1,7 +1,6 @@
 """Networks by name: built, with or without weights. Knows nothing of data."""
 
 import copy
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,16 +154,9 @@ def weight_files(arch: str) -> list[str]:
 
 def _check_name(arch: str) -> None:
     if timm_networks.is_timm(arch):
-        if timm_networks.exists(arch):
-            return
-        known = [*timm_networks.tags(arch.split(".")[0]), *timm_networks.names()]
-    else:
-        known = architectures()
-        if arch in known:
-            return
-    near = difflib.get_close_matches(arch, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise GrigriError(f"--arch {arch}: no such architecture{hint}")
+        timm_networks.require(arch)
+    elif arch not in architectures():
+        raise timm_networks.unknown(arch, architectures())
 
 
 def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") -> None:

@@ -5,7 +5,9 @@ https://huggingface.co/docs/timm. A name may end with the tag of one of its weig
 """
 
 import contextlib
+import difflib
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,21 @@ def exists(arch: str) -> bool:
     return True
 
 
+def require(arch: str) -> None:
+    """Raise GrigriError for an unknown name; the message names those that are near."""
+    if exists(arch):
+        return
+    known = [*tags(arch.split(".")[0]), *names()]
+    raise unknown(arch, known)
+
+
+def unknown(arch: str, known: Sequence[str]) -> GrigriError:
+    """Return the error about an unknown name."""
+    near = difflib.get_close_matches(arch, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return GrigriError(f"--arch {arch}: no such architecture{hint}")
+
+
 def tags(arch: str) -> list[str]:
     """Return the names of a network with each of its weights' tags."""
     from timm.models import get_arch_pretrained_cfgs
@@ -59,6 +76,16 @@ def config_of(arch: str) -> Any:
     from timm.models import PretrainedCfg
 
     return timm.get_pretrained_cfg(arch.removeprefix(PREFIX)) or PretrainedCfg()
+
+
+def own_size(arch: str) -> int:
+    """Return the side of the images that a network's weights were trained at.
+
+    Raises:
+        GrigriError: for an unknown name.
+    """
+    require(arch)
+    return int(config_of(arch).input_size[-1])
 
 
 def build(arch: str, num_classes: int, size_px: int) -> nn.Module:
@@ -204,7 +231,7 @@ def _downloaded(arch: str, config: Any) -> tuple[str, Path]:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep what timm and the hub's client log from the terminal."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -82,8 +82,7 @@ def read_state(file: Path) -> State:
     Raises:
         GrigriError: if it cannot be read or holds anything but named tensors.
     """
-    if not file.is_file():
-        raise GrigriError(f"--weights {file}: no such file (imagenet, none, or a file are taken)")
+    _require_file(file)
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
@@ -116,6 +115,27 @@ def stored_header(file: Path) -> dict[str, Any]:
             header = json.loads((opened.metadata() or {}).get(HEADER, "{}"))
         return header if isinstance(header, dict) else {}
     return {}
+
+
+def require_header(file: Path) -> dict[str, Any]:
+    """Return the header of a checkpoint of ours, with ``arch`` and ``size_px``.
+
+    Raises:
+        GrigriError: if there is no such file, or it does not say of which network it is.
+    """
+    _require_file(file)
+    header = stored_header(file)
+    if not isinstance(header.get("arch"), str) or not isinstance(header.get("size_px"), int):
+        raise GrigriError(
+            f"--weights {file} does not say of which network it is (a checkpoint of grigri-fast"
+            f" does): name it with --arch"
+        )
+    return header
+
+
+def _require_file(file: Path) -> None:
+    if not file.is_file():
+        raise GrigriError(f"--weights {file}: no such file (imagenet, none, or a file are taken)")
 
 
 # ------------------------------------------------------------------------ into a network

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import TrainConfig
+from ..config import TrainConfig, resolve
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory
@@ -103,7 +103,7 @@ def bench(
     against: Literal["torchvision"] | None = None,
     json: StrPath | None = None,
     arch: str = TrainConfig.arch,
-    size: int = TrainConfig.size,
+    size: int | None = TrainConfig.size,
     batch_size: int = TrainConfig.batch_size,
     repeats: int = 5,
     limit: int = 2000,
@@ -144,8 +144,9 @@ def bench(
         fast=fast,
         amp=amp,
     )
-    factory.build(arch, 1, size)  # an error if the two do not go with each other
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
+    config = resolve(setup.with_network(config, compute.device, log))
+    factory.build(config.arch, 1, config.size)  # an error if the two do not go with each other
     with compute.open() as budget:
         setting = Setting.of(first_images(data, limit), config, compute)
         if budget.limit is not None:

@@ -20,7 +20,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, record_function
 
-from ..config import TrainConfig
+from ..config import TrainConfig, resolve
 from ..errors import GrigriError
 from ..inference import forward
 from ..models import factory, normalize
@@ -28,7 +28,7 @@ from ..pipeline.loader import ImageLoader
 from ..reporting import plots
 from ..runs import run_folder
 from ..runtime import environment, files, memory
-from ..runtime.compute import AmpName, Compute, DeviceName
+from ..runtime.compute import AmpName, Compute, DeviceName, pick_device
 from ..runtime.files import StrPath
 from ..runtime.memory import Budget
 from ..training import setup
@@ -152,7 +152,7 @@ def profile(
     data: StrPath | None = None,
     *,
     arch: str = TrainConfig.arch,
-    size: int = TrainConfig.size,
+    size: int | None = TrainConfig.size,
     batch_size: int = TrainConfig.batch_size,
     micro_batch_size: int | None = None,
     activation_checkpointing: bool = False,
@@ -166,6 +166,7 @@ def profile(
     device: DeviceName = "auto",
     amp: AmpName = "auto",
     threads: int | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Profile:
     """Find out where memory and time of a step go, as ``grigri-fast profile`` does.
 
@@ -181,6 +182,7 @@ def profile(
         out: folder for the folder of results.
         limit: use only so many images.
         device, amp, threads: as in ``train``.
+        log: takes a line about a network that was chosen here.
 
     Raises:
         GrigriError: if an option is wrong, or there are too few images.
@@ -197,19 +199,23 @@ def profile(
         fast=fast,
         amp=amp,
     )
+    on = torch.device("cuda") if estimate else pick_device(device)
+    config = resolve(setup.with_network(config, on, log))
+    arch, size = config.arch, config.size
     factory.build(arch, 1, size)  # an error if the two do not go with each other
+    short_name = arch.rpartition("/")[2]
     if estimate:
         amp = "bf16" if config.amp == "auto" else config.amp
         compute = Compute(torch.device("cpu"), amp, threads=1)
         usage = estimate_step(config, classes, amp)
-        folder = run_folder.create_folder(Path(out), f"estimate-{arch}")
+        folder = run_folder.create_folder(Path(out), f"estimate-{short_name}")
     else:
         compute = Compute.resolve(device, config.amp, threads)
         if snapshot and compute.device.type != "cuda":
             raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
         with compute.open() as budget:
             setting = Setting.of(first_images(data, limit), config, compute, classes)
-            folder = run_folder.create_folder(Path(out), f"profile-{arch}")
+            folder = run_folder.create_folder(Path(out), f"profile-{short_name}")
             usage = measure_step(setting, budget, folder, snapshot)
     plan = Plan(batch_size, micro_batch_size or batch_size, activation_checkpointing)
     title = f"{arch} at {size} px, {plan.in_words()}, {compute.amp}"

@@ -61,6 +61,11 @@ def create_folder(parent: str | Path, name: str) -> Path:
         raise GrigriError(f"--out {parent}: cannot make a run folder: {e.strerror or e}") from e
 
 
+def name_of(data: str | Path, arch: str) -> str:
+    """Return the name of a run folder that was not given one; ``timm/`` is no part of it."""
+    return f"{Path(data).resolve().stem}-{arch.rpartition('/')[2]}"
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder, so that this process alone trains in it.

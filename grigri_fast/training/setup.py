@@ -7,7 +7,7 @@ Shapes: C classes.
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ..config import TrainConfig
-from ..models import activation_checkpoint, factory, heads
+from ..models import activation_checkpoint, choice, factory, heads
 from ..runtime import distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import SINGLE_PROCESS, World
@@ -24,6 +24,25 @@ from . import collectives, optim
 from .losses import LOSSES
 from .session import Session
 from .step import TrainStep
+
+
+def with_network(
+    config: TrainConfig, device: torch.device, log: Callable[[str], None]
+) -> TrainConfig:
+    """Return a config with a network and a size, which are chosen here where it has none.
+
+    Args:
+        config: of a run.
+        device: where it is trained.
+        log: takes a line about what was chosen, and how to choose otherwise.
+
+    Raises:
+        GrigriError: as :func:`choice.choose`.
+    """
+    chosen = choice.choose(config.arch, config.size, config.weights, device.type)
+    if chosen.why and World.from_environment().is_first:
+        log(f"network: {chosen.why}")
+    return replace(config, arch=chosen.arch, size=chosen.size_px)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..models.normalize import preprocessing_of
 from ..pipeline.batching import Batch
 from ..pipeline.cache import CachePlan, plan_cache
 from ..runs import run_folder
-from ..runtime import distributed, files, memory, signals
+from ..runtime import compute, distributed, files, memory, signals
 from ..runtime.files import StrPath
 from ..runtime.option import absolute_inputs, given_options, signature_of
 from . import (
@@ -131,6 +131,7 @@ def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> 
         tensorboard.require()
     with contextlib.ExitStack() as stack:
         # ---------------------------------------------------------- the machine, and the state
+        config = setup.with_network(config, compute.pick_device(config.device), callback.log)
         session = stack.enter_context(open_session(resolve(config), callback, folder))
 
         # ------------------------------------------------- the images, and a plan for the memory
@@ -173,7 +174,7 @@ def _decide(
         compile="on" if compiles else "off",
         device=session.compute.device.type,
         amp=session.compute.amp,
-        name=config.name or f"{Path(config.data).resolve().stem}-{config.arch}",
+        name=config.name or run_folder.name_of(config.data, config.arch),
     )
 
 

@@ -186,7 +186,8 @@ def test_no_network_for_weights(refused, photos: Path, monkeypatch) -> None:
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    line = refused("train", photos, says="fetch https://download.pytorch.org/models/resnet34-")
+    says = "fetch https://download.pytorch.org/models/resnet34-"
+    line = refused("train", photos, "--arch=resnet34", says=says)
     assert "--weights none" in line and "put it at" in line
 
 

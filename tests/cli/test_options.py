@@ -13,7 +13,7 @@ import grigri_fast
 from grigri_fast.cli import data, evaluate, performance, train
 from grigri_fast.cli.options import architectures
 from grigri_fast.config import OPTIONS
-from grigri_fast.models import factory
+from grigri_fast.models import factory, timm_networks
 
 HOW_IT_GOES = {"on_progress", "on_summary", "log", "callback"}  # what a program may listen to
 
@@ -50,7 +50,7 @@ def completions(*words: str) -> list[str]:
     code = (
         "import sys; from grigri_fast.cli.main import main; sys.argv[0] = 'grigri-fast'\n"
         "try: main()\n"
-        "finally: assert not {'torch', 'torchvision', 'numpy'} & set(sys.modules)"
+        "finally: assert not {'torch', 'torchvision', 'timm', 'numpy'} & set(sys.modules)"
     )
     asked = {
         "_GRIGRI_FAST_COMPLETE": "complete_bash",
@@ -71,6 +71,8 @@ def completions(*words: str) -> list[str]:
         (["data", "s"], ["split"]),
         (["train", "--arch", "resnet1"], ["resnet101", "resnet152", "resnet18"]),
         (["bench", "--arch", "gr"], ["grigri"]),
+        (["train", "--arch", "timm/test_vi"], [f"timm/test_vit{n}" for n in ("", 2, 3, 4)]),
+        (["train", "--arch", "ti"], ["timm/"]),
         (["train", "--optimizer", "m"], ["muon"]),
         (["--qui"], ["--quiet"]),
     ],
@@ -81,7 +83,8 @@ def test_bash_is_offered(words: list[str], offered: list[str]) -> None:
 
 
 def test_all_architectures_are_offered() -> None:
-    assert architectures("") == sorted(factory.architectures())
+    assert architectures("") == sorted([*factory.architectures(), "auto", "timm/"])
+    assert architectures("timm/") == sorted(timm_networks.names())
 
 
 def test_completion_can_be_installed(cli) -> None:

@@ -5,6 +5,7 @@ import torch
 
 from grigri_fast.errors import GrigriError
 from grigri_fast.models import factory
+from grigri_fast.models.normalize import Preprocessing
 from grigri_fast.runs import checkpoint, sealed_file, training_state
 from grigri_fast.runs.checkpoint import ModelInfo
 from grigri_fast.runs.training_state import Progress
@@ -56,6 +57,18 @@ def test_a_state_comes_back_whole(tmp_path: Path, name: str) -> None:
             else:
                 assert value == after[i][key]
     assert repr(state.progress) == repr(progress)  # NaN is not equal to itself
+
+
+def test_the_networks_preprocessing_is_kept_and_older_states_have_imagenets(tmp_path: Path) -> None:
+    model, optimizer, scaler = trained_for(1, OPTIMIZERS["sgd"])
+    model.preprocessing = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    path = tmp_path / "resume"
+    training_state.save(path, tmp_path / "previous", model, optimizer, scaler, Progress())
+    assert training_state.load(path).preprocessing == model.preprocessing
+    tensors, fields = sealed_file.read(path, training_state.FORMAT)
+    del fields["preprocessing"]
+    sealed_file.write(path, tensors, fields, training_state.FORMAT)
+    assert training_state.load(path).preprocessing == Preprocessing()
 
 
 def test_a_model_is_no_state_and_a_state_no_model(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def test_rectangles_are_as_large_as_in_the_paper_and_as_many_as_asked_for() -> N
 def test_a_rectangle_is_painted_over() -> None:
     images_NHWC = torch.zeros(2, 8, 8, 3)
     boxes_N4 = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    painted_NHW = (augment.erased(images_NHWC, boxes_N4, (0.5, 0.4, 0.3)) > 0).all(3)
+    images = augment.erased(images_NHWC, boxes_N4, (0.5, 0.4, 0.3))
+    painted_NHW = (images > 0).all(3)
+    assert images[0, 3, 5].tolist() == pytest.approx([127.5, 102.0, 76.5])
     assert painted_NHW[0, 2:6, 4:].all() and painted_NHW.sum() == 16
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
+from grigri_fast.inference import forward
 from grigri_fast.models import activation_checkpoint, depthwise, normalize
 from grigri_fast.runs import training_state
+from grigri_fast.runtime.compute import Compute
 from grigri_fast.training import optim
 from grigri_fast.training.losses import LOSSES
 from grigri_fast.training.step import TrainStep
@@ -66,6 +68,22 @@ def test_a_step_is_the_plain_one_and_the_sums_are_those_of_its_outputs() -> None
     sums = step.read_sums()
     assert sums.loss == pytest.approx(loss_sum) and (sums.tp, sums.right) == (tp, right)
     assert (sums.num_images, sums.num_skipped, sums.bad_step) == (30, 0, -1)
+
+
+def test_the_networks_own_mean_and_std_are_used_in_training_and_evaluation() -> None:
+    seen: list[torch.Tensor] = []
+    model = small_net()
+    model.preprocessing = normalize.Preprocessing((0.1, 0.5, 0.9), (0.5, 0.25, 1.0))
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    ((images_NHWC, targets_NC),) = batches(1)
+    step_of(model, torch.optim.SGD(model.parameters(), lr=0.0))(images_NHWC, targets_NC)
+    compute = Compute(CPU, "fp32", 1)
+    forward.logits_of(copy.deepcopy(model), compute, flip=True)(images_NHWC)
+    mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.5, 0.25, 1.0])
+    expected = ((images_NHWC / 255 - mean) / std).permute(0, 3, 1, 2)
+    assert len(seen) == 3
+    for inputs, wanted in zip(seen, (expected, expected, expected.flip(3)), strict=True):
+        torch.testing.assert_close(inputs, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "device", "adam", "fused adam", "rmsprop"])

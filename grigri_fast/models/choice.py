@@ -1,0 +1,74 @@
+"""Which network, at which size, where the user has not said."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import timm_networks, weights
+
+AUTO = "auto"  # what --arch is where it is not given
+
+# The owner's choice for a GPU: ResNet34 at 224 px.
+ON_GPU = "resnet34"
+# On a CPU: the most micro-F1 for the time, of EfficientNet-Lite0, 1 and 2 (benchmarks/README.md).
+ON_CPU = "timm/tf_efficientnet_lite2"
+# Without weights on a CPU: ours, which learns fast from scratch.
+ON_CPU_FROM_SCRATCH = "grigri"
+
+_SIZE_PX = 224  # of torchvision's networks
+_SIZES_PX = {"grigri": 128, "simple": 128}  # the side of the report's photographs
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network and its size.
+
+    Attributes:
+        arch: architecture name.
+        size_px: side of the input.
+        why: one line about what was chosen here, and how to choose otherwise; "" if nothing was.
+    """
+
+    arch: str
+    size_px: int
+    why: str = ""
+
+
+def choose(arch: str, size_px: int | None, weights_from: str, device_type: str) -> Choice:
+    """Return the network and the size to train at.
+
+    Args:
+        arch: a name, which is kept, or ``auto``: of a checkpoint of ours, the network in it; else
+            what suits the device.
+        size_px: a size, which is kept; None for the network's own.
+        weights_from: ``imagenet``, ``none`` or a file.
+        device_type: ``cuda`` or ``cpu``.
+
+    Raises:
+        GrigriError: for ``auto`` with a file that does not say of which network it is, and for an
+            unknown name.
+    """
+    if arch != AUTO:
+        own_px = own_size(arch) if size_px is None else size_px
+        why = "" if size_px else f"{arch} at {own_px} px, its own size (--size chooses another)"
+        return Choice(arch, own_px, why)
+    if weights_from not in ("imagenet", "none"):
+        file = Path(weights_from)
+        header = weights.require_header(file)
+        arch = header["arch"]
+        own_px = size_px or header.get("built_px") or header["size_px"]
+        return Choice(arch, own_px, f"{arch} at {own_px} px, as {file} says")
+    if device_type == "cuda":
+        arch, reason = ON_GPU, "what is meant for a GPU"
+    elif weights_from == "none":
+        arch, reason = ON_CPU_FROM_SCRATCH, "what learns fast from scratch on a CPU"
+    else:
+        arch, reason = ON_CPU, "what scores best for the time on a CPU"
+    own_px = size_px or own_size(arch)
+    return Choice(arch, own_px, f"{arch} at {own_px} px: {reason} (--arch and --size choose)")
+
+
+def own_size(arch: str) -> int:
+    """Return the side of the images that a network is meant for."""
+    if timm_networks.is_timm(arch):
+        return timm_networks.own_size(arch)
+    return _SIZES_PX.get(arch, _SIZE_PX)
