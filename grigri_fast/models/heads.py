@@ -5,6 +5,7 @@ Shapes: C classes.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from torch import nn
 def heads(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
     """Return name and module of each layer that computes logits, in the network's order.
 
-    Of a network of timm these are the last linear or conv layers of what ``get_classifier`` returns
-    (several for DeiT's or LeViT's distilled ones), of others the last one of all. A network of timm
-    that was built without classes has none.
+    Of a network of timm these are the ones that it names itself (several for distilled ones, such as
+    DeiT's or LeViT's), of others the last linear or conv layer of all. A network of timm that was
+    built without classes has none.
     """
     last = [_last_layer(module) for module in _classifiers(model)]
     found = {id(layer) for layer in last}
@@ -67,10 +68,16 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
     """Return the modules in each of which the last layer computes logits."""
     if not hasattr(model, "get_classifier"):  # not of timm
         return [model]
-    found = model.get_classifier()  # type: ignore[operator]
-    is_several = isinstance(found, tuple | list | nn.ModuleList)
-    several: Iterable[nn.Module | None] = found if is_several else (found,)
-    return [module for module in several if module is not None]
+    # What the weights' record names is exact: RepViT's get_classifier returns one module with two
+    # heads, VOLO's leaves out a head whose logits are added.
+    names = model.pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+    modules = dict(model.named_modules())
+    named = [modules[name] for name in _several(names) if name in modules]
+    return named or [m for m in _several(model.get_classifier()) if m is not None]  # type: ignore[operator]
+
+
+def _several(found: Any) -> Iterable[Any]:
+    return found if isinstance(found, tuple | list | nn.ModuleList) else (found,)
 
 
 def _last_layer(module: nn.Module) -> nn.Module | None:

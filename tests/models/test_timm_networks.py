@@ -62,6 +62,7 @@ def test_a_file_in_timms_layout_gets_new_heads(tmp_path: Path) -> None:
         ("crossvit_tiny_240", ["head.0", "head.1"]),
         ("caformer_s18", ["head.fc.fc2"]),
         ("resnetv2_18d", ["head.fc"]),
+        ("volo_d1_224", ["head", "aux_head"]),
     ],
 )
 def test_the_layers_that_compute_logits(arch: str, names: list[str]) -> None:
