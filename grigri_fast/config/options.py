@@ -366,6 +366,13 @@ class TrainConfig:
             object.__setattr__(self, name, about.checked(getattr(self, name)))
         _require_consistent(self)
 
+    @property
+    def size_px(self) -> int:
+        """The side, of a config for which the network's own has been filled in."""
+        if self.size is None:
+            raise ValueError("the size is not decided yet")
+        return self.size
+
     def size_in(self, epoch: int) -> int:
         """Return the side of the images to train on in an epoch, from 1, of a resolved config.
 
@@ -373,11 +380,10 @@ class TrainConfig:
         the first two thirds of the epochs; the last third, at least the last one, has ``size``.
         """
         way = 1.5 * (epoch - 1) / self.epochs
-        assert self.size is not None  # of a resolved config it never is
         if self.start_size is None or way >= 1 or epoch == self.epochs:
-            return self.size
-        size = self.start_size + way * (self.size - self.start_size)
-        return min(self.size, max(self.start_size, int(size) // 16 * 16))
+            return self.size_px
+        size = self.start_size + way * (self.size_px - self.start_size)
+        return min(self.size_px, max(self.start_size, int(size) // 16 * 16))
 
     def test_size_in(self, epoch: int) -> int:
         """Return the side of the images to evaluate on after an epoch, of a resolved config.
@@ -385,8 +391,7 @@ class TrainConfig:
         It grows with the side in training: a network that has seen small images alone is at a loss
         with large ones (Touvron et al. 2019, arXiv 1906.06423).
         """
-        assert self.size is not None
-        return self.size_in(epoch) * (self.test_size or self.size) // self.size
+        return self.size_in(epoch) * (self.test_size or self.size_px) // self.size_px
 
 
 OPTIONS: dict[str, Option] = options_of(TrainConfig)
@@ -417,7 +422,7 @@ def _require_consistent(config: TrainConfig) -> None:
     for name, about in OPTIONS.items():
         if about.augments and given[name] and not config.augment:
             raise GrigriError(f"{about.flag} does nothing with --no-augment")
-    if None not in (config.start_size, config.size) and config.start_size > config.size:
+    if config.start_size and config.size and config.start_size > config.size:
         raise GrigriError(f"--start-size {config.start_size} is above --size {config.size}")
     if config.train_norms and config.weights != "none":
         raise GrigriError(

@@ -16,9 +16,9 @@ from torch import nn
 def heads(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
     """Return name and module of each layer that computes logits, in the network's order.
 
-    Of a network of timm these are the ones that it names itself (several for distilled ones, such as
-    DeiT's or LeViT's), of others the last linear or conv layer of all. A network of timm that was
-    built without classes has none.
+    Of a network of timm these are the ones that it names itself (several for distilled ones, such
+    as DeiT's or LeViT's), of others the last linear or conv layer of all. A network of timm that
+    was built without classes has none.
     """
     last = [_last_layer(module) for module in _classifiers(model)]
     found = {id(layer) for layer in last}

@@ -167,7 +167,7 @@ def _create(arch: str, size_px: int, **options: Any) -> nn.Module:
         reason = str(e).splitlines()[0] if str(e) else "it is of another kind"
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {reason}") from e
     mean, std = tuple(config.mean), tuple(config.std)
-    model.preprocessing = Preprocessing(mean, std)
+    model.preprocessing = Preprocessing(mean, std)  # type: ignore[assignment]
     return model
 
 

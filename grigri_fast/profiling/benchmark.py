@@ -146,7 +146,7 @@ def bench(
     )
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
     config = resolve(setup.with_network(config, compute.device, log))
-    factory.build(config.arch, 1, config.size)  # an error if the two do not go with each other
+    factory.build(config.arch, 1, config.size_px)  # an error if the two do not go with each other
     with compute.open() as budget:
         setting = Setting.of(first_images(data, limit), config, compute)
         if budget.limit is not None:
