@@ -48,9 +48,10 @@ def choose(arch: str, size_px: int | None, weights_from: str, device_type: str) 
             unknown name.
     """
     if arch != AUTO:
-        own_px = own_size(arch) if size_px is None else size_px
-        why = "" if size_px else f"{arch} at {own_px} px, its own size (--size chooses another)"
-        return Choice(arch, own_px, why)
+        if size_px is not None:
+            return Choice(arch, size_px)
+        own_px = own_size(arch)
+        return Choice(arch, own_px, f"{arch} at {own_px} px, its own size (--size chooses another)")
     if weights_from not in ("imagenet", "none"):
         file = Path(weights_from)
         header = weights.require_header(file)

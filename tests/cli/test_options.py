@@ -71,7 +71,7 @@ def completions(*words: str) -> list[str]:
         (["data", "s"], ["split"]),
         (["train", "--arch", "resnet1"], ["resnet101", "resnet152", "resnet18"]),
         (["bench", "--arch", "gr"], ["grigri"]),
-        (["train", "--arch", "timm/test_vi"], [f"timm/test_vit{n}" for n in ("", 2, 3, 4)]),
+        (["train", "--arch", "timm/test_res"], ["timm/test_resnet"]),
         (["train", "--arch", "ti"], ["timm/"]),
         (["train", "--optimizer", "m"], ["muon"]),
         (["--qui"], ["--quiet"]),

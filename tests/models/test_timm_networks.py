@@ -68,7 +68,7 @@ def test_a_file_in_timms_layout_gets_new_heads(tmp_path: Path) -> None:
         ("crossvit_tiny_240", ["head.0", "head.1"]),
         ("caformer_s18", ["head.fc.fc2"]),
         ("resnetv2_18d", ["head.fc"]),
-        ("volo_d1_224", ["head", "aux_head"]),
+        ("volo_d1_224", ["aux_head", "head"]),
     ],
 )
 def test_the_layers_that_compute_logits(arch: str, names: list[str]) -> None:
@@ -114,12 +114,13 @@ def check_family(arch: str, size_px: int) -> None:
     for _, layer in layers:
         torch.nn.init.zeros_(layer.weight)
     heads.freeze_backbone(model)
-    heads.set_training(model, frozen_backbone=True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     images_NCHW = torch.randn(2, 3, size_px, size_px)
+    with torch.no_grad():
+        assert model.train()(images_NCHW).shape == (2, 3)
+    heads.set_training(model, frozen_backbone=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     logits_NC = model(images_NCHW)
-    assert logits_NC.shape == (2, 3)
     logits_NC.square().sum().backward()
     optimizer.step()
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
