@@ -19,8 +19,9 @@ from . import compute, files, units
 COMPILE_TIMES = "compile.json"  # in the cache: what --compile auto has measured
 
 _PACKAGES = (
-    "grigri-fast torch torchvision nvidia-dali-cuda120 nvidia-dali-cuda130 opencv-python-headless"
-    " numpy scipy scikit-learn scikit-multilearn safetensors matplotlib pillow typer rich"
+    "grigri-fast torch torchvision timm nvidia-dali-cuda120 nvidia-dali-cuda130"
+    " opencv-python-headless numpy scipy scikit-learn scikit-multilearn safetensors matplotlib"
+    " pillow typer rich"
 )
 
 
@@ -77,11 +78,13 @@ def info() -> dict[str, Any]:
     Nothing is measured; what ``--compile auto`` has measured before on this machine is in it. Plain
     values that JSON can hold; sizes in bytes. Folders below the home start with ``~``.
     """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     device = compute.pick_device("auto")
     amp = compute.pick_amp("auto", device)
     environment = describe(device, amp)
-    # Kept between runs: ours, and the weights that torchvision downloads.
-    caches = [files.cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
+    # Kept between runs: ours, and the weights that torchvision and timm download.
+    caches = [files.cache_folder(), Path(torch.hub.get_dir()) / "checkpoints", Path(HF_HUB_CACHE)]
     return {
         "versions": {
             "python": environment["python"],
@@ -154,7 +157,7 @@ def _size(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 total += path.stat().st_size
     return total
 

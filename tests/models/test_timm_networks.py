@@ -10,7 +10,7 @@ import safetensors.torch
 import timm
 import torch
 from exported_runs import pixels, predicted, probabilities
-from small_runs import fit, header, tensors
+from small_runs import fit, header, run_of, tensors
 
 from grigri_fast.errors import GrigriError
 from grigri_fast.models import factory, heads, normalize, weights
@@ -220,6 +220,7 @@ def test_train_resume_eval_predict_and_export(cli, photos_once: Path, tmp_path, 
     assert config.mean != normalize.IMAGENET_MEAN
     options = [f"--arch=timm/{arch}", "--weights=none", "--recipe=report", "--size=64"]
     options += ["--batch-size=16", "--amp=fp32", "--threads=1", "--schedule=constant"]
+    options += ["--ema=0.5", "--erasing=0.5"]
     run = fit(cli, photos_once, tmp_path, *options, "--epochs=1")
     assert run.name == f"photos-{arch}"
     assert cli("train", "--resume", run, "--epochs=2")[0] == 0
@@ -237,3 +238,23 @@ def test_train_resume_eval_predict_and_export(cli, photos_once: Path, tmp_path, 
     np.testing.assert_allclose(np.sort(found, 0), np.sort(expected, 0), atol=2e-4)
     for kind in ("onnx", "pt2"):
         assert cli("export", run, "--format", kind, "--threads=1")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_weights_of_another_whose_network_it_is_told(
+    cli, photos_once: Path, tmp_path: Path
+) -> None:
+    options = ["--epochs=1", "--batch-size=16", "--amp=fp32", "--threads=1"]
+    first = fit(cli, photos_once, tmp_path, *options, f"--arch={TINY}", "--weights=none")
+    weights_file = first / "last.safetensors"
+    code, out, err = cli(
+        *("train", photos_once, "--out", tmp_path / "second", "--weights", weights_file),
+        *("--freeze-backbone", *options),
+    )
+    assert (code, err) == (0, "") and f"{TINY} at 160 px, as {weights_file} says" in out
+    second = run_of(out)
+    told, then = header(second), header(first)
+    assert all(told[name] == then[name] for name in ("arch", "size_px", "mean", "std"))
+    now, before = tensors(second), tensors(first)
+    changed = {name for name, value in now.items() if not torch.equal(value, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
