@@ -77,7 +77,7 @@ def write_weights(file: Path) -> None:
     """Write the ImageNet weights of the installed package under timm's names."""
     import timm
 
-    found = weights.in_package(NETWORK)
+    found = weights.in_package(f"timm/{NETWORK}")
     if found is None:
         raise SystemExit(f"the package with the weights of {NETWORK} is not installed")
     names = timm.create_model(NETWORK).state_dict()
