@@ -201,10 +201,15 @@ def train_lightly(s: dict[str, Any], plan: dict[str, Any], folder: Path, passes:
     The labels are in two CSVs. Rows with an empty label would be left out, so an image without
     labels has the delimiter alone. What it does not choose by itself: the weights' file and their
     mean and std, and the plan's: how many steps, and that each epoch is validated.
+
+    Version 0.18.0 fails with any EfficientNet of timm's, whose `forward_intermediates` leaves out
+    the last convolution, which it counts on for the number of features. So it is told to use what
+    it has for networks without that method: `forward_features`, with which the network is whole.
     """
     import csv
 
     import lightly_train
+    from lightly_train._models.timm import timm as wrapper
     from lightly_train._task_models.image_classification import train_model
 
     for part in ("train", "val"):
@@ -215,6 +220,7 @@ def train_lightly(s: dict[str, Any], plan: dict[str, Any], folder: Path, passes:
                 names = [c for c, has in zip(s["classes"], targets_C, strict=True) if has]
                 writer.writerow([path, ",".join(names) or ","])
 
+    wrapper._get_forward_features_fn = lambda model: wrapper._forward_features
     kind = train_model.ImageClassificationTrain
     forward, validate = kind.forward, kind.validation_step
     seen: list[torch.Tensor] = []
