@@ -50,6 +50,8 @@ ONE_DOOR = {
     "jinja2": {"reporting.html"},
     "markdown_it": {"reporting.markdown"},
     "optuna": {"experiments.tuner"},
+    "timm": {"models.timm_networks"},
+    "huggingface_hub": {"models.timm_networks", "runtime.environment"},
     "onnxruntime": {"inference.onnx"},
     "imagehash": {"curation.duplicates"},
     "cleanlab": {"curation.label_issues"},

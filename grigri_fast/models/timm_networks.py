@@ -109,6 +109,8 @@ def load(arch: str, num_classes: int, size_px: int, found: Found) -> nn.Module:
     import timm
 
     state = timm.models.clean_state_dict(found.state)
+    if not state:  # timm would look for others
+        raise GrigriError(f"{found.source} holds no weights")
     config = config_of(arch)
     classifiers = heads.heads(_create(arch, size_px, num_classes=2))
     weight = state.get(f"{classifiers[0][0]}.weight") if classifiers else None
@@ -118,7 +120,7 @@ def load(arch: str, num_classes: int, size_px: int, found: Found) -> nn.Module:
         model = _create(
             arch, size_px, num_classes=num_stored, pretrained=True, pretrained_cfg_overlay=overlay
         )
-    except (RuntimeError, KeyError, ValueError, AttributeError, AssertionError) as e:
+    except (RuntimeError, LookupError, ValueError, AttributeError, AssertionError, TypeError) as e:
         reason = " ".join(str(e).split()).replace("Error(s) in loading state_dict for ", "")
         raise GrigriError(f"{found.source} does not fit {arch}: {reason[:200]}") from e
     model.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
@@ -203,7 +205,9 @@ def _downloaded(arch: str, config: Any) -> tuple[str, Path]:
     """Download weights into the cache; return where from, in words, and their file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()  # they would go to stderr, which is for errors
     error: Exception = GrigriError("there is no file of a known name")
     for name in _file_names(config) if config.hf_hub_id else ():
         try:

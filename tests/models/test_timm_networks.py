@@ -52,6 +52,9 @@ def test_a_file_in_timms_layout_gets_new_heads(tmp_path: Path) -> None:
     model = factory.build_pretrained(TINY, 4, 64, str(tmp_path / "w.pth"))
     assert torch.equal(model.conv1[0].weight, original.conv1[0].weight)
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
+    torch.save({}, tmp_path / "none.pth")
+    with pytest.raises(GrigriError, match=r"none.pth holds no weights"):
+        factory.build_pretrained(TINY, 4, 64, str(tmp_path / "none.pth"))
     state = original.state_dict()
     del state["layer1.0.bn2.weight"]
     torch.save(state, tmp_path / "less.pth")
