@@ -7,24 +7,117 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from ..config import MAX_PIXELS
+from ..config import MAX_PIXELS, OPTIONS
+from ..experiments.curve_options import config_of
 from ..runtime import files
-from .console import new_table, say, say_first, show, verbosity
+from .console import interval, new_table, number, say, say_first, show, verbosity
 from .options import (
     AmpOption,
     CheckpointOption,
     DeviceOption,
+    ImagesOption,
     MaxPixelsOption,
     MemoryLimitOption,
     RunArgument,
     ThreadsOption,
+    architectures,
     passed_on,
 )
 
 if TYPE_CHECKING:
     from ..curation.suggestions import Suggested
+    from ..evaluation.bootstrap import Interval
+    from ..experiments.learning_curve import LearningCurve
 
 _SHOWN_SUGGESTIONS = 20
+
+
+def learning_curve(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA|RUN", help="A folder, a CSV file, or a run folder.")
+    ],
+    images: ImagesOption = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help=OPTIONS["split"].text)
+    ] = None,
+    val: Annotated[float | None, typer.Option(help=OPTIONS["val"].help)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help=OPTIONS["limit"].text)] = None,
+    arch: Annotated[
+        str | None, typer.Option(help=OPTIONS["arch"].text, autocompletion=architectures)
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help=OPTIONS["size"].text)] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="imagenet|FILE", help="Pretrained weights.")
+    ] = None,
+    subsets: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How often each smaller size is drawn.")
+    ] = 3,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of split and subsets.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the files. \\[default: RUN, or runs/learning-curve-<data>]",
+        ),
+    ] = None,
+    max_bad: Annotated[float | None, typer.Option(help=OPTIONS["max_bad"].text)] = None,
+    max_pixels: MaxPixelsOption = MAX_PIXELS,
+    device: DeviceOption = "auto",
+    amp: AmpOption = "auto",
+    memory_limit: MemoryLimitOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Say how much more photographs would bring, and of which class.
+
+    A linear head is fitted to the features of a pretrained network, with a twentieth of the
+    training images up to all of them, and scored on the validation images; a power law through the
+    scores says what twice as many would bring. Writes learning-curve.html, .png, .csv and .json.
+    Of a run, report shows it too.
+
+    Example:  grigri-fast learning-curve my-photos
+
+    Example:  grigri-fast learning-curve runs/my-photos-resnet34
+    """
+    options = passed_on(locals())
+    config_of(data, passed_on(options, "data", "subsets", "out"))  # an error at once
+
+    from ..experiments import learning_curve as curves
+    from .progress import CurveDisplay
+
+    with CurveDisplay() as display:
+        found = curves.learning_curve(**options, callback=display)
+    show_curve(found)
+
+
+def show_curve(found: "LearningCurve") -> None:
+    """Print the scores by number of images, and the classes that lack images first."""
+    from ..experiments.learning_curve import PAGE
+    from ..reporting.curve_page import by_need
+
+    curve = found.curve
+    say(f"\n{found.network}, frozen, with a linear head; {curve.num_val:,} validation images\n")
+    table = new_table("images", "subsets", "micro-F1, cross-fitted", "mAP")
+    for p in curve.points:
+        scores = interval(p.micro_f1), interval(p.mAP)
+        table.add_row(f"{p.num_images:,}", f"{p.num_subsets}", *scores)
+    scores = interval(curve.micro_f1.score), interval(curve.mAP.score)
+    table.add_row(f"{curve.micro_f1.num_images:,}", "expected", *scores)
+    show(table)
+    gains = [
+        f"{name} {_gain(e.gain)}" for name, e in (("micro-F1", curve.micro_f1), ("mAP", curve.mAP))
+    ]
+    say(f"\ntwice as many images would bring: {', '.join(gains)}\n")
+    table = new_table("class", "images", "F1", "AP", "AP with twice as many", "more would help")
+    for c in by_need(curve):
+        gain = _gain(c.twice.gain) if c.twice else "-"
+        scores = number(c.f1), number(c.average_precision[-1].value)
+        table.add_row(escape(c.name), f"{c.num_train:,}", *scores, gain, c.wants_images or "-")
+    show(table)
+    say(f"\neverything is in {files.shown(found.out)}; read {files.shown(found.out / PAGE)}")
+
+
+def _gain(gain: "Interval") -> str:
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
 
 
 def suggest(

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from ..data.mirflickr import FetchCallback
+from ..experiments.curve_options import CurveCallback
 from ..experiments.report_2020 import Row
 from ..experiments.reproduce import ReproduceCallback
 from ..experiments.trials import DONE, PRUNED, Trial
@@ -169,6 +170,20 @@ class TuneDisplay(TrainDisplay, TuneCallback):
         self._print_row(
             f"{trial.name:11}{values}{trial.epochs:8}{number(trial.score):>8}{_star(is_best)}{end}"
         )
+
+
+class CurveDisplay(TrainDisplay, CurveCallback):
+    """Shows ``learning-curve``: a bar for the check, the features, and the heads."""
+
+    def on_features(self, done: int, total: int) -> None:
+        """Show how many images went through the network."""
+        text = f"{done:,}/{total:,}"
+        self._show("features", text, done, total, f"features of {text} images")
+
+    def on_head(self, done: int, total: int) -> None:
+        """Show how many heads are fitted."""
+        text = f"{done}/{total}"
+        self._show("heads", text, done, total, f"head {text}")
 
 
 class ReproduceDisplay(TrainDisplay, ReproduceCallback):

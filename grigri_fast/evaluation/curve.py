@@ -8,6 +8,7 @@ R replicates.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from ..data import split
 from ..errors import GrigriError
+from ..runtime import files
 from . import bootstrap, extrapolation, metrics, thresholds
 from .bootstrap import Interval
 from .extrapolation import Extrapolation
 
+FILE = "learning-curve.json"  # in the folder of a run that has one
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 _LEAST_IMAGES, _LEAST_SIZES = 10, 3  # a power law has three parameters
 _NUM_REPLICATES = 500
@@ -109,6 +112,19 @@ class Curve:
                 for c in content["per_class"]
             ],
         )
+
+
+def read(folder: Path) -> Curve | None:
+    """Return the curve in a folder; None where there is none.
+
+    Raises:
+        GrigriError: if the file cannot be read, or holds something else.
+    """
+    content = files.read_json(folder / FILE)
+    try:
+        return Curve.from_json(content) if content else None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+        raise GrigriError(f"{folder / FILE}: not written by grigri-fast: {e!r}") from e
 
 
 def _interval(content: dict[str, Any]) -> Interval:

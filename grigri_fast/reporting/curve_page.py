@@ -52,9 +52,7 @@ def by_need(curve: Curve) -> list[ClassCurve]:
 
 def png(curve: Curve) -> bytes:
     """Return the figure of all classes together as a PNG file."""
-    figure = scores_over_images(curve)
-    figure.set_dpi(150)
-    return plots.png(figure)
+    return plots.png(scores_over_images(curve), dpi=150)
 
 
 # ------------------------------------------------------------------------------- the figures
@@ -99,7 +97,7 @@ def _draw(
     colour: str,
     name: str,
 ) -> None:
-    """Draw scores with their intervals, and the law through them, dashed where it is a guess."""
+    """Draw scores with their intervals, and the law through them, dashed where it is expected."""
     xs, line = twice.line_images, twice.line
     low, high = [y.low for y in line], [y.high for y in line]
     axes.fill_between(xs, low, high, color=colour, alpha=0.13, lw=0)
@@ -120,7 +118,7 @@ def _draw(
         [twice.num_images], [twice.score.value], ls="", marker="D", ms=6, mew=1.5,
         mfc="white", color=colour, zorder=4,
     )  # fmt: skip
-    plots.add_tooltips(end, f"{twice.num_images:,} images: {name} {_words(twice.score)}, a guess")
+    plots.add_tooltips(end, f"{twice.num_images:,} images: {name} {_words(twice.score)}, expected")
 
 
 def _words(score: Interval) -> str:

@@ -428,10 +428,10 @@ def add_tooltips(artist: Artist, *texts: str) -> None:
     artist.set_gid(inline_svg.TIPS + json.dumps(texts))
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as the content of a PNG file."""
+def png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Return a figure as the content of a PNG file, with the figure's own ``dpi`` by default."""
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    figure.savefig(content, format="png", dpi=dpi or "figure")
     return content.getvalue()
 
 

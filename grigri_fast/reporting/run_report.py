@@ -16,14 +16,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS, TrainConfig, read_toml
+from ..evaluation import curve as evaluated_curve
 from ..evaluation import evaluator, metrics, thresholds
+from ..evaluation.curve import Curve
 from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation, Threshold
 from ..runs import run_folder
 from ..runs.run_folder import CheckpointName, PartName
 from ..runtime import compute, files
 from ..runtime.compute import AmpName, DeviceName
 from ..runtime.files import StrPath
-from . import html, photographs, plots, run_figures
+from . import curve_page, html, photographs, plots, run_figures
 from .photographs import Photo, Picks, Shot, Tag
 
 _PER_KIND = 6  # photographs of a kind (false alarms, missed, right) of a class ...
@@ -97,6 +99,7 @@ class Record:
         config: every option.
         history: the rows of ``results.csv``.
         summary, environment: of the files of these names; empty where there is none (yet).
+        curve: what ``learning-curve`` has measured; None where it was not asked.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Record:
     history: list[dict[str, float]]
     summary: dict[str, Any]
     environment: dict[str, Any]
+    curve: Curve | None = None
 
     @classmethod
     def of(cls, folder: Path, checkpoint: Path) -> "Record":
@@ -120,6 +124,7 @@ class Record:
             history=run_folder.read_results(folder / run_folder.RESULTS),
             summary=files.read_json(folder / run_folder.SUMMARY),
             environment=files.read_json(folder / run_folder.ENVIRONMENT),
+            curve=evaluated_curve.read(folder),
         )
 
 
@@ -151,6 +156,7 @@ def to_html(
         threshold=_thresholds(scored, predicted_NC),
         calibration=_calibration(scored),
         together=_together(scored, predicted_NC),
+        more_images=curve_page.section(record.curve) if record.curve else None,
         picks=picks,
         shot=functools.partial(_shot, scored, predicted_NC, photos),
         options=[

@@ -34,8 +34,8 @@ def test_of_those_in_doubt_the_chosen_ones_are_unlike_each_other() -> None:
     assert counts.min() >= 2
     unit = features - features.mean(0)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    mean_cosine = (unit[chosen.rows] @ unit[chosen.rows].T).mean()
-    assert mean_cosine < (unit @ unit.T).mean() + 0.06
+    cosines = unit[chosen.rows] @ unit[chosen.rows].T
+    assert cosines.sum() / 16 < 1.2  # of which 1 is that of each with itself
 
 
 def test_the_gains_are_those_of_the_determinant() -> None:
@@ -47,7 +47,7 @@ def test_the_gains_are_those_of_the_determinant() -> None:
     chosen = select(features, p, 10, num_labelled=30)
     doubt = p * (1 - p)
     told = [30 / 60 * (features.T * doubt[:, c]) @ features for c in (0, 1)]
-    ridge = 2 * np.mean([np.trace(matrix) / 5 for matrix in told])
+    ridge = max(np.trace(matrix) / 5 for matrix in told) / 6
     total = 0.0
     for c in (0, 1):
         before = told[c] + ridge * np.eye(5)

@@ -67,7 +67,7 @@ def test_scores_rise_and_have_intervals(measured) -> None:
 
 def test_a_class_lacks_images_where_more_would_help(measured) -> None:
     a, b, c = measured[0].per_class
-    assert (a.name, b.num_val, c.num_val) == ("a", 18, 0)
+    assert (a.name, b.num_val, c.num_val) == ("a", 23, 0)
     assert c.twice is None and c.wants_images == "" and np.isnan(c.average_precision[0].value)
     assert b.twice.gain.low <= b.twice.gain.value <= b.twice.gain.high
     assert {a.wants_images, b.wants_images} <= {"yes", "perhaps", "no"}
