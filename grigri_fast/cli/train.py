@@ -21,6 +21,7 @@ from .options import (
     DeviceOption,
     MemoryLimitOption,
     ThreadsOption,
+    architectures,
     passed_on,
     with_config_options,
 )
@@ -209,6 +210,15 @@ def reproduce(
             help=f"Only this row (several times, or with commas): {', '.join(NAMES)}.",
         ),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARCH",
+            help="Run this one in the place of every pretrained network of the report, like "
+            "timm/tf_efficientnet_lite0.",
+            autocompletion=architectures,
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of each training row.")] = 20,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only N images, to try it.")] = None,
     size_scale: Annotated[
@@ -217,9 +227,9 @@ def reproduce(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="imagenet|none|DIR",
-            help="Pretrained weights: torchvision's cache or download; none, all from scratch; or "
-            "a folder of files named as torchvision names them.",
+            metavar="imagenet|none|PATH",
+            help="Pretrained weights: from where train finds them; none, all from scratch; or a "
+            "folder of files named as torchvision names them (with --network, its file).",
         ),
     ] = "imagenet",
     out: Annotated[
@@ -257,7 +267,7 @@ def reproduce(
 
 def show_reproduced(result: "Reproduced") -> None:
     """Print the report's scores beside ours, and what has no result."""
-    from ..experiments import reproduce_report
+    from ..experiments import conclusions, reproduce_report
 
     sides = ("report", "ours (95 % interval)", "difference")
     table = new_table(
@@ -270,6 +280,9 @@ def show_reproduced(result: "Reproduced") -> None:
     say()
     show(table)
     say()
+    for c in result.conclusions:
+        if c.difference:
+            say(f"{c.claim}: {c.verdict}, {conclusions.signed(c.difference)}")
     by_name = {row.row.name: row for row in result.rows}
     reductions = reproduce_report.reduced(result.reproduction, by_name)
     if reductions:

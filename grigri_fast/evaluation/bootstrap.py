@@ -48,6 +48,25 @@ class Scores:
     mAP: Interval
 
 
+@dataclass(frozen=True)
+class Replicated:
+    """A score, and what it is in each replicate (R,).
+
+    Two scores on the same images with the same weights are paired: their difference, replicate by
+    replicate, varies less than either, for what is hard in an image is hard for both.
+    """
+
+    value: float
+    replicates_R: NDArray
+
+    def __sub__(self, other: "Replicated") -> "Replicated":
+        return Replicated(self.value - other.value, self.replicates_R - other.replicates_R)
+
+    def interval(self) -> Interval:
+        """Return the value with its 95 % percentile interval."""
+        return interval(self.value, self.replicates_R)
+
+
 def draw_weights(num_images: int, num_replicates: int = 1000, seed: int = 0) -> NDArray:
     """Return how often each replicate drew each image, shape (R, N), float32."""
     rng = np.random.default_rng(seed)
@@ -60,9 +79,20 @@ def draw_weights(num_images: int, num_replicates: int = 1000, seed: int = 0) -> 
 
 def map_interval(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> Interval:
     """Return mAP and its 95 % percentile interval over the replicates."""
+    return replicated_map(scores_NC, targets_NC, weights_RN).interval()
+
+
+def replicated_map(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
+    """Return mAP over the replicates."""
     value = mean_average_precision(average_precision(scores_NC, targets_NC))
     ap_RC = weighted_average_precision(scores_NC, targets_NC, weights_RN)
-    return interval(value, np.array([mean_average_precision(ap_C) for ap_C in ap_RC]))
+    return Replicated(value, np.array([mean_average_precision(ap_C) for ap_C in ap_RC]))
+
+
+def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
+    """Return micro-F1 over the replicates."""
+    value = float(micro_f1(count(predicted_NC, targets_NC)))
+    return Replicated(value, micro_f1(weighted_counts(predicted_NC, targets_NC, weights_RN)))
 
 
 def scores_with_intervals(

@@ -3,7 +3,7 @@
 Nothing here computes. ``reproduce`` runs the rows, ``reproduce_report`` compares the scores.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import GrigriError
@@ -52,6 +52,10 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     kind: Literal["data", "train", "untrained", "thresholds"] = "train"
     threshold: str = "auto"
+
+
+# What titles call the report's pretrained networks.
+_PRETRAINED = ("ResNet18", "ResNet34", "Wide ResNet-50-2")
 
 
 def _scores(micro_f1: float, subset_accuracy: float) -> dict[str, float]:
@@ -114,6 +118,28 @@ ROWS = (
     Row("simple", "SimpleConvNet from scratch", _scores(0.0, 0.4926), _SIMPLE),
 )
 NAMES = [row.name for row in ROWS]
+
+
+def rows_with(network: str | None) -> tuple[Row, ...]:
+    """Return the rows with ``network`` in the place of every pretrained network of the report.
+
+    Names and the report's scores stay. What was a wider network at 128 px is ``network`` at that
+    size. SimpleConvNet, which the report trained from scratch, stays. None: the rows as they were.
+    """
+    if network is None:
+        return ROWS
+    return tuple(_with_network(row, network) for row in ROWS)
+
+
+def _with_network(row: Row, network: str) -> Row:
+    title = row.title
+    for theirs in _PRETRAINED:
+        title = title.replace(theirs, network)
+    if row.name == "wide_resnet50_2":
+        title += ", at 128 px (the report: a wider network)"
+    if not row.options or row.name == "simple":
+        return replace(row, title=title)
+    return replace(row, title=title, options=row.options | {"arch": network})
 
 
 def row_named(name: str) -> Row:

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ..evaluation import bootstrap, evaluator, metrics
 from ..inference.predictor import Classifier
 from ..models import factory
 from ..models.normalize import preprocessing_of
+from ..pipeline.check import without
 from ..runs import checkpoint, manifest, run_folder
 from ..runtime import environment, files
 from ..runtime.compute import AmpName, Compute, DeviceName
@@ -31,9 +32,11 @@ from ..runtime.files import StrPath
 from ..runtime.option import write_toml
 from ..training import trainer
 from ..training.callbacks import Callback
-from . import report_2020, reproduce_report, reproduction
+from . import conclusions, report_2020, reproduce_report, reproduction, row_predictions
+from .conclusions import Conclusion
 from .report_2020 import Row
 from .reproduction import SEED, Reproduction, RowResult
+from .row_predictions import Predictions
 
 # What a run folder may hold before there is a state to resume from.
 _BEFORE_A_STATE = [
@@ -59,6 +62,7 @@ class Reproduced:
         failed: by name, why a row that was asked for could not be run.
         num_asked: how many rows were asked for.
         page: the HTML page.
+        conclusions: whether the report's conclusions hold.
     """
 
     reproduction: Reproduction
@@ -66,12 +70,14 @@ class Reproduced:
     failed: dict[str, str]
     num_asked: int
     page: Path
+    conclusions: list[Conclusion]
 
 
 def reproduce(
     data: StrPath | None = None,
     *,
     only: Sequence[str] = (),
+    network: str | None = None,
     epochs: int = report_2020.EPOCHS,
     limit: int | None = None,
     size_scale: float = 1.0,
@@ -91,10 +97,13 @@ def reproduce(
     Args:
         data: photographs and labels: a folder or a CSV. Without it: the generated demo set.
         only: names of rows; all by default.
+        network: what runs in the place of every pretrained network of the report, like
+            ``timm/tf_efficientnet_lite0``; by default each row has the report's.
         epochs: of each training row.
         limit: use about so many images; all by default.
         size_scale: factor on the report's image sizes of 128 and 224 px.
-        weights: ``imagenet``, ``none``, or a folder of torchvision's files.
+        weights: ``imagenet``, ``none``, or a folder of torchvision's files; with ``network``, its
+            file.
         out: folder of the rows' folders and of ``report.html`` and ``report.md``.
         device, amp, memory_limit, threads: as in ``train``.
         callback: called as rows and trainings proceed.
@@ -106,10 +115,10 @@ def reproduce(
     """
     for name in only:
         report_2020.row_named(name)  # an error if there is none
-    rows = [row for row in report_2020.ROWS if not only or row.name in only]
     of = Reproduction(
         data=os.fspath(demo.cached_folder() if data is None else data),
         out=Path(out),
+        network=network,
         epochs=epochs,
         limit=limit,
         size_scale=size_scale,
@@ -119,6 +128,7 @@ def reproduce(
         threads=threads,
         memory_limit=memory_limit,
     )
+    rows = [row for row in of.rows if not only or row.name in only]
     compute = Compute.resolve(device, amp, threads, memory_limit)
     images = dataset.load(of.data)
     _require_same(of, images)
@@ -128,13 +138,14 @@ def reproduce(
     except (Interrupted, KeyboardInterrupt) as e:
         advice = f"the same command goes on; so far: {reproduce_report.write(of)}"
         raise Interrupted(getattr(e, "signum", signal.SIGINT), advice) from e
-    page = reproduce_report.write(of)
-    return Reproduced(of, of.results(), failed, len(rows), page)
+    page, found = reproduce_report.write(of), of.results()
+    concluded = conclusions.conclude({r.row.name: r for r in found}, of.weights)
+    return Reproduced(of, found, failed, len(rows), page, concluded)
 
 
 def _require_same(of: Reproduction, data: Dataset) -> None:
     """Raise GrigriError unless every row that is in ``out`` was run with the same options."""
-    for row in report_2020.ROWS:
+    for row in of.rows:
         folder = of.folder(row)
         if row.options and (folder / run_folder.CONFIG).is_file():
             stored = resolve(TrainConfig(**read_toml(folder / run_folder.CONFIG)))
@@ -142,9 +153,10 @@ def _require_same(of: Reproduction, data: Dataset) -> None:
             for name in [*row.options, "weights", "epochs", "limit", "seed"]:
                 was, now = getattr(stored, name), getattr(wanted, name)
                 if was != now:
+                    flag = "--network" if name == "arch" else OPTIONS[name].flag
                     raise GrigriError(
-                        f"{OPTIONS[name].flag} was {was} when {files.shown(folder)} was made,"
-                        f" not {now}: take another --out for other options"
+                        f"{flag} was {was} when {files.shown(folder)} was made, not {now}: take"
+                        f" another --out for other options"
                     )
         if (folder / run_folder.DATA).is_file():
             try:
@@ -210,6 +222,7 @@ class _Runner:
         for number, row in enumerate(rows, start=1):
             if self._of.is_done(row):
                 self._callback.log(f"{row.name} is there already")
+                self._keep_predictions(row)
                 continue
             self._of.note_reason(row, None)
             self._callback.on_row(number, len(rows), row)
@@ -217,6 +230,7 @@ class _Runner:
                 if row.options and not self._of.can_resume(row):
                     self._require_weights(row)
                 run[row.kind](row)
+                self._keep_predictions(row)
             except GrigriError as e:
                 failed[row.name] = str(e)
                 self._callback.log(f"could not be run: {e}")
@@ -312,40 +326,68 @@ class _Runner:
         files.write_atomic(folder / run_folder.CONFIG, write_toml(config))
         described = environment.describe(self._compute.device, self._compute.amp)
         files.write_json(folder / run_folder.ENVIRONMENT, described)
-        evaluation = evaluator.score(*self._predict(folder), self._data.class_names, "auto")
+        found = self._predict(folder, "val")
+        evaluation = evaluator.score(
+            found.probabilities_NC, found.targets_NC, self._data.class_names, "auto"
+        )
         summary = {"epochs": 0, "validation": evaluation.summary()}
         files.write_json(folder / run_folder.SUMMARY, summary)
 
     def _tune_thresholds(self, row: Row) -> None:
         """Tune thresholds on the validation images of the base run, and cross-fit them."""
-        base = report_2020.row_named(report_2020.BASE)
+        base = next(row for row in self._of.rows if row.name == report_2020.BASE)
         if not self._of.is_done(base):
             raise GrigriError(f"needs the finished row {base.name}, whose thresholds these are")
         folder, class_names = self._of.folder(base), self._data.class_names
-        probabilities_NC, targets_NC = self._predict(folder)
+        found = self._predictions(base)["val"]
+        probabilities_NC, targets_NC = found.probabilities_NC, found.targets_NC
         evaluation = evaluator.score(probabilities_NC, targets_NC, class_names, row.threshold)
         self._of.folder(row).mkdir(exist_ok=True)
         content = {
             "of": base.name,
-            "of_sha256": reproduction.sha256(folder / run_folder.LAST),
+            "of_sha256": row_predictions.sha256(folder / run_folder.LAST),
             "validation": evaluation.summary(),
             "class_names": class_names,
             "curve": _scores_over_threshold(probabilities_NC, targets_NC),
         }
         self._write_summary(row, content)
 
-    def _predict(self, folder: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Return probabilities and targets (N, C) of a run's last model on its validation part."""
-        rows = run_folder.open_part(folder, "val", self._data).rows
-        last = folder / run_folder.LAST
-        self._callback.log(f"scoring {len(rows):,} validation images with {files.shown(last)}")
+    def _keep_predictions(self, row: Row) -> None:
+        """Store the predictions of a finished row that the conclusions need, if they can be had."""
+        try:
+            self._predictions(row)
+        except GrigriError as e:
+            self._callback.log(f"no predictions of {row.name}: {e}")
+
+    def _predictions(self, row: Row) -> dict[str, Predictions]:
+        """Return by part what a row's last model says; what is not stored is computed first."""
+        folder, parts = self._of.folder(row), conclusions.parts_needed(row.name)
+        found = row_predictions.read(folder)
+        if not set(parts) <= set(found):
+            found = {part: self._predict(folder, part) for part in parts}
+            row_predictions.write(folder, found)
+        return found
+
+    def _predict(self, folder: Path, part: Literal["train", "val"]) -> Predictions:
+        """Return what a run's last model says about a part of its split.
+
+        Of the training part as many photographs, drawn at random, as the validation part has: that
+        is as exact, and as quick. They are not augmented.
+        """
+        rows = run_folder.open_part(folder, part, self._data).rows
+        if part == "train":
+            num_val = len(run_folder.open_part(folder, "val", self._data).rows)
+            rows = np.random.default_rng(SEED).permutation(rows)[:num_val]
+        last, what = folder / run_folder.LAST, {"train": "training", "val": "validation"}[part]
+        self._callback.log(f"scoring {len(rows):,} {what} images with {files.shown(last)}")
         with self._compute.open() as budget:
             classifier = Classifier.from_file(last, self._compute)
             probabilities_NC, bad = classifier.probabilities(self._data.paths, rows, budget)
-        good = np.array([row for row in rows if row not in bad], dtype=np.intp)
+        good = without(rows, bad)
         if not len(good):
-            raise GrigriError(f"{folder}: no validation image can be used")
-        return probabilities_NC, self._data.targets_NC[good].astype(bool)
+            raise GrigriError(f"{folder}: no {what} image can be used")
+        targets_NC = self._data.targets_NC[good].astype(bool)
+        return Predictions(good.astype(np.int64), probabilities_NC, targets_NC)
 
     def _folder_with_manifest(self, row: Row) -> Path:
         """Make and return a row's folder, with the names and labels of the images in it."""

@@ -14,7 +14,8 @@ from ..evaluation.bootstrap import Interval
 from ..models import factory
 from ..reporting import html, markdown, plots
 from ..runtime import files
-from . import report_2020
+from . import conclusions, report_2020
+from .conclusions import Results
 from .report_2020 import CLASS_NAMES
 from .reproduction import Reproduction, RowResult
 
@@ -27,15 +28,13 @@ _SECTIONS = {
     "Optimizers": ("bce", "adam", "rmsprop", "amsgrad"),
     "One-cycle": ("bce", "onecycle"),
     "Augmentation": ("onecycle", "augmentation"),
-    "ResNet34 at 224 px": ("resnet34",),
-    "Wide ResNet-50-2": ("wide_resnet50_2",),
+    "The final recipe": ("resnet34",),
+    "A wider network": ("wide_resnet50_2",),
     "An untrained head": ("untrained",),
     "Backbone frozen": ("resnet34", "frozen"),
     "Thresholds": ("threshold", "thresholds_per_class"),
     "SimpleConvNet from scratch": ("simple",),
 }
-
-Results = dict[str, RowResult]
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,9 @@ def make(study: Reproduction, results: list[RowResult]) -> tuple[str, list[Drawi
     """Return the report in Markdown, and its figures."""
     by_name = {result.row.name: result for result in results}
     reductions = reduced(study, by_name)
+    is_reports = not reductions and study.network is None
     sections = {
-        title: _section(title, [by_name[name] for name in names], not reductions)
+        title: _section(title, [by_name[name] for name in names], is_reports)
         for title, names in _SECTIONS.items()
     }
     sets = by_name["data"].summary.get("sets", [])
@@ -101,6 +101,9 @@ def make(study: Reproduction, results: list[RowResult]) -> tuple[str, list[Drawi
         study=study,
         results=by_name,
         reductions=reductions,
+        is_reports=is_reports,
+        conclusions=conclusions.conclude(by_name, study.weights),
+        signed=conclusions.signed,
         machines=_machines(results),
         num_scored=sorted(
             {n for r in results if (n := r.summary.get("validation", {}).get("num_images"))}
@@ -133,7 +136,7 @@ def reduced(study: Reproduction, results: Results) -> list[str]:
     if study.size_scale != 1:
         sides = [
             f"{study.size_px(row)} px instead of {row.options['size']}"
-            for row in (report_2020.row_named("bce"), report_2020.row_named("resnet34"))
+            for row in map(report_2020.row_named, ("bce", "resnet34"))
         ]
         words.append(f"images of {' and '.join(sides)} (`--size-scale {study.size_scale:g}`)")
     if study.weights == "none":

@@ -3,8 +3,7 @@
 Every row of the report has a folder of its own. A training row's is a run folder of ``train``.
 """
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from ..evaluation.bootstrap import Interval
 from ..models import factory
 from ..runs import run_folder
 from ..runtime import files
-from . import report_2020
+from . import report_2020, row_predictions
 from .report_2020 import Row
+from .row_predictions import Predictions
 
 FORMAT = "grigri-fast reproduce 1"  # of the summaries of rows that train nothing
 REASONS = "could-not-run.json"
@@ -35,6 +35,8 @@ class RowResult:
         summary: its ``summary.json``, empty without a result.
         history: the rows of its ``results.csv``, numbers as numbers.
         environment: its ``environment.json``.
+        predictions: what its last model says about photographs, by part of the split; empty where
+            nothing is stored.
     """
 
     row: Row
@@ -42,6 +44,7 @@ class RowResult:
     summary: dict[str, Any]
     history: list[dict[str, float]]
     environment: dict[str, Any]
+    predictions: dict[str, Predictions] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -72,6 +75,7 @@ class Reproduction:
 
     data: str
     out: Path
+    network: str | None = None
     epochs: int = report_2020.EPOCHS
     limit: int | None = None
     size_scale: float = 1.0
@@ -86,12 +90,27 @@ class Reproduction:
             raise GrigriError(
                 f"--size-scale must be more than 0 and at most 1, not {self.size_scale}"
             )
-        if self.weights not in ("imagenet", "none") and not Path(self.weights).is_dir():
+        if self.weights not in ("imagenet", "none"):
+            self._check_weights(Path(self.weights))
+        self.config(self.rows[1])  # checks the other values
+
+    def _check_weights(self, weights: Path) -> None:
+        """Raise GrigriError unless ``weights`` is the folder, or with a network the file."""
+        if self.network is None and not weights.is_dir():
             raise GrigriError(
-                f"--weights {self.weights}: no such folder (imagenet, none, or a folder of"
+                f"--weights {weights}: no such folder (imagenet, none, or a folder of"
                 f" torchvision's files are taken)"
             )
-        self.config(report_2020.ROWS[1])  # checks the other values
+        if self.network is not None and not weights.is_file():
+            raise GrigriError(
+                f"--weights {weights}: no such file (imagenet, none, or the file of the one"
+                f" --network are taken)"
+            )
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The report's rows, with ``network`` in the place of its pretrained ones."""
+        return report_2020.rows_with(self.network)
 
     def folder(self, row: Row) -> Path:
         """Return where a row's results are."""
@@ -113,6 +132,8 @@ class Reproduction:
             return "none"
         if self.weights == "imagenet":
             return "imagenet"
+        if self.network is not None:
+            return str(Path(self.weights).absolute())
         names = factory.weight_files(row.options["arch"])
         # The report had the oldest; the last is torchvision's default now.
         there = [name for name in names if (Path(self.weights) / name).is_file()]
@@ -146,7 +167,7 @@ class Reproduction:
         stored = files.read_json(summary)
         if row.kind == "thresholds":
             last = self.out / report_2020.BASE / run_folder.LAST
-            if last.is_file() and stored.get("of_sha256") != sha256(last):
+            if last.is_file() and stored.get("of_sha256") != row_predictions.sha256(last):
                 return False
         return stored.get("format") == FORMAT
 
@@ -161,7 +182,7 @@ class Reproduction:
         """Return what the folders in ``out`` hold, row by row."""
         reasons = files.read_json(self.out / REASONS)
         results = []
-        for row in report_2020.ROWS:
+        for row in self.rows:
             folder, is_done = self.folder(row), self.is_done(row)
             history = run_folder.read_results(folder / run_folder.RESULTS)
             why = "" if is_done else reasons.get(row.name) or _NOT_YET
@@ -170,7 +191,8 @@ class Reproduction:
                 why += " on"
             summary = files.read_json(folder / run_folder.SUMMARY) if is_done else {}
             environment = files.read_json(folder / run_folder.ENVIRONMENT)
-            results.append(RowResult(row, why, summary, history, environment))
+            predictions = row_predictions.read(folder) if is_done else {}
+            results.append(RowResult(row, why, summary, history, environment, predictions))
         return results
 
     def note_reason(self, row: Row, reason: str | None) -> None:
@@ -179,8 +201,3 @@ class Reproduction:
         reasons[row.name] = reason
         kept = {name: why for name, why in reasons.items() if why is not None}
         files.write_json(self.out / REASONS, kept)
-
-
-def sha256(path: Path) -> str:
-    """Return the checksum of a file."""
-    return hashlib.sha256(files.read_bytes(path)).hexdigest()

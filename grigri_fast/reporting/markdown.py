@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from . import html
 
-_INTERVAL = re.compile(r"(?<=\d) (\([-.0-9]+\))(?=</td>)")
+_INTERVAL = re.compile(r"(?<=\d) (\([-.0-9]+\)|\([-+.0-9]+ to [-+.0-9]+\))(?=</td>)")
 
 
 def to_html(markdown: str, drawings: Mapping[str, str], foot: str) -> str:
