@@ -91,6 +91,7 @@ def replicated_map(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> 
 
 def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
     """Return micro-F1 over the replicates."""
+    predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
     value = float(micro_f1(count(predicted_NC, targets_NC)))
     return Replicated(value, micro_f1(weighted_counts(predicted_NC, targets_NC, weights_RN)))
 

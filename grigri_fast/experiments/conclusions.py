@@ -194,32 +194,32 @@ _VAL, _BOTH = ("val",), ("val", "train")
 _CLAIMS = (
     _Claim(
         "BCE learns faster than MSE",
-        "micro-F1 at 0.5, BCE less MSE",
+        "micro-F1, BCE less MSE",
         {"bce": _VAL, "mse": _VAL},
         _bce_learns_faster,
     ),
     _Claim(
         "Adam overfits, more than SGD",
-        "the gap between training and validation, Adam's less SGD's",
+        "the gap, Adam's less SGD's",
         {"adam": _BOTH, "bce": _BOTH},
         _adam_overfits,
     ),
     _Claim(
-        "Augmentation closes the gap between training and validation",
-        "the gap, without augmentation less with it",
+        "Augmentation closes the gap",
+        "the gap, without less with",
         {"onecycle": _BOTH, "augmentation": _BOTH},
         _augmentation_closes_the_gap,
     ),
     _Claim(
         "Fine-tuning beats the frozen backbone",
-        "micro-F1 at 0.5, fine-tuned less frozen",
+        "micro-F1, fine-tuned less frozen",
         {BASE: _VAL, "frozen": _VAL},
         _fine_tuning_beats_frozen,
         of_pretrained=True,
     ),
     _Claim(
         "One threshold is as good as fourteen",
-        "cross-fitted micro-F1, fourteen thresholds less one",
+        "micro-F1, fourteen less one",
         {BASE: _VAL},
         _one_threshold_is_enough,
     ),

@@ -90,6 +90,8 @@ class Reproduction:
             raise GrigriError(
                 f"--size-scale must be more than 0 and at most 1, not {self.size_scale}"
             )
+        if self.network is not None:
+            factory.check_name(self.network, "--network")
         if self.weights not in ("imagenet", "none"):
             self._check_weights(Path(self.weights))
         self.config(self.rows[1])  # checks the other values

@@ -55,7 +55,7 @@ def build(
     Raises:
         GrigriError: for an unknown name, or images too small or of a side the network cannot take.
     """
-    _check_name(arch)
+    check_name(arch)
     model = _plain(arch, num_classes, size_px)
     check_size(model, arch, size_px)
     if arch in _WITH_AUX:
@@ -97,7 +97,7 @@ def build_pretrained(
     Raises:
         GrigriError: if the weights cannot be loaded or do not fit; the message names the key.
     """
-    _check_name(arch)
+    check_name(arch)
     if weights_from != "imagenet":
         found = weights.read(Path(weights_from))
     elif arch in _OURS:
@@ -152,11 +152,12 @@ def weight_files(arch: str) -> list[str]:
 # ----------------------------------------------------------------------------------- helpers
 
 
-def _check_name(arch: str) -> None:
+def check_name(arch: str, flag: str = "--arch") -> None:
+    """Raise GrigriError, naming ``flag``, unless there is an architecture of that name."""
     if timm_networks.is_timm(arch):
-        timm_networks.require(arch)
+        timm_networks.require(arch, flag)
     elif arch not in architectures():
-        raise timm_networks.unknown(arch, architectures())
+        raise timm_networks.unknown(arch, architectures(), flag)
 
 
 def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") -> None:

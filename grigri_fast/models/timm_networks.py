@@ -48,19 +48,19 @@ def exists(arch: str) -> bool:
     return True
 
 
-def require(arch: str) -> None:
-    """Raise GrigriError for an unknown name; the message names those that are near."""
+def require(arch: str, flag: str = "--arch") -> None:
+    """Raise GrigriError, naming ``flag``, for an unknown name; the message names near ones."""
     if exists(arch):
         return
     known = [*tags(arch.split(".")[0]), *names()]
-    raise unknown(arch, known)
+    raise unknown(arch, known, flag)
 
 
-def unknown(arch: str, known: Sequence[str]) -> GrigriError:
+def unknown(arch: str, known: Sequence[str], flag: str) -> GrigriError:
     """Return the error about an unknown name."""
     near = difflib.get_close_matches(arch, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return GrigriError(f"--arch {arch}: no such architecture{hint}")
+    return GrigriError(f"{flag} {arch}: no such architecture{hint}")
 
 
 def tags(arch: str) -> list[str]:

@@ -21,7 +21,15 @@ from grigri_fast.cli.main import main
 from grigri_fast.config import TrainConfig, read_toml, resolve
 from grigri_fast.data import dataset, split
 from grigri_fast.errors import GrigriError
-from grigri_fast.experiments import report_2020, reproduce, reproduce_report, reproduction
+from grigri_fast.evaluation import metrics
+from grigri_fast.experiments import (
+    conclusions,
+    report_2020,
+    reproduce,
+    reproduce_report,
+    reproduction,
+    row_predictions,
+)
 from grigri_fast.experiments.reproduction import Reproduction, RowResult
 from grigri_fast.models import factory
 from grigri_fast.runs import run_folder
@@ -30,6 +38,7 @@ from grigri_fast.training import trainer
 
 OPTIONS = ["--weights=none", "--epochs=1", "--size-scale=0.25", "--threads=1", "--device=cpu"]
 NO_RUN = {"data", "untrained", "threshold", "thresholds_per_class"}
+ROWS = report_2020.ROWS
 TRAINED = [name for name in report_2020.NAMES if name not in NO_RUN]
 
 
@@ -121,7 +130,109 @@ def test_every_option_that_makes_a_row_is_said(name: str, tmp_path: Path) -> Non
     assert (config.epochs, config.size) == (20, row.options["size"])
 
 
+# What a row runs with where it does not say so itself.
+UNSAID = {
+    **{"init": "default", "train_norms": False, "flip_test": False, "head_lr_factor": 1.0},
+    **{"decay_all": True, "ema": 0.0, "sampler": "shuffle", "micro_batch_size": None},
+    **{"color": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "untrained"])
+def test_a_new_default_does_not_change_a_row(name: str, tmp_path: Path) -> None:
+    row = report_2020.row_named(name)
+    resolved = resolve(Reproduction(data="x", out=tmp_path).config(row))
+    assert {option: getattr(resolved, option) for option in UNSAID} == UNSAID
+    assert resolved.start_size == resolved.test_size == row.options["size"]
+    is_augmented, is_onecycle = resolved.augment, resolved.schedule == "onecycle"
+    augmentation = (resolved.least_area, resolved.rotation)
+    assert augmentation == ((0.08, 25.0) if is_augmented else (None, None))
+    assert resolved.warm_up == (0.3 if is_onecycle else None)
+
+
+def test_one_network_takes_the_place_of_the_pretrained_ones(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(report_2020, "ROWS", ROWS)
+    network = "timm/tf_efficientnet_lite0"
+    of = Reproduction(data="x", out=tmp_path, network=network)
+    assert [row.name for row in of.rows] == report_2020.NAMES
+    for row, reports in zip(of.rows, ROWS, strict=True):
+        assert row.reported == reports.reported and row.kind == reports.kind
+        same = {k: v for k, v in reports.options.items() if k != "arch"}
+        assert {k: v for k, v in row.options.items() if k != "arch"} == same
+        if row.options:
+            is_simple = row.name == "simple"
+            assert row.options["arch"] == ("simple" if is_simple else network)
+            assert of.config(row).size == reports.options["size"]
+            assert of.config(row).weights == ("none" if is_simple else "imagenet")
+        assert "ResNet" not in row.title
+    titles = {row.name: row.title for row in of.rows}
+    assert titles["bce"] == f"{network}, BCE, SGD"
+    assert titles["threshold"] == f"{network}, one threshold tuned"
+    # Of the rows that differ in the network alone there is one: it is another size now.
+    assert "at 128 px (the report: a wider network)" in titles["wide_resnet50_2"]
+    options = [row.options for row in of.rows if row.kind == "train"]
+    assert all(options.count(one) == 1 for one in options)
+
+
+def test_a_networks_own_weight_file_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    with pytest.raises(GrigriError, match="no such file"):
+        Reproduction(data="x", out=tmp_path, network="resnet18", weights=str(file))
+    file.touch()
+    of = Reproduction(data="x", out=tmp_path, network="resnet18", weights=str(file))
+    assert of.weights_of(of.rows[1]) == str(file)
+    with pytest.raises(GrigriError, match="no such folder"):
+        Reproduction(data="x", out=tmp_path, weights=str(file))
+
+
 # ------------------------------------------------------------------------ running all of them
+
+
+def test_a_study_with_a_network_of_timm(cli, photos_once, tmp_path: Path) -> None:
+    command = ["reproduce", photos_once, *OPTIONS, "--out", tmp_path, "--only=bce,untrained"]
+    code, printed, err = cli(*command, "--network=timm/lcnet_035")
+    assert (code, err) == (0, "")
+    assert "timm/lcnet_035, BCE, SGD" in printed
+    for name in ("bce", "untrained"):
+        assert read_toml(tmp_path / name / run_folder.CONFIG)["arch"] == "timm/lcnet_035"
+    for page in reports(tmp_path):
+        assert "timm/lcnet_035" in page[: page.index("All rows")]
+        assert "It needs" in page and "mse" in page and "not run" in page
+    code, _, err = cli(*command)
+    assert code == 1 and "--network was timm/lcnet_035" in err and "another --out" in err
+
+
+def test_predictions_are_kept_and_are_those_of_the_model(cli, copied, finished) -> None:
+    data, out = copied
+    stored = row_predictions.read(out / "bce")
+    assert set(stored) == {"val", "train"}
+    val, train = stored["val"], stored["train"]
+    parts = split.read(out / run_folder.SPLIT, dataset.load(data)).parts
+    assert set(val.rows_N) == set(parts["val"]) and set(train.rows_N) <= set(parts["train"])
+    assert len(train.rows_N) == len(val.rows_N)
+    counts = metrics.count(val.probabilities_NC >= 0.5, val.targets_NC)
+    score = summary(out, "bce")["validation"]["scores"]["at 0.5"]["micro_f1"]["value"]
+    assert float(metrics.micro_f1(counts)) == pytest.approx(score)
+    # Of another model they are nobody's: they are computed again, as where there are none.
+    shutil.copy(finished[1] / "adam" / run_folder.LAST, out / "bce" / run_folder.LAST)
+    assert row_predictions.read(out / "bce") == {}
+    assert cli("reproduce", data, *OPTIONS, "--out", out, "--only", "bce")[0] == 0
+    again = row_predictions.read(out / "bce")["val"]
+    assert np.array_equal(again.rows_N, val.rows_N)
+    assert not np.array_equal(again.probabilities_NC, val.probabilities_NC)
+
+
+@pytest.mark.slow
+def test_the_pages_judge_the_reports_conclusions(finished) -> None:
+    data, out = finished
+    of = Reproduction(data=str(data), out=out, weights="none", epochs=1, size_scale=0.25, threads=1)
+    found = conclusions.conclude({r.row.name: r for r in of.results()}, of.weights)
+    assert [c.difference is None for c in found] == [False, False, False, True, False]
+    for text in reports(out):
+        for c in found:
+            assert c.claim in text and str(c.verdict) in text
+            if c.difference:
+                assert f"{c.difference.value:+.4f}" in text
 
 
 @pytest.mark.slow
@@ -412,6 +523,7 @@ def test_other_data_are_refused(cli, copied, photos: Path) -> None:
         (["--size-scale=0"], 1),
         (["--size-scale=1.5"], 1),
         (["--weights=nowhere"], 1),
+        (["--network=resnet81"], 1),
         (["--memory-limit=much"], 1),
     ],
 )
