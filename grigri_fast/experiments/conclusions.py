@@ -182,8 +182,8 @@ def _one_threshold_is_enough(results: Results) -> tuple[Verdict, str, Interval]:
     sentence = (
         f"Cross-fitted micro-F1 is {one.value:.4f} with one threshold and {each.value:.4f} with"
         f" {num_classes}; on the images that they are tuned on, {one_flatters.value:.4f} and"
-        f" {each_flatters.value:.4f}. As good is: {num_classes} are better by at most"
-        f" {MARGIN:g}, the whole interval."
+        f" {each_flatters.value:.4f}. As good means that {num_classes} are better by less than"
+        f" {MARGIN:g}, by the whole interval."
     )
     if difference.high <= MARGIN:
         return Verdict.HOLDS, sentence, difference
