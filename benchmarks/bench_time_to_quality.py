@@ -157,8 +157,11 @@ def plan_of(name: str, options: argparse.Namespace, num_train: int) -> tuple[str
 
 def train(
     name: str, options: argparse.Namespace, setting: Path, seed: int, targets_NC: np.ndarray
-) -> dict[str, Any]:
-    """Return the scores over time of a plan; train if they are not in the work folder."""
+) -> dict[str, Any] | None:
+    """Return the scores over time of a plan; train if they are not in the work folder.
+
+    None if the tool failed: the others go on.
+    """
     folder = options.work / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     done = folder / "done.json"
     if done.exists():
@@ -202,9 +205,10 @@ def train(
             _end(process)
         seconds = time.perf_counter() - start_s
     scores_of(folder, targets_NC, passes)
-    if not passes or (process.returncode != 0 and not was_stopped):
+    if process.returncode != 0 and not was_stopped:
         last = (folder / "output.txt").read_text().strip().splitlines()[-12:]
-        raise SystemExit("\n".join([f"{name} ended with code {process.returncode}:", *last]))
+        print("\n".join([f"{name} ended with code {process.returncode}:", *last]))
+        return None
     result = {
         "tool": tool,
         "options": {k: v for k, v in own.items() if k != "script"},
@@ -247,7 +251,7 @@ def table(results: dict[str, list[dict]], targets: list[float]) -> str:
         for target in targets:
             some = [minutes_until(run["passes"], target) for run in runs]
             cells.append(", ".join("not reached" if m is None else f"{m:.1f}" for m in some))
-        best = [max(run["passes"], key=lambda p: p["micro_f1"]) for run in runs]
+        best = [max(run["passes"], key=lambda p: p["micro_f1"]) for run in runs if run["passes"]]
         cells.append(", ".join(f"{p['micro_f1']:.3f}" for p in best))
         cells.append(", ".join(f"{p['seconds'] / 60:.1f}" for p in best))
         lines.append("| " + " | ".join(cells) + " |")
@@ -307,7 +311,8 @@ def main() -> None:
         setting, targets_NC = prepare(options, seed)
         for name in options.only:
             print(f"{name}, seed {seed}", flush=True)
-            results[name].append(train(name, options, setting, seed, targets_NC))
+            run = train(name, options, setting, seed, targets_NC)
+            results[name] += [run] if run else []
     print(table(results, options.targets))
     environment = record.environment(compute.pick_device("auto"), "auto")
     environment["tools"] = versions(options.pythons)
