@@ -36,8 +36,9 @@ def _row(about: Option) -> list[str]:
         name = f"`--[no-]{about.flag[2:]}`"
     default = about.default_in_words
     if about.recipes:
-        values = ", ".join(f"{recipe}: {shown(of)}" for recipe, of in about.recipes.items())
-        default += f" ({values})"
+        of = {recipe: shown(value) for recipe, value in about.recipes.items()}
+        default += f" (report: {of['report']}, best: {of['best']}"
+        default += f", fine-tuning: {of['fine_tune']})" if of["fine_tune"] != of["best"] else ")"
     values = about.values.replace("|", ", ")
     return [name, values, default, "yes" if about.may_change else "", _searched(about), about.text]
 

@@ -35,8 +35,8 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> None:
-    config = resolve(TrainConfig(data="photos"))
+def test_the_recipe_of_the_report_is_its_final_one() -> None:
+    config = resolve(TrainConfig(data="photos", recipe="report"))
     assert dataclasses.asdict(config) == {
         "data": "photos",
         "images": None,
@@ -50,6 +50,8 @@ def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> 
         "arch": "auto",
         "weights": "imagenet",
         "freeze_backbone": False,
+        "freeze_stages": 0,
+        "freeze_norms": False,
         "init": "default",
         "train_norms": False,
         "size": None,  # what it becomes depends on the machine, as the network does
@@ -66,6 +68,7 @@ def test_the_defaults_with_pretrained_weights_are_the_reports_final_recipe() -> 
         "schedule": "onecycle",
         "lr": 0.01,
         "head_lr_factor": 1.0,
+        "layer_decay": 1.0,
         "warm_up": 0.3,
         "momentum": 0.95,
         "momentum_min": 0.85,
@@ -111,6 +114,8 @@ def test_every_option_is_documented() -> None:
     ("given", "resolved"),
     [
         ({"optimizer": "sgd"}, {"lr": 0.01, "momentum": 0.95, "momentum_min": 0.85}),
+        ({"optimizer": "adamw"}, {"lr": 3e-4, "weight_decay": 0.05, "momentum": 0.95}),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, {"lr": 3e-4, "weight_decay": 0.1}),
         ({"optimizer": "adam"}, {"lr": 0.001, "momentum": 0.95, "momentum_min": 0.85}),
         ({"optimizer": "amsgrad"}, {"lr": 0.001, "momentum": 0.95, "momentum_min": 0.85}),
         ({"optimizer": "rmsprop"}, {"lr": 0.001, "momentum": 0.0, "momentum_min": 0.0}),
@@ -131,13 +136,20 @@ def test_every_option_is_documented() -> None:
         ({"momentum": 0.9, "momentum_min": 0.9}, {"momentum": 0.9, "momentum_min": 0.9}),
         ({"optimizer": "rmsprop", "momentum": 0.9}, {"momentum": 0.9, "momentum_min": 0.85}),
         ({}, {"val": 0.2, "test": 0.0}),
-        ({}, {"recipe": "report", "optimizer": "sgd", "ema": 0.0, "flip_test": False}),
-        ({"weights": "none"}, {"recipe": "best", **RECIPES["best"]}),
-        ({"weights": "none", "recipe": "report"}, RECIPES["report"]),
-        ({"recipe": "best", "ema": 0.0}, RECIPES["best"] | {"ema": 0.0, "train_norms": False}),
-        ({"weights": "none", "train_norms": False}, {"train_norms": False}),
+        ({}, RECIPES["report"]),
+        ({"weights": "none"}, RECIPES["report"]),
+        ({"recipe": None}, {"recipe": "best", **RECIPES["fine_tune"]}),
+        ({"recipe": "best"}, {"recipe": "best", **RECIPES["fine_tune"]}),
+        ({"recipe": "best", "weights": "w.pth"}, RECIPES["fine_tune"]),
+        ({"recipe": None, "weights": "none"}, {"recipe": "best", **RECIPES["best"]}),
+        ({"recipe": "best", "ema": 0.0}, RECIPES["fine_tune"] | {"ema": 0.0}),
+        ({"recipe": "best", "weights": "none", "train_norms": False}, {"train_norms": False}),
         ({"recipe": "best", "optimizer": "adam"}, {"lr": 0.001, "ema": RECIPES["best"]["ema"]}),
-        ({"recipe": "best", "optimizer": "sgd"}, {"lr": 0.01}),
+        ({"recipe": "best", "weights": "none", "optimizer": "sgd"}, {"lr": 0.01}),
+        (
+            {"recipe": "best", "freeze_backbone": True},
+            {"freeze_stages": 0, "freeze_norms": False, "layer_decay": 1.0},
+        ),
         ({"augment": False}, {"least_area": None, "rotation": None, "color": 0.0, "mixup": 0.0}),
         ({"size": 96}, {"start_size": 96, "test_size": 96}),
         ({"size": 96, "start_size": 64, "test_size": 128}, {"start_size": 64, "test_size": 128}),
@@ -148,7 +160,7 @@ def test_every_option_is_documented() -> None:
     ids=str,
 )
 def test_what_is_left_open_is_filled_in(given: dict, resolved: dict) -> None:
-    config = resolve(TrainConfig(**given))
+    config = resolve(TrainConfig(**{"recipe": "report"} | given))
     assert {name: getattr(config, name) for name in resolved} == resolved
     assert resolve(config) == config
 
@@ -164,7 +176,7 @@ def test_what_is_left_open_is_filled_in(given: dict, resolved: dict) -> None:
 )
 def test_options_that_contradict_each_other(given: dict, words: list[str]) -> None:
     with pytest.raises(GrigriError) as caught:
-        resolve(TrainConfig(**given))
+        resolve(TrainConfig(**{"recipe": "report"} | given))
     for word in words:
         assert word in str(caught.value)
 
@@ -206,6 +218,8 @@ NAN, INF = math.nan, math.inf
         ("mixup", [-0.1, INF, NAN]),
         ("head_lr_factor", [0, -1, INF, NAN]),
         ("most_repeats", [0.9, INF, NAN]),
+        ("layer_decay", [0, 1.1, NAN]),
+        ("freeze_stages", [-1]),
         ("start_size", [0]),
         ("test_size", [0]),
         ("optimizer", ["lion"]),
@@ -264,6 +278,9 @@ def test_a_value_at_the_edge_is_fine(name: str, values: list) -> None:
         ({"augment": False, "mixup": 0.2}, ["--mixup", "--no-augment"]),
         ({"start_size": 96, "size": 64}, ["--start-size 96", "--size 64"]),
         ({"freeze_backbone": True, "head_lr_factor": 2}, ["--head-lr-factor", "--lr"]),
+        ({"freeze_backbone": True, "layer_decay": 0.5}, ["--layer-decay", "--freeze-backbone"]),
+        ({"freeze_backbone": True, "freeze_stages": 1}, ["--freeze-stages", "--freeze-backbone"]),
+        ({"freeze_norms": True, "weights": "none"}, ["--freeze-norms needs loaded weights"]),
         ({"train_norms": True}, ["--train-norms", "--no-train-norms"]),
     ],
     ids=str,

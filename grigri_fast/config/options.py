@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     PathText: TypeAlias = Converted[str, StrPath]
     OptionalPath: TypeAlias = Converted[str | None, StrPath | None]
     BatchSize: TypeAlias = Converted[int, int | Literal["auto"]]
+    ByRecipe: TypeAlias = Converted[int, int | None]  # a number once the config is resolved
 else:
-    PathText, OptionalPath, BatchSize = str, str | None, int
+    PathText, OptionalPath, BatchSize, ByRecipe = str, str | None, int, int | None
 
 MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
 AUTO = 0  # what --batch-size auto is in a config
@@ -40,8 +41,9 @@ def _check_out(folder: str) -> None:
         raise GrigriError("--out must not be empty; . is the current folder")
 
 
-# An option of each group. `report` and `best` are what it becomes if it is not given: "report" is
-# the 2020 report's last recipe, "best" is ours, as measured from scratch (benchmarks/README.md).
+# An option of each group. `report`, `best` and `fine_tune` are what it becomes if it is not given:
+# "report" is the 2020 report's last recipe, "best" is ours, as measured from scratch, and
+# "fine_tune" is ours for loaded weights, where that is another (benchmarks/README.md).
 of_data, of_model, of_training, of_augmentation, of_machine, of_output = (
     functools.partial(option, group=group)
     for group in ("Data", "Model", "Training", "Augmentation", "Machine", "Output")
@@ -90,6 +92,24 @@ class TrainConfig:
         is_input=True,
     )
     freeze_backbone: bool = of_model(False, "Train the head only.")
+    freeze_stages: int | None = of_model(
+        None,
+        "Number of first stages that stay as they are: no gradients, norms and dropout as in "
+        "evaluation. The stem is the first stage; what follows depends on the network.",
+        Range(0),
+        report=0,
+        best=0,
+        fine_tune=0,
+    )
+    freeze_norms: bool | None = of_model(
+        None,
+        "Keep the means and variances of loaded BatchNorms; their scales and shifts are trained.",
+        report=False,
+        best=False,
+        fine_tune=False,
+        needs_weights="new BatchNorms know no means and variances yet",
+        search=Search(order=8),
+    )
     init: Literal["default", "he"] | None = of_model(
         None,
         "How weights that are not loaded are drawn: as torchvision does, or by He et al. (2015), "
@@ -102,9 +122,9 @@ class TrainConfig:
         "Give a network without norms (simple, VGG, AlexNet, SqueezeNet) BatchNorms while it "
         "trains from scratch; in the stored model they are folded into its layers, whose number "
         "and shapes stay.",
-        unset="by --recipe with --weights none, else off",
         report=False,
         best=True,
+        fine_tune=False,
     )
     size: int | None = of_model(
         None,
@@ -135,10 +155,18 @@ class TrainConfig:
     recipe: Literal["report", "best"] | None = of_training(
         None,
         "Where options come from that are not given. report: the 2020 report's last recipe; best: "
-        "ours, measured from scratch.",
-        unset="best with --weights none, else report",
+        "ours, of which there are two, one from scratch and one for loaded weights.",
+        unset="best",
     )
-    epochs: int = of_training(20, "Passes over the training images.", Range(1), may_change=True)
+    epochs: ByRecipe = of_training(
+        None,
+        "Passes over the training images.",
+        Range(1),
+        report=20,
+        best=20,
+        fine_tune=4,
+        may_change=True,
+    )
     batch_size: BatchSize = of_training(
         32,
         "Images per step; auto: the largest power of two that fits the memory (--memory-limit, or "
@@ -163,11 +191,12 @@ class TrainConfig:
         "Loss on the labels: binary cross-entropy, squared error, focal loss, asymmetric loss.",
         search=Search(order=7),
     )
-    optimizer: Literal["sgd", "muon", "adam", "amsgrad", "rmsprop"] | None = of_training(
+    optimizer: Literal["sgd", "muon", "adam", "adamw", "amsgrad", "rmsprop"] | None = of_training(
         None,
         "Optimizer; muon: orthogonal steps for convolutions, SGD for the rest.",
         report="sgd",
         best="muon",
+        fine_tune="sgd",
     )
     schedule: Literal["onecycle", "constant"] = of_training(
         "onecycle", "Course of the learning rate."
@@ -179,10 +208,21 @@ class TrainConfig:
         unset="by --recipe, or by the optimizer",
         report=0.01,
         best=0.02,
+        fine_tune=0.005,
         search=Search(0.1, 10, times_start=True, log=True, by_default=True, order=1),
     )
     head_lr_factor: float = of_training(
         1.0, "The head's learning rate, as a multiple of the backbone's.", Range(0, open_low=True)
+    )
+    layer_decay: float | None = of_training(
+        None,
+        "Learning rate of a stage, as a multiple of that of the next one towards the head: the "
+        "first stages, whose filters are the most general, change the least.",
+        Range(0, 1, open_low=True, closed_high=True),
+        report=1.0,
+        best=1.0,
+        fine_tune=1.0,
+        search=Search(0.3, 1.0, order=9),
     )
     warm_up: float | None = of_training(
         None,
@@ -213,10 +253,12 @@ class TrainConfig:
     )
     weight_decay: float | None = of_training(
         None,
-        "L2 penalty on the weights.",
+        "L2 penalty on the weights; adamw shrinks them apart from the gradient instead.",
         Range(0),
+        unset="by --recipe; 0.05 for adamw",
         report=1e-4,
         best=5e-4,
+        fine_tune=1e-4,
         search=Search(1e-5, 1e-2, log=True, by_default=True, order=2),
     )
     decay_all: bool | None = of_training(
@@ -248,6 +290,7 @@ class TrainConfig:
         Range(0, 1, open_low=True, closed_high=True),
         report=0.08,
         best=0.25,
+        fine_tune=0.35,
         augments=True,
         without_augment=None,
         search=Search(0.05, 0.7),
@@ -424,9 +467,15 @@ def _require_consistent(config: TrainConfig) -> None:
             raise GrigriError(f"{about.flag} does nothing with --no-augment")
     if config.start_size and config.size and config.start_size > config.size:
         raise GrigriError(f"--start-size {config.start_size} is above --size {config.size}")
+    for name, about in OPTIONS.items():
+        if about.needs_weights and given[name] and config.weights == "none":
+            raise GrigriError(f"{about.flag} needs loaded weights: {about.needs_weights}")
     if config.train_norms and config.weights != "none":
         raise GrigriError(
             "--train-norms would undo what loaded weights have learned; use --no-train-norms"
         )
     if config.freeze_backbone and config.head_lr_factor != 1:
         raise GrigriError("--head-lr-factor does nothing with --freeze-backbone; set --lr")
+    for name, nothing in (("freeze_stages", 0), ("freeze_norms", False), ("layer_decay", 1.0)):
+        if config.freeze_backbone and given[name] not in (None, nothing):
+            raise GrigriError(f"{OPTIONS[name].flag} does nothing with --freeze-backbone")

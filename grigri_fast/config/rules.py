@@ -9,13 +9,21 @@ from ..errors import GrigriError
 from ..runtime import files
 from .options import OF_ONECYCLE, OPTIONS, TrainConfig
 
-# Of optimizers that the recipe does not have.
-_LEARNING_RATES = {"sgd": 0.01, "muon": 0.02, "adam": 0.001, "amsgrad": 0.001, "rmsprop": 0.001}
+# Of optimizers that the recipe does not have. AdamW's are assumed: a rate for fine-tuning, and a
+# decay that is far larger than an L2 penalty, since the rate multiplies it.
+_OF_OPTIMIZERS: dict[str, dict[str, float]] = {
+    "sgd": {"lr": 0.01},
+    "muon": {"lr": 0.02},
+    "adam": {"lr": 0.001},
+    "adamw": {"lr": 3e-4, "weight_decay": 0.05},
+    "amsgrad": {"lr": 0.001},
+    "rmsprop": {"lr": 0.001},
+}
 
-# What options are that are not given, by recipe.
+# What options are that are not given, by recipe; best with loaded weights is fine_tune.
 RECIPES = {
     recipe: {name: about.recipes[recipe] for name, about in OPTIONS.items() if about.recipes}
-    for recipe in ("report", "best")
+    for recipe in ("report", "best", "fine_tune")
 }
 
 
@@ -41,8 +49,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 def _filled_in(config: TrainConfig) -> dict[str, Any]:
     """Return what each option is that has a rule for being left open."""
-    recipe = config.recipe or ("best" if config.weights == "none" else "report")
-    new: dict[str, Any] = {"recipe": recipe, **RECIPES[recipe]}
+    recipe = config.recipe or "best"
+    is_fine_tuning = recipe == "best" and config.weights != "none"
+    new: dict[str, Any] = {"recipe": recipe, **RECIPES["fine_tune" if is_fine_tuning else recipe]}
     new |= {n: about.fallback for n, about in OPTIONS.items() if about.fallback is not None}
     new |= {"start_size": config.size, "test_size": config.size}
     if config.split is not None:
@@ -50,7 +59,7 @@ def _filled_in(config: TrainConfig) -> dict[str, Any]:
     if config.strict:
         new["max_bad"] = 0.0
     if config.optimizer not in (None, new["optimizer"]):
-        new["lr"] = _LEARNING_RATES[config.optimizer]
+        new |= _OF_OPTIMIZERS[config.optimizer]
     if config.optimizer == "rmsprop":
         new["momentum"] = 0.0
     elif config.schedule == "constant":
@@ -59,8 +68,8 @@ def _filled_in(config: TrainConfig) -> dict[str, Any]:
         new |= dict.fromkeys(OF_ONECYCLE)
     if not config.augment:
         new |= {n: about.without_augment for n, about in OPTIONS.items() if about.augments}
-    if config.weights != "none":
-        new["train_norms"] = False
+    if config.freeze_backbone:
+        new |= {"freeze_stages": 0, "freeze_norms": False, "layer_decay": 1.0}
     return new
 
 

@@ -83,6 +83,8 @@ def _has_no_effect(about: Option, start: TrainConfig) -> str:
     """Return the option with which another one does nothing, or ""."""
     if about.augments and not start.augment:
         return "--no-augment"
+    if about.needs_weights and start.weights == "none":
+        return "--weights none"
     if about.search.optimizers and start.optimizer not in about.search.optimizers:
         return f"--optimizer {start.optimizer}"
     return ""

@@ -112,6 +112,7 @@ class Option:
         check: called with a value that is not ``None``; raises GrigriError for a wrong one.
         words: what may be written instead of a number or a path, and the value it stands for.
         report, best: what ``None`` becomes in the recipe of that name.
+        fine_tune: what ``None`` becomes in ``best`` with loaded weights, if that is another.
         fallback: what ``None`` becomes in every recipe.
         augments: it is part of the augmentation, so it does nothing with ``--no-augment``.
         without_augment: what ``None`` becomes with ``--no-augment``.
@@ -119,6 +120,7 @@ class Option:
         search: how ``tune`` searches it, if it can.
         may_change: a resume may change it, since it says where and how carefully a run is made,
             not what it is.
+        needs_weights: why it cannot be used with ``--weights none``, if it cannot.
         one_process: why it cannot be used by several processes that train together.
         is_input: a path that is stored as an absolute one, so that a run can be repeated from any
             folder.
@@ -135,12 +137,14 @@ class Option:
     words: Mapping[str, Any] = field(default_factory=dict)
     report: Any = None
     best: Any = None
+    fine_tune: Any = None
     fallback: float | None = None
     augments: bool = False
     without_augment: float | None = 0.0
     without_fast: str | None = None
     search: Search | None = None
     may_change: bool = False
+    needs_weights: str = ""
     one_process: str = ""
     is_input: bool = False
 
@@ -157,7 +161,10 @@ class Option:
     @property
     def recipes(self) -> dict[str, Any]:
         """Return what ``None`` becomes, by recipe; empty if no recipe says."""
-        return {} if self.report is None else {"report": self.report, "best": self.best}
+        if self.report is None:
+            return {}
+        fine_tune = self.best if self.fine_tune is None else self.fine_tune
+        return {"report": self.report, "best": self.best, "fine_tune": fine_tune}
 
     @property
     def choices(self) -> tuple[Any, ...]:

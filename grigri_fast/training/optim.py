@@ -136,7 +136,8 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, weight_decay=decay)
-    return torch.optim.Adam(
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
         groups,
         lr=lr,
         betas=(momentum, 0.999),

@@ -13,7 +13,11 @@ from grigri_fast.training.optim import (
     set_lr_and_momentum,
 )
 
-OPTIMIZERS = ["sgd", "adam", "amsgrad", "rmsprop"]
+OPTIMIZERS = ["sgd", "adam", "adamw", "amsgrad", "rmsprop"]
+
+
+def of_report(**options: object) -> TrainConfig:
+    return resolve(TrainConfig(recipe="report", **options))
 
 
 def parameter() -> nn.Parameter:
@@ -32,13 +36,14 @@ def momentum_of(group: dict) -> float:
     [
         ("sgd", torch.optim.SGD),
         ("adam", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
         ("amsgrad", torch.optim.Adam),
         ("rmsprop", torch.optim.RMSprop),
     ],
 )
 def test_an_optimizer_gets_its_values(name: str, kind: type) -> None:
-    config = resolve(
-        TrainConfig(optimizer=name, lr=0.03, momentum=0.7, weight_decay=0.02, schedule="constant")
+    config = of_report(
+        optimizer=name, lr=0.03, momentum=0.7, weight_decay=0.02, schedule="constant"
     )
     weight = parameter()
     optimizer = make_optimizer(config, iter([weight]))
@@ -46,7 +51,7 @@ def test_an_optimizer_gets_its_values(name: str, kind: type) -> None:
     (group,) = optimizer.param_groups
     assert group["params"] == [weight]
     assert (group["lr"], group["weight_decay"], momentum_of(group)) == (0.03, 0.02, 0.7)
-    if kind is torch.optim.Adam:
+    if issubclass(kind, torch.optim.Adam):
         assert group["betas"] == (0.7, 0.999)
         assert group["eps"] == 1e-8
         assert group["amsgrad"] == (name == "amsgrad")
@@ -55,10 +60,11 @@ def test_an_optimizer_gets_its_values(name: str, kind: type) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
     ours, theirs = parameter(), parameter()
-    config = resolve(TrainConfig(optimizer=name, weight_decay=0.1, schedule="constant"))
+    config = of_report(optimizer=name, weight_decay=0.1, schedule="constant")
     reference = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.1),
         "adam": lambda p: torch.optim.Adam(p, lr=0.001, weight_decay=0.1),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.0003, weight_decay=0.1),
         "amsgrad": lambda p: torch.optim.Adam(p, lr=0.001, weight_decay=0.1, amsgrad=True),
         "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.001, weight_decay=0.1),
     }[name]([theirs])
@@ -74,7 +80,7 @@ def test_an_optimizer_steps_as_torchs_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rate_and_momentum_can_be_set(name: str) -> None:
-    config = resolve(TrainConfig(optimizer=name))
+    config = of_report(optimizer=name)
     optimizer = make_optimizer(config, [parameter()])
     optimizer.add_param_group({"params": [parameter()], "lr_factor": 1.0})
     set_lr_and_momentum(optimizer, 0.5, 0.25)
@@ -89,7 +95,7 @@ def test_momentum_that_is_set_is_used(name: str) -> None:
     weights = []
     for momentum in (0.0, 0.8):
         weight = parameter()
-        optimizer = make_optimizer(resolve(TrainConfig(optimizer=name, momentum=0.5)), [weight])
+        optimizer = make_optimizer(of_report(optimizer=name, momentum=0.5), [weight])
         for _ in range(3):
             set_lr_and_momentum(optimizer, 0.01, momentum)
             optimizer.zero_grad()
@@ -109,7 +115,7 @@ def small_net() -> nn.Sequential:
 def test_norms_and_biases_have_no_decay_where_the_recipe_says_so() -> None:
     net = small_net()
     for decay_all in (False, True):
-        config = resolve(TrainConfig(weight_decay=0.1, decay_all=decay_all))
+        config = of_report(weight_decay=0.1, decay_all=decay_all)
         optimizer = make_optimizer(config, net.parameters())
         decays = {
             id(p): group["weight_decay"]
@@ -123,7 +129,7 @@ def test_norms_and_biases_have_no_decay_where_the_recipe_says_so() -> None:
 
 def test_the_head_may_have_a_rate_of_its_own() -> None:
     net = small_net()
-    config = resolve(TrainConfig(head_lr_factor=10.0))
+    config = of_report(head_lr_factor=10.0)
     optimizer = make_optimizer(config, net.parameters(), net[-1].parameters())
     set_lr_and_momentum(optimizer, 0.02, 0.9)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -147,7 +153,7 @@ def test_orthogonal_makes_singular_values_about_one() -> None:
 def test_muon_turns_filters_by_the_rate_and_keeps_their_norm() -> None:
     net = small_net()
     plain = small_net()
-    config = resolve(TrainConfig(optimizer="muon", lr=0.1, momentum=0.9, weight_decay=0.0))
+    config = of_report(optimizer="muon", lr=0.1, momentum=0.9, weight_decay=0.0)
     ours = make_optimizer(config, net.parameters())
     assert isinstance(ours, Muon)
     rest = [p for i in (0, 1, 4) for p in plain[i].parameters()] + [plain[2].bias]
@@ -171,7 +177,7 @@ def test_muon_turns_filters_by_the_rate_and_keeps_their_norm() -> None:
 def test_muon_makes_no_step_without_a_gradient() -> None:
     net = small_net()
     before = {k: v.clone() for k, v in net.named_parameters()}
-    optimizer = make_optimizer(resolve(TrainConfig(optimizer="muon")), net.parameters())
+    optimizer = make_optimizer(of_report(optimizer="muon"), net.parameters())
     set_lr_and_momentum(optimizer, 0.1, 0.9)
     (0.0 * net(torch.randn(2, 3, 6, 6)).sum()).backward()
     optimizer.step()
@@ -248,7 +254,7 @@ def torchs_one_cycle(config: TrainConfig, num_steps: int) -> list[tuple[float, f
     ids=str,
 )
 def test_one_cycle_equals_torchs(options: dict, num_steps: int) -> None:
-    config = resolve(TrainConfig(**options))
+    config = of_report(**options)
     ours = [lr_and_momentum(config, step, num_steps) for step in range(num_steps)]
     for found, expected in zip(ours, torchs_one_cycle(config, num_steps), strict=True):
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-14)
@@ -256,12 +262,12 @@ def test_one_cycle_equals_torchs(options: dict, num_steps: int) -> None:
 
 def test_a_run_of_one_step_is_at_the_peak() -> None:
     """Deviates from torch, whose only step would be at 1e-7 and train nothing."""
-    config = resolve(TrainConfig(lr=0.4))
+    config = of_report(lr=0.4)
     assert lr_and_momentum(config, 0, 1) == pytest.approx((0.4, 0.85))
 
 
 def test_the_course_of_one_cycle() -> None:
-    config = resolve(TrainConfig(lr=0.01))
+    config = of_report(lr=0.01)
     course = [lr_and_momentum(config, step, 1000) for step in range(1000)]
     rates, momenta = zip(*course, strict=True)
     assert rates[0] == pytest.approx(0.01 / 25)
@@ -274,5 +280,5 @@ def test_the_course_of_one_cycle() -> None:
 
 
 def test_a_constant_schedule_is_constant() -> None:
-    config = resolve(TrainConfig(schedule="constant", lr=0.2, momentum=0.3))
+    config = of_report(schedule="constant", lr=0.2, momentum=0.3)
     assert {lr_and_momentum(config, step, 50) for step in range(50)} == {(0.2, 0.3)}

@@ -175,6 +175,8 @@ OTHER_VALUES = {
     "test_size": "64",
     "recipe": "best",
     "head_lr_factor": "2",
+    "layer_decay": "0.5",
+    "freeze_stages": "1",
     "warm_up": "0.2",
     "ema": "0.9",
     "sampler": "balanced",
@@ -209,6 +211,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     assert "--split" in refused(cli, stopped, "--split=x.json")
     for flag in (
         "--freeze-backbone",
+        "--freeze-norms",
         "--activation-checkpointing",
         "--flip-test",
         "--train-norms",
@@ -218,7 +221,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
         assert flag.replace("--no-", "--") in refused(cli, stopped, flag)
     # Its random maps have been drawn, so the first that contradicts it is named.
     assert "--no-augment" in refused(cli, stopped, "--no-augment")
-    switches = {"freeze_backbone", "activation_checkpointing", "augment", "fast"}
+    switches = {"freeze_backbone", "freeze_norms", "activation_checkpointing", "augment", "fast"}
     switches |= {"flip_test", "decay_all", "train_norms"}
     covered = {*OTHER_VALUES, "split", *switches}
     assert covered == {n for n, about in OPTIONS.items() if not about.may_change} | {"epochs"}
