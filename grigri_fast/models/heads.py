@@ -57,9 +57,18 @@ def freeze_backbone(model: nn.Module) -> None:
         layer.requires_grad_(True)
 
 
-def set_training(model: nn.Module, frozen_backbone: bool) -> None:
-    """Switch to training mode; a frozen backbone stays in eval mode, its BatchNorm too."""
+def set_training(model: nn.Module, frozen_backbone: bool, frozen_norms: bool = False) -> None:
+    """Switch to training mode.
+
+    A frozen backbone stays in eval mode, its BatchNorm too, and so does each module all of whose
+    parameters are frozen. With ``frozen_norms`` all BatchNorms do.
+    """
     model.train(not frozen_backbone)
+    for module in model.modules():
+        parameters = list(module.parameters())
+        is_frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
+        if is_frozen or (frozen_norms and isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            module.eval()
     for _, layer in heads(model):
         layer.train()
 

@@ -132,6 +132,29 @@ def load(arch: str, num_classes: int, size_px: int, found: Found) -> nn.Module:
     return model
 
 
+def group_numbers(model: nn.Module) -> dict[str, int] | None:
+    """Return the number of the group, from the input on, that each parameter of a network is in.
+
+    Returns:
+        The numbers by the parameters' names; those behind all groups, like a last norm, are in the
+        last one. None for a network that is not timm's, or for which timm has no groups.
+    """
+    if not hasattr(model, "group_matcher"):
+        return None
+    from timm.models import group_parameters
+
+    try:
+        matcher = model.group_matcher(coarse=True)  # type: ignore[operator]
+    except (AssertionError, NotImplementedError, TypeError, AttributeError):
+        return None
+    of_classifier = {f"{name}.weight" for name, _ in heads.heads(model)}
+    numbers = dict(group_parameters(model, matcher, reverse=True))
+    last = max(numbers.values())
+    if last and of_classifier and all(numbers.get(name) == last for name in of_classifier):
+        numbers = {name: min(number, last - 1) for name, number in numbers.items()}
+    return numbers
+
+
 def imagenet(arch: str) -> Found:
     """Return a network's pretrained weights: a package's, those in the hub's cache, or a download.
 

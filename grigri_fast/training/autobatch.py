@@ -16,7 +16,6 @@ from ..config import AUTO, TrainConfig
 from ..errors import GrigriError
 from ..inference import forward
 from ..inference.forward import random_images
-from ..models import heads
 from ..runs import training_state
 from ..runtime import compute as devices
 from ..runtime import memory
@@ -305,7 +304,7 @@ def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
         tried.step(images_NHWC, targets_NC)
     shown_NHWC = random_images(config.micro_batch_size or batch_size, config.test_size, device)
     forward.logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
-    heads.set_training(tried.model, config.freeze_backbone)
+    setup.set_training(tried.model, config)
     if batch_size > 2:
         tried.step(images_NHWC[:-1], targets_NC[:-1])
     if device.type == "cpu":  # where the copies that are written count, too

@@ -46,6 +46,7 @@ class Measurement:
     amp: str
     threads: int
     eager_step_s: float
+    freeze_stages: int = 0
     compiled_step_s: float | None = None
     compile_s: float | None = None
 
@@ -105,6 +106,7 @@ def subject_of(config: TrainConfig, compute: Compute) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "amp": compute.amp,
         "threads": compute.threads,
+        "freeze_stages": config.freeze_stages,
     }
 
 
@@ -123,9 +125,9 @@ def _measure(
 
     def make_step(is_compiled: bool) -> TrainStep:
         # Not the run's optimizer and loss: one measurement is for all that have the same subject.
-        tried = setup.placed(copy.deepcopy(model), config, compute.device).train()
-        if config.freeze_backbone:
-            heads.freeze_backbone(tried)
+        tried = setup.placed(copy.deepcopy(model), config, compute.device)
+        setup.freeze(tried, config)
+        setup.set_training(tried, config)
         trained = [p for p in tried.parameters() if p.requires_grad]
         on_gpu = compute.device.type == "cuda"
         return TrainStep(

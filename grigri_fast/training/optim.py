@@ -1,7 +1,7 @@
 """Optimizers, the average of the weights, and the schedule as a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -117,15 +117,20 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def make_optimizer(
-    config: TrainConfig, parameters: Iterable[nn.Parameter], of_head: Iterable[nn.Parameter] = ()
+    config: TrainConfig,
+    parameters: Iterable[nn.Parameter],
+    of_head: Iterable[nn.Parameter] = (),
+    of_stages: Sequence[Iterable[nn.Parameter]] = (),
 ) -> torch.optim.Optimizer:
     """Return the optimizer that a resolved ``config`` names, over ``parameters``.
 
     The learning rate of those that are ``of_head`` is ``head_lr_factor`` times that of the others.
+    Of those that are ``of_stages``, listed from the input to the head, it is ``layer_decay`` times
+    that of the next stage; of the last one, ``layer_decay`` times that of what is in none.
     On a GPU, with ``fast``, it is fused; RMSprop has no fused form. On a CPU fused ones are not
     faster (benchmarks/README.md).
     """
-    groups = _groups(config, parameters, of_head)
+    groups = _groups(config, parameters, of_head, of_stages)
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     fused = config.fast and groups[0]["params"][0].is_cuda
     if config.optimizer == "muon":
@@ -148,29 +153,36 @@ def make_optimizer(
 
 
 def _groups(
-    config: TrainConfig, parameters: Iterable[nn.Parameter], of_head: Iterable[nn.Parameter]
+    config: TrainConfig,
+    parameters: Iterable[nn.Parameter],
+    of_head: Iterable[nn.Parameter],
+    of_stages: Sequence[Iterable[nn.Parameter]],
 ) -> list[dict[str, Any]]:
     """Return the parameters in groups, each with its weight decay and ``lr_factor``.
 
     Vectors (biases, the scales of norms) have no decay unless ``decay_all``.
     """
     of_head = {id(p) for p in of_head}
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    distances = {id(p): len(of_stages) - i for i, stage in enumerate(of_stages) for p in stage}
+    groups: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {}
     for p in parameters:
         is_head = id(p) in of_head and config.head_lr_factor != 1
         # Filters of convolutions, but not those of the first, which see three colours.
         is_muon = config.optimizer == "muon" and p.ndim == 4 and p.shape[1] > 3
-        key = (config.decay_all or p.ndim > 1, is_head, is_muon and id(p) not in of_head)
+        is_muon = is_muon and id(p) not in of_head
+        of_stage = config.layer_decay ** distances.get(id(p), 0)
+        key = (config.decay_all or p.ndim > 1, is_head, is_muon, of_stage)
         groups.setdefault(key, []).append(p)
     return [
         {
             "params": params,
             "weight_decay": config.weight_decay if has_decay else 0.0,
-            "lr_factor": (config.head_lr_factor if is_head else 1.0)
+            "lr_factor": of_stage
+            * (config.head_lr_factor if is_head else 1.0)
             * (_SGD_IN_MUON if config.optimizer == "muon" and not is_muon else 1.0),
             "is_muon": is_muon,
         }
-        for (has_decay, is_head, is_muon), params in groups.items()
+        for (has_decay, is_head, is_muon, of_stage), params in groups.items()
     ]
 
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ..config import TrainConfig
-from ..models import activation_checkpoint, choice, factory, heads
+from ..models import activation_checkpoint, choice, factory, heads, stages
 from ..runtime import distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import SINGLE_PROCESS, World
@@ -132,8 +132,7 @@ def prepare(
         use_graph: whether the step may become a CUDA graph.
         phase: see :class:`TrainStep`.
     """
-    if config.freeze_backbone:
-        heads.freeze_backbone(model)
+    freeze(model, config)
     if config.activation_checkpointing:
         activation_checkpoint.checkpoint_activations(model, config.fast)
     replica = distributed.replicate(model, world, compute.device)
@@ -141,6 +140,7 @@ def prepare(
         config,
         [p for p in model.parameters() if p.requires_grad],
         [p for _, layer in heads.heads(model) for p in layer.parameters()],
+        [list(stage.values()) for stage in stages.stages(model)],
     )
     average = optim.averaged(model, config.ema) if config.ema else None
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.amp == "fp16")
@@ -160,8 +160,25 @@ def prepare(
         phase=phase,
         world=world,
     )
-    heads.set_training(model, config.freeze_backbone)
+    set_training(model, config)
     return Prepared(model, optimizer, scaler, average, step)
+
+
+def freeze(model: nn.Module, config: TrainConfig) -> None:
+    """Let the parts of a network stay as they are that a resolved ``config`` names.
+
+    Raises:
+        GrigriError: if the network has fewer stages than are to be frozen.
+    """
+    if config.freeze_backbone:
+        heads.freeze_backbone(model)
+    elif config.freeze_stages:
+        stages.freeze(model, config.freeze_stages)
+
+
+def set_training(model: nn.Module, config: TrainConfig) -> None:
+    """Switch a network to training mode, but what a resolved ``config`` freezes."""
+    heads.set_training(model, config.freeze_backbone, bool(config.freeze_norms))
 
 
 def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
@@ -172,6 +189,8 @@ def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Pr
         f"{config.arch} at {config.size} px, weights {config.weights}:"
         f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"
     )
+    if config.freeze_stages:
+        log(stages.in_words(prepared.model, config.freeze_stages))
     if world.is_shared:
         log(collectives.describe(world, config.batch_size))
     if session.resumed:

@@ -22,7 +22,6 @@ from ..config import TrainConfig, resolve
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator
 from ..inference import forward
-from ..models import heads
 from ..models.normalize import preprocessing_of
 from ..pipeline.batching import Batch
 from ..pipeline.cache import CachePlan, plan_cache
@@ -272,7 +271,7 @@ class Trainer:
         """Make the steps of the current epoch that are left; return the images per second."""
         progress = self.progress
         self._epoch_start_s, self._epoch_start_seen = time.perf_counter(), progress.num_seen
-        heads.set_training(self.prepared.model, self.config.freeze_backbone)
+        setup.set_training(self.prepared.model, self.config)
         self._start_sums()
         self.augmentation.start_epoch(progress.epoch)
         batches = collectives.in_step(self.batches(), self.world, self.stop)

@@ -135,6 +135,7 @@ WAYS = {
     "rmsprop": (4, ["--optimizer=rmsprop", "--momentum=0.5"]),
     "no momentum": (4, ["--momentum=0"]),
     "frozen": (3, ["--freeze-backbone", "--lr=0.1"]),
+    "frozen stages": (3, ["--freeze-stages=2", "--layer-decay=0.7", "--optimizer=adamw"]),
     "dropout": (3, ["--arch=squeezenet1_1"]),
     "bf16, mse": (3, ["--amp=bf16", "--loss=mse"]),
     "no augmentation": (4, ["--no-augment", "--test=0.1", "--limit=40"]),

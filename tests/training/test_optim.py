@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.models import activation_checkpoint, factory
+from grigri_fast.models import activation_checkpoint, factory, heads, stages
 from grigri_fast.training.optim import (
     Muon,
     averaged,
@@ -135,6 +135,30 @@ def test_the_head_may_have_a_rate_of_its_own() -> None:
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert [rates[id(p)] for p in net[-1].parameters()] == [0.2, 0.2]
     assert [rates[id(p)] for p in net[:-1].parameters()] == [0.02] * 6
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "timm/tf_efficientnet_lite0"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_each_stage_has_its_rate_and_frozen_ones_have_none(arch: str, optimizer: str) -> None:
+    net = factory.build(arch, 3, 64)
+    stages.freeze(net, 2)
+    found = stages.stages(net)
+    of_head = list(heads.heads(net)[0][1].parameters())
+    config = of_report(
+        optimizer=optimizer, layer_decay=0.5, head_lr_factor=3.0, decay_all=False, weight_decay=0.1
+    )
+    trained = [p for p in net.parameters() if p.requires_grad]
+    made = make_optimizer(config, trained, of_head, [list(stage.values()) for stage in found])
+    set_lr_and_momentum(made, 0.08, 0.9)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    assert len(rates) == len(trained)
+    assert [rates[id(p)] for p in of_head] == pytest.approx([0.24, 0.24])
+    for distance, stage in enumerate(reversed(found[2:]), 1):
+        (rate,) = {rates[id(p)] for p in stage.values()}
+        assert rate == pytest.approx(0.08 * 0.5**distance)
+    assert not any(id(p) in rates for stage in found[:2] for p in stage.values())
+    for group in made.param_groups:
+        assert group["weight_decay"] == (0.1 if group["params"][0].ndim > 1 else 0.0)
 
 
 def test_orthogonal_makes_singular_values_about_one() -> None:
