@@ -26,21 +26,15 @@ def first_names(model: nn.Module) -> list[str]:
             "timm/tf_efficientnet_lite0",
             ["conv_stem", "blocks.0.0.conv_dw", *(f"blocks.{i}.0.conv_pw" for i in range(1, 7))],
         ),
-        (
-            "squeezenet1_1",
-            ["features.0", *(f"features.{i}.squeeze" for i in (3, 4, *range(6, 10)))],
-        ),
+        ("squeezenet1_1", [f"features.{i}" for i in (0, 3, 4, 6, 7, 9, 10, 11, 12)]),
     ],
 )
 def test_the_stages_of_a_network(arch: str, names: list[str]) -> None:
     found = first_names(factory.build(arch, 3, 64))
-    assert found[: len(names)] == names
-    assert arch == "squeezenet1_1" or len(found) == len(names)
+    assert [name.removesuffix(".squeeze") for name in found] == names
 
 
-@pytest.mark.parametrize(
-    "arch", ["vgg11", "densenet121", "vit_b_16", "swin_t", "mobilenet_v3_small"]
-)
+@pytest.mark.parametrize("arch", ["vgg11", "densenet121", "vit_b_16", "swin_t"])
 def test_every_parameter_is_in_one_stage_or_in_the_head(arch: str) -> None:
     with torch.device("meta"):
         model = torchvision.models.get_model(arch, num_classes=3)
@@ -73,15 +67,15 @@ def test_frozen_stages_do_not_move_and_cost_no_backward_pass(arch: str) -> None:
         model(torch.randn(4, 3, 64, 64)).square().mean().backward()
         optimizer.step()
     assert not any(x.requires_grad for x in inputs)  # nothing is kept of what comes before
-    frozen = tuple({resnet(name) for stage in stages.stages(model)[:3] for name in stage})
+    frozen = {module_of(name) for stage in stages.stages(model)[:3] for name in stage}
     moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
-    assert moved and not any(resnet(name) in frozen for name in moved)
+    assert moved and not any(module_of(name) in frozen for name in moved)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained <= moved  # all others move, and their statistics
     assert any("running_mean" in name for name in moved)
 
 
-def resnet(name: str) -> str:
+def module_of(name: str) -> str:
     """Return the module that a parameter or a buffer is in."""
     return name.rpartition(".")[0]
 
