@@ -148,6 +148,9 @@ def test_a_new_default_does_not_change_a_row(name: str, tmp_path: Path) -> None:
     augmentation = (resolved.least_area, resolved.rotation)
     assert augmentation == ((0.08, 25.0) if is_augmented else (None, None))
     assert resolved.warm_up == (0.3 if is_onecycle else None)
+    for option in ("probe", "freeze_stages", "freeze_norms"):
+        assert not getattr(resolved, option, False)
+    assert getattr(resolved, "layer_decay", None) in (1.0, None)
 
 
 def test_one_network_takes_the_place_of_the_pretrained_ones(tmp_path: Path, monkeypatch) -> None:
