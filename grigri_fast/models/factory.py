@@ -91,8 +91,8 @@ def build_pretrained(
             from the cache or downloaded into it) or a file in torchvision's layout, or timm's,
             ``.safetensors`` or ``.pth`` (read without executing code), which may be a checkpoint of
             ours. Its head may have any number of classes and is replaced.
-        log: takes a line about where the weights come from, and one about their licence if it
-            forbids commercial use.
+        log: takes lines about where the weights come from, and about their licence if it forbids
+            commercial use.
 
     Raises:
         GrigriError: if the weights cannot be loaded or do not fit; the message names the key.
@@ -103,7 +103,7 @@ def build_pretrained(
     elif arch in _OURS:
         raise GrigriError(f"there are no ImageNet weights for {arch}; use --weights none or a file")
     elif timm_networks.is_timm(arch):
-        found = timm_networks.imagenet(arch)
+        found = timm_networks.imagenet(arch, log)
     else:
         found = weights.of_torchvision(arch)
     if timm_networks.is_timm(arch):

@@ -7,7 +7,7 @@ https://huggingface.co/docs/timm. A name may end with the tag of one of its weig
 import contextlib
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,10 @@ def group_numbers(model: nn.Module) -> dict[str, int] | None:
     return numbers
 
 
-def imagenet(arch: str) -> Found:
+def imagenet(arch: str, log: Callable[[str], None]) -> Found:
     """Return a network's pretrained weights: a package's, those in the hub's cache, or a download.
+
+    ``log`` takes a line before a download, which tries for half a minute where there is no network.
 
     Raises:
         GrigriError: if there are none, or they cannot be had.
@@ -169,6 +171,7 @@ def imagenet(arch: str) -> Found:
         raise GrigriError(f"timm has no weights for {arch}; use --weights none or a file")
     source, file = _in_cache(config) or ("", None)
     if file is None:
+        log(f"downloading the weights of {arch}")
         source, file = _downloaded(arch, config)
     return Found(weights.read_state(file), source, licence=config.license or "")
 
@@ -212,49 +215,69 @@ def _in_cache(config: Any) -> tuple[str, Path] | None:
     """Return in words where weights lie in a cache, and their file."""
     from huggingface_hub import try_to_load_from_cache
 
-    if config.hf_hub_id:
-        for name in _file_names(config):
-            file = try_to_load_from_cache(config.hf_hub_id, name)
-            if isinstance(file, str):
-                return f"the hub's cache ({file})", Path(file)
-    if config.url:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rsplit("/", 1)[-1]
+    for name in _file_names(config) if config.hf_hub_id else ():
+        found = try_to_load_from_cache(config.hf_hub_id, name)
+        if isinstance(found, str):
+            return f"the hub's cache ({found})", Path(found)
+    places = [_by_hand(config)] if config.hf_hub_id else []
+    places += [_of_url(config)] if config.url else []
+    for file in places:
         if file.is_file():
             return f"timm's cache ({file})", file
     return None
 
 
+def _by_hand(config: Any) -> Path:
+    """Return where a file of the hub may be put that was fetched elsewhere."""
+    name = config.hf_hub_id.rpartition("/")[2]
+    return _checkpoints() / f"{name}{Path(_file_names(config)[0]).suffix}"
+
+
+def _of_url(config: Any) -> Path:
+    """Return where timm stores weights that are not in the hub."""
+    return _checkpoints() / config.url.rpartition("/")[2]
+
+
+def _checkpoints() -> Path:
+    """Return torchvision's cache, which is timm's too."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
 def _downloaded(arch: str, config: Any) -> tuple[str, Path]:
     """Download weights into the cache; return where from, in words, and their file."""
+    if config.hf_hub_id:
+        return _from_hub(arch, config)
+    place = _of_url(config)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(config.url, str(place), progress=False)
+    except (OSError, RuntimeError) as e:
+        raise weights.not_downloaded(arch, e, config.url, place) from e
+    return f"a download ({config.url})", place
+
+
+def _from_hub(arch: str, config: Any) -> tuple[str, Path]:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # they would go to stderr, which is for errors
-    error: Exception = GrigriError("there is no file of a known name")
-    for name in _file_names(config) if config.hf_hub_id else ():
+    address = f"https://huggingface.co/{config.hf_hub_id}"
+    error: BaseException = GrigriError("it has no file of a known name")
+    for name in _file_names(config):
         try:
             with _quiet():
-                file = Path(hf_hub_download(config.hf_hub_id, name))
-            return f"a download (https://huggingface.co/{config.hf_hub_id})", file
-        except EntryNotFoundError as e:
+                return f"a download ({address})", Path(hf_hub_download(config.hf_hub_id, name))
+        except LocalEntryNotFoundError as e:  # no connection
+            error = e.__cause__ or e
+            break
+        except EntryNotFoundError as e:  # perhaps it has the other one
             error = e
         except Exception as e:  # the hub's client raises those of its web library, too
             error = e
             break
-    url = config.url
-    if config.hf_hub_id:
-        url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{_file_names(config)[0]}"
-    name = str(config.url or url).rsplit("/", 1)[-1]
-    place = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not config.hf_hub_id:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(config.url, str(place), progress=False)
-            return f"a download ({config.url})", place
-        except (OSError, RuntimeError) as e:
-            error = e
-    raise weights.not_downloaded(arch, error, url, place) from error
+    url = f"{address}/resolve/main/{_file_names(config)[0]}"
+    raise weights.not_downloaded(arch, error, url, _by_hand(config)) from error
 
 
 @contextlib.contextmanager

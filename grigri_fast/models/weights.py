@@ -230,7 +230,7 @@ def forbids_commerce(licence: str) -> bool:
     return "nc" in words or "noncommercial" in words or licence in _OF_RESEARCH
 
 
-def not_downloaded(arch: str, error: Exception, url: str, file: Path | str) -> GrigriError:
+def not_downloaded(arch: str, error: BaseException, url: str, file: Path) -> GrigriError:
     """Return the error that says what to fetch elsewhere, and where to put it."""
     reason = " ".join(str(error).split())[:120]
     return GrigriError(

@@ -1,6 +1,7 @@
 """Networks of timm: names, weights, preprocessing. Its ``test_`` networks are tiny."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +11,7 @@ import safetensors.torch
 import timm
 import torch
 from exported_runs import pixels, predicted, probabilities
+from huggingface_hub.errors import LocalEntryNotFoundError
 from small_runs import fit, header, run_of, tensors
 
 from grigri_fast.errors import GrigriError
@@ -197,9 +199,15 @@ def test_weights_in_the_hubs_cache_are_used_and_named(tmp_path: Path, monkeypatc
     assert "hub's cache" in lines[0] and "forbids commercial use" in lines[1]
 
 
-def test_a_download_that_fails_says_what_to_fetch(monkeypatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("no network")
+def test_a_download_that_fails_says_what_to_fetch_and_where_to_put_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked: list[str] = []
+
+    def refuse(repository: str, name: str) -> None:
+        asked.append(name)
+        raise LocalEntryNotFoundError("check your connection") from OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(GrigriError) as error:
@@ -207,6 +215,16 @@ def test_a_download_that_fails_says_what_to_fetch(monkeypatch) -> None:
     message = str(error.value)
     address = "https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
     assert f"fetch {address} elsewhere" in message and "--weights none" in message
+    assert "(no network)" in message and asked == ["model.safetensors"]
+    place = re.search(r"put it at (\S+)", message)[1]
+    assert place == str(tmp_path / "hub" / "checkpoints" / "test_resnet.r160_in1k.safetensors")
+    Path(place).parent.mkdir(parents=True)
+    original = timm.create_model("test_resnet").state_dict()
+    safetensors.torch.save_file(original, place)
+    lines: list[str] = []
+    model = factory.build_pretrained(TINY, 4, 64, "imagenet", lines.append)
+    assert torch.equal(model.layer1[0].conv1.weight, original["layer1.0.conv1.weight"])
+    assert place in lines[0]
 
 
 # ---------------------------------------------------------- the whole way, with another mean
