@@ -45,7 +45,7 @@ ONE_DOOR = {
     "typer": {"cli"},
     "rich": {"cli"},
     "skmultilearn": {"data.split"},
-    "torchvision": {"models.factory", "profiling.baseline"},
+    "torchvision": {"models.factory", "models.weights", "profiling.baseline"},
     "matplotlib": {"reporting.plots"},
     "jinja2": {"reporting.html"},
     "markdown_it": {"reporting.markdown"},
