@@ -1,12 +1,13 @@
 """What does each part of the recipe do? Paired differences to one base, over several seeds.
 
     python benchmarks/bench_recipe.py DATA [--seeds 3] [--size 32] [--epochs 6] [--out R] [--work W]
+    python benchmarks/bench_recipe.py DATA --fine-tune [--arch timm/tf_efficientnet_lite0] ...
 
-Small on purpose: the compact network at a small size, on 40 % of the images, scored on its
-validation part. Each way is the base with one change, trained with the same seeds; what is shown is
-the mean difference of cross-fitted micro-F1 (and of mAP), with a 95 % bootstrap interval over seeds
-and images at once. A way that is finished in W is not run again, so two processes may share the
-work (--only).
+Small on purpose: the compact network from scratch at a small size or, with --fine-tune, a network
+with its pretrained weights, on 40 % of the images (--share), scored on its validation part. Each
+way is the base with one change, trained with the same seeds; what is shown is the mean difference
+of cross-fitted micro-F1 (and of mAP), with a 95 % bootstrap interval over seeds and images at once.
+A way that is finished in W is not run again, so two processes may share the work (--only).
 """
 
 import argparse
@@ -52,19 +53,83 @@ WAYS: dict[str, dict[str, Any]] = {
     "warm-up 0.3": {"warm_up": 0.3},
     "the report's recipe": {"recipe": "report"},
 }
+# With pretrained weights. The base is `best` as it is for those; rates of Muon and AdamW are
+# guesses around what their authors fine-tune with.
+FINE_TUNING: dict[str, dict[str, Any]] = {
+    "base": {},
+    "lr 0.002": {"lr": 0.002},
+    "lr 0.01": {"lr": 0.01},
+    "lr 0.02": {"lr": 0.02},
+    "layer decay 0.8": {"layer_decay": 0.8},
+    "layer decay 0.6": {"layer_decay": 0.6},
+    "layer decay 0.8, lr 0.01": {"layer_decay": 0.8, "lr": 0.01},
+    "layer decay 0.6, lr 0.02": {"layer_decay": 0.6, "lr": 0.02},
+    "head at 5 times the rate": {"head_lr_factor": 5.0},
+    "2 stages frozen": {"freeze_stages": 2},
+    "4 stages frozen": {"freeze_stages": 4},
+    "6 stages frozen": {"freeze_stages": 6},
+    "norms frozen": {"freeze_norms": True},
+    "norms and 4 stages frozen": {"freeze_norms": True, "freeze_stages": 4},
+    "no EMA": {"ema": 0.0},
+    "EMA 0.99": {"ema": 0.99},
+    "EMA 0.9995": {"ema": 0.9995},
+    "crops from 8 % on": {"least_area": 0.08},
+    "crops from 60 % on": {"least_area": 0.6},
+    "rotation by 0 degrees": {"rotation": 0.0},
+    "erasing 0.25": {"erasing": 0.25},
+    "colour 0.2": {"color": 0.2},
+    "mixup 0.2": {"mixup": 0.2},
+    "cutmix 0.5": {"cutmix": 0.5},
+    "label smoothing 0.1": {"label_smoothing": 0.1},
+    "asymmetric loss": {"loss": "asl"},
+    "balanced sampler": {"sampler": "balanced"},
+    "decay 5e-4": {"weight_decay": 5e-4},
+    "decay on norms and biases": {"decay_all": True},
+    "adamw, lr 0.0001": {"optimizer": "adamw", "lr": 1e-4},
+    "adamw, lr 0.0003": {"optimizer": "adamw", "lr": 3e-4},
+    "adamw, lr 0.0005, layer decay 0.7": {"optimizer": "adamw", "lr": 5e-4, "layer_decay": 0.7},
+    "muon, lr 0.001": {"optimizer": "muon", "lr": 0.001},
+    "muon, lr 0.003": {"optimizer": "muon", "lr": 0.003},
+    "muon, lr 0.01": {"optimizer": "muon", "lr": 0.01},
+    "twice the epochs": {"times_epochs": 2.0},
+    "size times 0.75": {"times_size": 0.75},
+    "size times 1.25": {"times_size": 1.25},
+    "test size times 1.25": {"times_test_size": 1.25},
+    "no flip in evaluation": {"flip_test": False},
+    "no augmentation": {"augment": False},
+    "the report's recipe": {"recipe": "report"},
+}
 _NUM_REPLICATES = 1000
+_FROM_SCRATCH = {
+    **{"arch": "grigri", "weights": "none", "work": Path("recipe-work")},
+    **{"size": 32, "epochs": 6, "batch_size": 64},
+}
+_OF_FINE_TUNING = {
+    **{"arch": "timm/tf_efficientnet_lite0", "weights": "imagenet", "work": Path("fine-tune-work")},
+    **{"size": 128, "epochs": 3, "batch_size": 32},
+}
+
+
+def config_of(options: argparse.Namespace, parts: Path, name: str, seed: int) -> dict[str, Any]:
+    """Return the options of a way's training."""
+    way = dict((FINE_TUNING if options.fine_tune else WAYS)[name])
+    chosen: dict[str, Any] = {"data": options.data, "arch": options.arch, "recipe": "best"}
+    chosen |= {"weights": options.weights, "batch_size": options.batch_size, "seed": seed}
+    chosen |= {"split": str(parts), "threads": options.threads, "compile": "off"}
+    chosen["epochs"] = round(options.epochs * way.pop("times_epochs", 1))
+    chosen["size"] = round(options.size * way.pop("times_size", 1))
+    chosen["test_size"] = round(chosen["size"] * way.pop("times_test_size", 1))
+    return chosen | way
 
 
 def probabilities(options: argparse.Namespace, parts: Path, name: str, seed: int) -> np.ndarray:
     """Return a way's probabilities on the validation part (N, C), trained if need be."""
-    file = options.work / f"{name.replace(' ', '-')}-{seed}.npy"
+    file = options.work / f"{name.replace(' ', '-').replace('/', '-')}-{seed}.npy"
     if file.exists():
         return np.load(file)
-    chosen = {"data": options.data, "arch": "grigri", "weights": "none", "recipe": "best"}
-    chosen |= {"size": options.size, "epochs": options.epochs, "batch_size": options.batch_size}
-    chosen |= {"seed": seed, "split": str(parts), "threads": options.threads, "compile": "off"}
+    chosen = config_of(options, parts, name, seed)
     with tempfile.TemporaryDirectory() as out:
-        folder = run(TrainConfig(**chosen | WAYS[name], out=out), Callback()).folder
+        folder = run(TrainConfig(**chosen, out=out), Callback()).folder
         compute = Compute.resolve(threads=options.threads)
         labelled = dataset.load(options.data)
         rows = split.read(parts, labelled).parts["val"]
@@ -115,21 +180,32 @@ def compared(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("data")
+    parser.add_argument("--fine-tune", action="store_true", help="with pretrained weights")
+    parser.add_argument("--arch", help="grigri; with --fine-tune timm/tf_efficientnet_lite0")
+    parser.add_argument("--weights", help="none; with --fine-tune imagenet")
+    parser.add_argument("--share", type=float, default=0.4, help="of the images, to train on")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--size", type=int, help="32; with --fine-tune 128")
+    parser.add_argument("--epochs", type=int, help="6; with --fine-tune 3")
+    parser.add_argument("--batch-size", type=int, help="64; with --fine-tune 32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--work", type=Path, default=Path("recipe-work"))
+    parser.add_argument("--only", nargs="+", choices=sorted({*WAYS, *FINE_TUNING}))
+    parser.add_argument("--work", type=Path, help="recipe-work; with --fine-tune fine-tune-work")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    for name, value in (_OF_FINE_TUNING if options.fine_tune else _FROM_SCRATCH).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    ways = FINE_TUNING if options.fine_tune else WAYS
+    unknown = {*(options.only or ())} - {*ways}
+    if unknown:
+        parser.error(f"no such way here: {', '.join(sorted(unknown))}")
     options.work.mkdir(parents=True, exist_ok=True)
     labelled = dataset.load(options.data)
-    # The validation part is that of `train`, and 40 % of the images are left to train on.
+    # The validation part is that of `train`; of the others, the share that was asked for.
     rows = split.stratify(labelled, 0.2, 0.0, 0).parts
     mixed = np.random.default_rng(0).permutation(rows["train"])
-    num = len(labelled) * 2 // 5
+    num = round(len(labelled) * options.share)
     few, others = np.sort(mixed[:num]), np.sort(mixed[num:])
     parts = split.Split({"train": few, "val": rows["val"], "test": others})
     parts_file = options.work / "split.json"
@@ -139,14 +215,14 @@ def main() -> None:
     figures: dict[str, Any] = {}
     base: list[np.ndarray] = []
     seeds = range(options.seeds)
-    print(f"{'way':28} {'micro-F1':>9} {'difference':>11}  {'95 % interval':18} {'mAP':>7}")
-    for name in ["base", *(n for n in options.only if n != "base")]:
+    print(f"{'way':34} {'micro-F1':>9} {'difference':>11}  {'95 % interval':18} {'mAP':>7}")
+    for name in ["base", *(n for n in options.only or ways if n != "base")]:
         probs = [probabilities(options, parts_file, name, seed) for seed in seeds]
         base = base or probs
         one = figures[name] = compared(probs, base, targets_NC)
         low, high = one["interval"]
         print(
-            f"{name:28} {np.mean(one['micro_f1']):9.4f} {one['difference']:+11.4f}"
+            f"{name:34} {np.mean(one['micro_f1']):9.4f} {one['difference']:+11.4f}"
             f"  ({low:+.4f}, {high:+.4f}) {np.mean(one['mAP']):7.4f}",
             flush=True,
         )
