@@ -93,6 +93,11 @@ class TrainDisplay(_Display, Callback):
         """Show how far the check of the files is."""
         self._show("checking images", f"{done:,}/{total:,}", done, total)
 
+    def on_features(self, done: int, total: int) -> None:
+        """Show how many images went through the network."""
+        text = f"{done:,}/{total:,}"
+        self._show("features", text, done, total, f"features of {text} images")
+
     def on_step(
         self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
     ) -> None:
@@ -174,11 +179,6 @@ class TuneDisplay(TrainDisplay, TuneCallback):
 
 class CurveDisplay(TrainDisplay, CurveCallback):
     """Shows ``learning-curve``: a bar for the check, the features, and the heads."""
-
-    def on_features(self, done: int, total: int) -> None:
-        """Show how many images went through the network."""
-        text = f"{done:,}/{total:,}"
-        self._show("features", text, done, total, f"features of {text} images")
 
     def on_head(self, done: int, total: int) -> None:
         """Show how many heads are fitted."""

@@ -91,6 +91,15 @@ class TrainConfig:
         words={"imagenet": "imagenet", "none": "none"},
         is_input=True,
     )
+    probe: bool | None = of_model(
+        None,
+        "Begin with a linear probe: the head is fitted to the loaded network's features; that is "
+        "the model of epoch 0, and with --epochs 0 it is all there is.",
+        report=False,
+        best=False,
+        fine_tune=True,
+        needs_weights="features of a network that has learned nothing say little",
+    )
     freeze_backbone: bool = of_model(False, "Train the head only.")
     freeze_stages: int | None = of_model(
         None,
@@ -160,8 +169,8 @@ class TrainConfig:
     )
     epochs: ByRecipe = of_training(
         None,
-        "Passes over the training images.",
-        Range(1),
+        "Passes over the training images; 0: only the linear probe.",
+        Range(0),
         report=20,
         best=20,
         fine_tune=4,
@@ -419,12 +428,14 @@ class TrainConfig:
     def size_in(self, epoch: int) -> int:
         """Return the side of the images to train on in an epoch, from 1, of a resolved config.
 
+        The linear probe, which is epoch 0, has ``size``.
+
         From ``start_size`` it grows in steps of 16 px (or to an odd end) to ``size``, evenly over
         the first two thirds of the epochs; the last third, at least the last one, has ``size``.
         """
-        way = 1.5 * (epoch - 1) / self.epochs
-        if self.start_size is None or way >= 1 or epoch == self.epochs:
+        if self.start_size is None or epoch in (0, self.epochs):
             return self.size_px
+        way = min(1.0, 1.5 * (epoch - 1) / self.epochs)
         size = self.start_size + way * (self.size_px - self.start_size)
         return min(self.size_px, max(self.start_size, int(size) // 16 * 16))
 

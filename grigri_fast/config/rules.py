@@ -44,7 +44,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
         for name, about in OPTIONS.items():
             if about.without_fast is not None and getattr(config, name) == "auto":
                 new[name] = about.without_fast
-    return dataclasses.replace(config, **new)
+    config = dataclasses.replace(config, **new)
+    if not (config.epochs or config.probe):
+        raise GrigriError("--epochs 0 leaves nothing to do without a linear probe (--probe)")
+    return config
 
 
 def _filled_in(config: TrainConfig) -> dict[str, Any]:

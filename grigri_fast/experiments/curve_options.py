@@ -48,10 +48,7 @@ def config_of(data: StrPath, options: dict[str, Any]) -> TrainConfig:
 
 
 class CurveCallback(Callback):
-    """A :class:`Callback` that is also called while features are computed and heads are fitted."""
-
-    def on_features(self, done: int, total: int) -> None:
-        """Called with the images that went through the network, and with all."""
+    """A :class:`Callback` that is also called while heads are fitted."""
 
     def on_head(self, done: int, total: int) -> None:
         """Called with the heads that are fitted, and with all."""

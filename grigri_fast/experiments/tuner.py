@@ -188,7 +188,8 @@ class _TrialCallback(Callback):
 
     def __init__(self, trial: Any, callback: TuneCallback) -> None:
         self._trial, self._callback = trial, callback
-        self.log, self.on_check, self.on_step = callback.log, callback.on_check, callback.on_step
+        self.log, self.on_check = callback.log, callback.on_check
+        self.on_features, self.on_step = callback.on_features, callback.on_step
         self.history: list[dict[str, Any]] = []
 
     def on_epoch(self, row: dict[str, Any], num_epochs: int, is_best: bool) -> None:
@@ -203,7 +204,10 @@ class _TrialCallback(Callback):
             with warnings.catch_warnings():  # about epochs that were reported already
                 warnings.simplefilter("ignore")
                 self._trial.report(row[SCORE], row["epoch"])
-        if len(self.history) in range(1, num_epochs) and self._trial.should_prune():
+        if (
+            run_folder.num_epochs(self.history) in range(1, num_epochs)
+            and self._trial.should_prune()
+        ):
             raise _PrunedError
 
 
@@ -342,16 +346,27 @@ class _Search:
             history = reporter.history
             # What a run writes at its end, as far as there is one.
             files.write_atomic(folder / run_folder.RESULTS, files.to_csv(history))
-            summary = {"epochs": len(history), "pruned": True, "last": history[-1]}
+            summary = {
+                "epochs": run_folder.num_epochs(history),
+                "pruned": True,
+                "last": history[-1],
+            }
             summary["best"] = run_folder.best_row(history)
             files.write_json(folder / run_folder.SUMMARY, summary)
-            self._enter(trial, PRUNED, epochs=len(history))
+            self._enter(trial, PRUNED, epochs=run_folder.num_epochs(history))
         except DivergedError as e:
-            self._enter(trial, FAILED, epochs=len(reporter.history), reason=e.where)
+            self._enter(
+                trial, FAILED, epochs=run_folder.num_epochs(reporter.history), reason=e.where
+            )
         except GrigriError as e:
             if not memory.is_out_of_memory(e):
                 raise
-            self._enter(trial, FAILED, epochs=len(reporter.history), reason="out of memory")
+            self._enter(
+                trial,
+                FAILED,
+                epochs=run_folder.num_epochs(reporter.history),
+                reason="out of memory",
+            )
         else:
             self._enter_result(trial, result)
         finally:
@@ -374,7 +389,8 @@ class _Search:
 
     def _enter_result(self, trial: Any, result: trainer.Result) -> None:
         """Enter the scores of a trial that was trained to its end."""
-        num_epochs, score = len(result.history), result.history[-1][SCORE]
+        num_epochs = run_folder.num_epochs(result.history)
+        score = result.history[-1][SCORE]
         if math.isnan(score):
             reason = "mAP is no number: no validation image has a label"
             self._enter(trial, FAILED, epochs=num_epochs, reason=reason)

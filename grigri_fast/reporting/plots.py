@@ -57,7 +57,7 @@ def curves(history: list[dict[str, Any]], title: str) -> bytes:
             axes.annotate(text, (epochs[-1], last[part]), fontsize=9, color=color, **place)
         _plain(axes, name)
         axes.set_xlabel("epoch", **_WORDS)
-        axes.set_xticks(whole_ticks(1, len(epochs)))
+        axes.set_xticks(whole_ticks(epochs[0], epochs[-1]))
         axes.margins(x=0.1)
     # Beside the title, where no curve runs. (To look for a place costs a slow machine a second.)
     handles = axes.get_legend_handles_labels()

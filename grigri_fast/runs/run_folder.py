@@ -118,6 +118,11 @@ def best_row(history: list[dict[str, Any]]) -> dict[str, Any]:
     return max(history, key=lambda row: (row["val_micro_f1"], -row["val_loss"]))
 
 
+def num_epochs(history: list[dict[str, Any]]) -> int:
+    """Return how many epochs have been trained; a linear probe is epoch 0."""
+    return int(history[-1]["epoch"]) if history else 0
+
+
 def require(folder: Path) -> None:
     """Raise GrigriError unless ``folder`` is a run folder."""
     if not folder.exists():

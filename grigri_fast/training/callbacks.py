@@ -20,6 +20,9 @@ class Callback:
     def on_check(self, done: int, total: int) -> None:
         """Called while the image files are checked: ``done`` of ``total`` so far."""
 
+    def on_features(self, done: int, total: int) -> None:
+        """Called while a linear probe computes features: of ``done`` of ``total`` images so far."""
+
     def on_step(
         self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float
     ) -> None:

@@ -125,4 +125,5 @@ def put_head(network: nn.Module, head: LinearHead) -> None:
     with torch.no_grad():
         for layer, part in zip(layers, parts, strict=True):
             layer.weight.copy_(part.view_as(layer.weight))
-            layer.bias.copy_(torch.from_numpy(head.bias_C))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.from_numpy(head.bias_C))

@@ -61,7 +61,7 @@ class Tracker(Callback):
         self._callback, self._folder, self._config = callback, folder, config
         self._steps_per_epoch = steps_per_epoch
         is_new = not any((folder / FOLDER).glob("events.*"))
-        done = len(history) * steps_per_epoch
+        done = run_folder.num_epochs(history) * steps_per_epoch
         # It may have been killed between storing an epoch's end and writing what belongs to its
         # last step: so that is written again.
         first = done + steps_of_epoch + 1 if steps_of_epoch else done
@@ -99,6 +99,10 @@ class Tracker(Callback):
     def on_check(self, done: int, total: int) -> None:
         """Pass the counts on."""
         self._callback.on_check(done, total)
+
+    def on_features(self, done: int, total: int) -> None:
+        """Pass the counts on."""
+        self._callback.on_features(done, total)
 
     def on_step(
         self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float

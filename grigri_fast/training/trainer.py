@@ -34,6 +34,7 @@ from . import (
     checkpointer,
     collectives,
     compilation,
+    linear_probe,
     optim,
     run_data,
     scores,
@@ -44,6 +45,7 @@ from .augment import Augmentation
 from .autobatch import Fitted
 from .callbacks import Callback
 from .checkpointer import Checkpointer
+from .linear_probe import Probed
 from .losses import LOSSES
 from .options import TrainArguments, train_config
 from .resume import resumed_config
@@ -140,6 +142,10 @@ def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> 
         # --------------------------------------------------------------- the network and its step
         network = setup.load_network(session, data.frequency_C)
         decided = _decide(session, data, fitted, network)
+        probed = None
+        if decided.probe and not session.resumed:
+            setup.placed(network, decided, session.compute.device)
+            probed = linear_probe.fit(session, decided, data, network)
         prepared = setup.prepare_run(session, decided, network)
 
         # ------------------------------------------------------ the place of pixels and of files
@@ -155,7 +161,7 @@ def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> 
         folder = stack.enter_context(checkpointer.open_folder(session, decided, data, fitted))
 
         # ------------------------------------------------------------------------------- the loop
-        trainer = Trainer(session, decided, data, prepared, folder, cache, stack)
+        trainer = Trainer(session, decided, data, prepared, folder, cache, stack, probed)
         trainer.fit()
         return trainer.finish()
 
@@ -189,6 +195,7 @@ class Trainer:
         cache: where decoded images are kept.
         stack: where what must be undone at the end is entered: signals are deferred until then, and
             errors say how to go on.
+        probed: the linear probe that a new run has begun with.
     """
 
     def __init__(
@@ -200,6 +207,7 @@ class Trainer:
         folder: Path,
         cache: CachePlan,
         stack: contextlib.ExitStack,
+        probed: Probed | None = None,
     ) -> None:
         self.config, self.data, self.prepared, self.folder = config, data, prepared, folder
         self.world, self.compute, self.budget = session.world, session.compute, session.budget
@@ -221,6 +229,7 @@ class Trainer:
             self.writer.save_epoch()  # in case it was killed between the state and these
         else:
             self.writer.save_state()  # from here on there is something to resume
+            self.writer.save_epoch()  # the linear probe's
         self.budget.reset_peak()
         self.loader = data.make_loader(session, config.batch_size, cache=cache, give_up=self.stop)
         stack.callback(self.loader.close)
@@ -235,7 +244,9 @@ class Trainer:
             config, len(dataset), self.compute.device, preprocessing_of(prepared.model).mean
         )
         self.targets_NC = torch.from_numpy(dataset.targets_NC).to(self.compute.device)
-        self.logits_NC: NDArray[np.float32] | None = None  # of the last validation
+        self.probed = probed
+        # Of the last validation.
+        self.logits_NC: NDArray[np.float32] | None = probed and probed.val_logits_NC
         # Of each step since the sums were last read: its number, rows and learning rate.
         self._unread: deque[tuple[int, torch.Tensor, float]] = deque()
         self._epoch_start_s = self._shown_s = time.perf_counter()
@@ -246,6 +257,8 @@ class Trainer:
 
     def fit(self) -> None:
         """Train the epochs that are left."""
+        if self.probed is not None:
+            self.callback.on_epoch(self.probed.row, self.config.epochs, True)
         while self.progress.epoch <= self.config.epochs:
             # ------------------------------------------------ the training images, step by step
             images_per_s = self.train_epoch()
@@ -429,7 +442,7 @@ class Trainer:
         )
         if self.world.is_first:
             summary = {
-                "epochs": len(progress.history),
+                "epochs": run_folder.num_epochs(progress.history),
                 "train_s": round(progress.train_s, 1),
                 "images_left_out": len(progress.bad),
                 "skipped_steps": progress.skipped_steps,

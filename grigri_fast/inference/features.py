@@ -1,0 +1,155 @@
+"""What a network's heads take in, of many images: computed once, and kept for the next time.
+
+Shapes: V views of an image, N images, D features, C channels.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..models import fold, heads, normalize
+from ..pipeline.check import ImageCheck
+from ..pipeline.loader import ImageLoader
+from ..runs.feature_cache import FeatureCache, identities
+from ..runtime import memory
+from ..runtime.compute import Compute, autocast, keep_freed_memory
+from ..runtime.memory import Budget
+from . import forward
+
+View = Literal["whole", "mirror"]
+
+_BATCH_SIZE = 32  # larger ones are not faster on a CPU (benchmarks/README.md)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of some rows' images.
+
+    Attributes:
+        features_VND: float16, on the host, in the order of the rows, without those that could not
+            be read.
+        dropped: by row, why a file could not be read.
+    """
+
+    features_VND: NDArray[np.float16]
+    dropped: dict[int, str]
+
+
+def compute_features(
+    network: nn.Module,
+    paths: Sequence[Path],
+    checked: ImageCheck,
+    rows: NDArray[np.intp],
+    *,
+    compute: Compute,
+    budget: Budget,
+    size_px: int,
+    views: Sequence[View],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """Return the input of a network's heads for whole images, as evaluation shows them to it.
+
+    What is known of an image, with the same weights, size and number format, is not computed again:
+    it is kept in the user's cache (:class:`FeatureCache`). Where a head takes in places, a feature
+    is the mean over them; those of several heads stand side by side.
+
+    Args:
+        network: on the device of ``compute``; it stays as it is.
+        paths: image files; row i is ``paths[i]``.
+        checked: what ``check_images`` returned for them.
+        rows: the images that are asked for; all have been checked.
+        compute: what to compute on, and how.
+        budget: with a limit, as many images go through the network at once as it allows.
+        size_px: side of the square that images are resized to.
+        views: ``whole``, the image; ``mirror``, its mirror image.
+        on_progress: called with images done and images in all.
+
+    Raises:
+        GrigriError: if memory runs out, or not even one image fits within the limit.
+    """
+    cache = FeatureCache(_key(network, compute, size_px, views))
+    identity_N = identities([paths[row] for row in rows], checked.crc32_N[rows])
+    known_VND, is_known = cache.read(identity_N)
+    missing = rows[~is_known]
+    if known_VND is not None and not len(missing):
+        on_progress(len(rows), len(rows))
+        return Features(known_VND, {})
+    if compute.device.type == "cpu" and budget.limit is None:  # it would count
+        keep_freed_memory()
+    features_of = _features_of(network, compute, size_px, views)
+    loader = ImageLoader(
+        paths,
+        checked,
+        size_px=size_px,
+        batch_size=_BATCH_SIZE,
+        device=compute.device,
+        threads=compute.threads,
+    )
+    num_known = len(rows) - len(missing)
+    with memory.out_of_memory_explained("close other programs, or use --device cpu"):
+        outputs_NF, dropped = forward.outputs(
+            features_of,
+            loader,
+            missing,
+            micro_batch_size=forward.micro_batch_of_evaluation(
+                features_of, _BATCH_SIZE, size_px, budget
+            ),
+            on_progress=lambda done: on_progress(num_known + done, len(rows)),
+        )
+    loader.close()
+    new_VND = outputs_NF.reshape(len(outputs_NF), len(views), -1).astype(np.float16).swapaxes(0, 1)
+    is_new = ~is_known & ~np.isin(rows, list(dropped))
+    cache.add(identity_N[is_new], new_VND)
+    features_VND = np.empty((len(views), len(rows), new_VND.shape[2]), np.float16)
+    features_VND[:, is_new] = new_VND
+    if known_VND is not None:
+        features_VND[:, is_known] = known_VND
+    return Features(features_VND[:, is_known | is_new], dropped)
+
+
+def _features_of(
+    network: nn.Module, compute: Compute, size_px: int, views: Sequence[View]
+) -> forward.Forward:
+    """Return a function of uint8 images (N, size, size, 3) that returns features (N, V x D)."""
+    model = fold.folded(network, size_px)
+    pixels = normalize.preprocessing_of(model)
+    taken: list[torch.Tensor] = []
+    for _, layer in heads.heads(model):
+        layer.register_forward_pre_hook(lambda _, inputs: taken.append(averaged(inputs[0])))
+
+    @torch.inference_mode()
+    def features_of(images_NHWC: torch.Tensor) -> torch.Tensor:
+        taken.clear()  # of one view after the other, and of each all heads
+        inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
+        with autocast(compute.device, compute.amp):
+            for view in views:
+                model(inputs_NCHW if view == "whole" else inputs_NCHW.flip(3))
+        return torch.cat(taken, 1)
+
+    return features_of
+
+
+def averaged(inputs: torch.Tensor) -> torch.Tensor:
+    """Return the input of a head as float32 (N, D), the mean over its places if it has some."""
+    return inputs.float().mean((2, 3)) if inputs.ndim == 4 else inputs.float().flatten(1)
+
+
+def _key(network: nn.Module, compute: Compute, size_px: int, views: Sequence[View]) -> str:
+    """Return what features depend on beside the image: a digest of weights and settings."""
+    digest = hashlib.sha256()
+    of_heads = {f"{name}." for name, _ in heads.heads(network)}
+    for name, tensor in network.state_dict().items():
+        if not any(name.startswith(head) for head in of_heads):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    pixels = normalize.preprocessing_of(network)
+    settings = (pixels, compute.device.type, compute.amp, size_px, tuple(views))
+    digest.update(repr(settings).encode())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""Features of images, kept in the user's cache, so that no network computes them twice.
+
+Shapes: V views of an image, N images that are asked for, M images in the file, D features.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import GrigriError
+from ..runtime import files
+from . import sealed_file
+
+FORMAT = "grigri-fast features 1"
+_MAX_BYTES = 4 * 2**30  # of all files; the ones that were not used for longest go
+
+
+def identities(paths: Sequence[Path], crc32_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number per image file that says which content it has: its checksum and its size.
+
+    -1 for a file that is not there or has not been checked.
+    """
+    identity_N = np.full(len(paths), -1, dtype=np.int64)
+    for i, (path, crc32) in enumerate(zip(paths, crc32_N.tolist(), strict=True)):
+        with contextlib.suppress(OSError):
+            if crc32 >= 0:
+                identity_N[i] = crc32 << 31 | path.stat().st_size % 2**31
+    return identity_N
+
+
+class FeatureCache:
+    """The features that one network gives to images, as one file.
+
+    A file that is damaged, or cannot be written, is as good as none: nothing here raises.
+
+    Args:
+        key: what the features depend on beside the image, as a file name.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._file = files.cache_folder() / "features" / f"{key}.safetensors"
+        self._identity_M = np.empty(0, np.int64)
+        self._features_VMD: NDArray[np.float16] | None = None
+
+    def read(
+        self, identity_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float16] | None, NDArray[np.bool_]]:
+        """Return features (V, known ones, D) of those images that have some, and which these are.
+
+        ``None`` where no image has any.
+        """
+        with contextlib.suppress(GrigriError, KeyError):
+            tensors, _ = sealed_file.read(self._file, FORMAT)
+            self._identity_M = tensors["identities"].numpy()
+            self._features_VMD = tensors["features"].numpy()
+            self._file.touch()  # it was used
+        order_M = np.argsort(self._identity_M)
+        place_N = np.searchsorted(self._identity_M, identity_N, sorter=order_M)
+        is_known_N = np.zeros(len(identity_N), dtype=bool)
+        if self._features_VMD is None:
+            return None, is_known_N
+        found_N = order_M[place_N.clip(max=len(order_M) - 1)]
+        is_known_N = (self._identity_M[found_N] == identity_N) & (identity_N >= 0)
+        return self._features_VMD[:, found_N[is_known_N]], is_known_N
+
+    def add(self, identity_N: NDArray[np.int64], features_VND: NDArray[np.float16]) -> None:
+        """Keep the features of more images, beside those that :meth:`read` has found."""
+        is_new_N = identity_N >= 0
+        identity_M = np.concatenate([self._identity_M, identity_N[is_new_N]])
+        parts = [features_VND[:, is_new_N]]
+        if self._features_VMD is not None:
+            parts.insert(0, self._features_VMD)
+        features_VMD = np.concatenate(parts, axis=1)
+        _, first = np.unique(identity_M, return_index=True)  # the same content twice counts once
+        if features_VMD[:, first].nbytes > _MAX_BYTES:
+            return
+        tensors = {
+            "identities": torch.from_numpy(identity_M[first]),
+            "features": torch.from_numpy(features_VMD[:, first]),
+        }
+        with contextlib.suppress(GrigriError, OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            sealed_file.write(self._file, tensors, {}, FORMAT)
+            _remove_oldest(self._file.parent)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Remove the files that were not used for longest, until the rest is within the limit."""
+    kept_bytes = 0
+    by_use = sorted(
+        ((f.stat(), f) for f in folder.glob("*.safetensors")), key=lambda x: -x[0].st_mtime
+    )
+    for stat, file in by_use:
+        kept_bytes += stat.st_size
+        if kept_bytes > _MAX_BYTES:
+            file.unlink(missing_ok=True)

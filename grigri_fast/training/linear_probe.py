@@ -1,0 +1,153 @@
+"""What training begins with where weights are loaded: a head that is fitted, not trained.
+
+The features of all images are computed once, and the best linear head on those of the training
+images is found (see :mod:`probe`). That is the model of epoch 0; fine-tuning goes on from it
+(Kumar et al. 2022, arXiv 2202.10054).
+
+Shapes: N images, C classes, V views, D features.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..config import TrainConfig
+from ..errors import GrigriError
+from ..inference import features as features_module
+from ..inference.features import View
+from ..models import heads
+from . import probe, scores
+from .losses import LOSSES
+from .run_data import RunData
+from .session import Session
+
+# Measured on EfficientNet-Lite2 (benchmarks/README.md): the mirror image adds 0.005 micro-F1.
+VIEWS: tuple[View, ...] = ("whole", "mirror")
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a linear probe leaves; the network has its head.
+
+    Attributes:
+        row: the line of ``results.csv`` of epoch 0.
+        val_logits_NC: of the validation images that can be used.
+        dropped: by row, why a file could not be read.
+    """
+
+    row: dict[str, Any]
+    val_logits_NC: NDArray[np.float32]
+    dropped: dict[int, str]
+
+
+def fit(session: Session, config: TrainConfig, data: RunData, network: nn.Module) -> Probed | None:
+    """Fit the network's head to the features of the training images, in place.
+
+    Of several processes the first one does it.
+
+    Args:
+        session: of the run.
+        config: resolved.
+        data: of the run.
+        network: on the device.
+
+    Returns:
+        None for a network whose logits are no linear map of its features; it stays as it is.
+
+    Raises:
+        GrigriError: if too few images can be read.
+    """
+    found = session.world.from_first(lambda: _fit(session, config, data, network))
+    if found is None:
+        session.callback.log(f"no linear probe: the head of {config.arch} is not a linear one")
+        return None
+    head, probed = found
+    probe.put_head(network, head)
+    data.quarantine.add(probed.dropped, session.progress.epoch)
+    session.progress.history.append(probed.row)
+    session.progress.train_s += probed.row["seconds"]
+    return probed
+
+
+def _fit(
+    session: Session, config: TrainConfig, data: RunData, network: nn.Module
+) -> tuple[probe.LinearHead, Probed] | None:
+    """Return the fitted head, and what the probe leaves; None if the network has no linear head."""
+    start_s = time.perf_counter()
+    size_px = config.test_size_in(0)
+    if not is_linear(network, size_px, session.compute.device):
+        return None
+    train, val = data.train_rows, data.val_rows
+    rows = np.concatenate([train, val])
+    found = features_module.compute_features(
+        network,
+        data.dataset.paths,
+        data.checked,
+        rows,
+        compute=session.compute,
+        budget=session.budget,
+        size_px=size_px,
+        views=VIEWS,
+        on_progress=session.callback.on_features,
+    )
+    is_read = ~np.isin(rows, list(found.dropped))
+    is_train = (np.arange(len(rows)) < len(train))[is_read]
+    if is_train.sum() < 2 or is_train.all():
+        raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
+    targets_NC = data.dataset.targets_NC[rows[is_read]]
+    seconds = time.perf_counter() - start_s
+    head = probe.fit_head(found.features_VND[:, is_train], targets_NC[is_train], seed=config.seed)
+    # Evaluation sees the mirror images only where the finished model will.
+    seen_VND = found.features_VND if config.flip_test else found.features_VND[:1]
+    logits_NC = head.logits(seen_VND)
+    train_scores, val_scores = (
+        scores.validation(logits_NC[part], targets_NC[part], LOSSES[config.loss])
+        for part in (is_train, ~is_train)
+    )
+    row = {
+        "epoch": 0,
+        "lr": 0.0,
+        **{f"train_{k}": train_scores[k] for k in ("loss", "micro_f1", "subset_accuracy")},
+        **{f"val_{k}": v for k, v in val_scores.items()},
+        "images_per_s": round(len(rows) / seconds, 1),
+        "seconds": round(time.perf_counter() - start_s, 2),
+    }
+    return head, Probed(row, logits_NC[~is_train], found.dropped)
+
+
+@torch.no_grad()
+def is_linear(network: nn.Module, size_px: int, device: torch.device) -> bool:
+    """Return whether logits are a linear map of the input of the heads, averaged over its places.
+
+    It is tried out on noise, with a head of random weights.
+    """
+    layers = [layer for _, layer in heads.heads(network)]
+    inputs: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for layer in layers
+    ]
+    was_training = network.training
+    generator = torch.Generator().manual_seed(0)
+    noise_NCHW = torch.randn(2, 3, size_px, size_px, generator=generator).to(device)
+    logits_NC = network.eval()(noise_NCHW)
+    for hook in hooks:
+        hook.remove()
+    network.train(was_training)
+    features = [features_module.averaged(one) for one in inputs]
+    if len(features) != len(layers) or any(
+        one.shape[1] != layer.weight[0].numel() for one, layer in zip(features, layers, strict=True)
+    ):
+        return False
+    of_heads = [
+        nn.functional.linear(one, layer.weight.flatten(1), layer.bias)
+        for one, layer in zip(features, layers, strict=True)
+    ]
+    expected_NC = torch.stack(of_heads).mean(0) if of_heads else torch.zeros(0)
+    return expected_NC.shape == logits_NC.shape and torch.allclose(
+        logits_NC, expected_NC, rtol=1e-3, atol=1e-3
+    )
