@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .data.split import SplitResult, split
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation, evaluate
+    from .experiments.curve_options import CurveCallback
+    from .experiments.learning_curve import LearningCurve, learning_curve
     from .experiments.reproduce import ReproduceCallback, Reproduced, reproduce
     from .experiments.trials import Tuned
     from .experiments.tuner import TuneCallback, tune
@@ -49,6 +51,8 @@ _HOME = {
     "data.split": ("SplitResult", "split"),
     "errors": ("GrigriError", "Interrupted"),
     "evaluation.evaluator": ("RunEvaluation", "evaluate"),
+    "experiments.curve_options": ("CurveCallback",),
+    "experiments.learning_curve": ("LearningCurve", "learning_curve"),
     "experiments.reproduce": ("ReproduceCallback", "Reproduced", "reproduce"),
     "experiments.trials": ("Tuned",),
     "experiments.tuner": ("TuneCallback", "tune"),
@@ -63,9 +67,11 @@ _HOME = {
 }
 
 __all__ = ["TrainConfig", "__version__"]
-__all__ += ["bench", "check", "demo", "evaluate", "export", "fetch", "info", "load", "predict"]
+__all__ += ["bench", "check", "demo", "evaluate", "export", "fetch", "info"]
+__all__ += ["learning_curve", "load", "predict"]
 __all__ += ["profile", "report", "reproduce", "split", "suggest", "train", "tune"]
-__all__ += ["Benchmark", "Checked", "Classifier", "Exported", "Fetched", "Prediction", "Profile"]
+__all__ += ["Benchmark", "Checked", "Classifier", "Exported", "Fetched", "LearningCurve"]
+__all__ += ["Prediction", "Profile"]
 __all__ += [
     "Reproduced",
     "Result",
@@ -75,7 +81,7 @@ __all__ += [
     "Suggestion",
     "Tuned",
 ]
-__all__ += ["Callback", "FetchCallback", "ReproduceCallback", "TuneCallback"]
+__all__ += ["Callback", "CurveCallback", "FetchCallback", "ReproduceCallback", "TuneCallback"]
 __all__ += ["GrigriError", "Interrupted"]
 
 

@@ -133,6 +133,7 @@ COMMANDS = [
     ["predict"],
     ["export"],
     ["report"],
+    ["learning-curve"],
     ["suggest"],
     ["bench"],
     ["profile"],

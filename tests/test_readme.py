@@ -55,6 +55,8 @@ SMALLER = {
     "reproduce": ["--epochs=1", "--limit=40", "--size-scale=0.25", "--threads=1"],
     "bench": [*TINY, "--limit=32", "--repeats=1"],
     "profile": [*TINY],
+    "learning-curve": ["--threads=1", "--subsets=1"],
+    "suggest": ["--threads=1"],
 }
 # Run as they are: a run that goes on has its options, and an estimate takes no time.
 AS_IT_IS = ("--resume", "--estimate")

@@ -35,6 +35,7 @@ commands: dict[str, Callable[..., None]] = {
     "predict": evaluate.predict,
     "export": evaluate.export,
     "report": evaluate.report,
+    "learning-curve": labelling.learning_curve,
     "suggest": labelling.suggest,
     "reproduce": train.reproduce,
     "bench": performance.bench,

@@ -81,7 +81,8 @@ def components_of(features_SE: torch.Tensor) -> Components:
         return ((chunk.float() - mean_E) / std_E for chunk in some)
 
     gram_EE = sum(chunk.T @ chunk for chunk in standard(chunks)) / num
-    variance_D, basis_ED = torch.linalg.eigh(gram_EE)
+    # In float64: with fewer samples than features most variances are 0, and float32 may fail.
+    variance_D, basis_ED = (x.float() for x in torch.linalg.eigh(gram_EE.double()))
     variance_D, basis_ED = variance_D.flip(0), basis_ED.flip(1)
     num_kept = min(num, int((variance_D > 1e-6 * variance_D[0]).sum()))
     variance_D, basis_ED = variance_D[:num_kept], basis_ED[:, :num_kept].contiguous()
