@@ -49,6 +49,7 @@ def test_the_recipe_of_the_report_is_its_final_one() -> None:
         "max_pixels": 100_000_000,
         "arch": "auto",
         "weights": "imagenet",
+        "probe": False,
         "freeze_backbone": False,
         "freeze_stages": 0,
         "freeze_norms": False,
@@ -195,7 +196,7 @@ NAN, INF = math.nan, math.inf
         ("momentum", [-0.1, 1, 1.5, NAN]),
         ("momentum_min", [-0.1, 1, NAN]),
         ("weight_decay", [-1e-9, INF, NAN]),
-        ("epochs", [0, -1]),
+        ("epochs", [-1]),
         ("batch_size", [1, -4]),
         ("micro_batch_size", [1, 0, -4]),
         ("size", [0, -224]),
@@ -244,7 +245,7 @@ def test_a_value_out_of_range_is_an_error(name: str, values: list) -> None:
         ("momentum", [0, 0.999]),
         ("momentum_min", [0]),
         ("weight_decay", [0, 10]),
-        ("epochs", [1, 10_000]),
+        ("epochs", [0, 1, 10_000]),
         ("batch_size", [2]),
         ("size", [1]),
         ("limit", [1, None]),
@@ -554,3 +555,11 @@ def test_the_manuals_table_has_every_option() -> None:
         if about.name != "data"
     ]
     assert sorted(row.split("`")[1].split()[0] for row in rows) == sorted([*flags, "DATA"])
+
+
+def test_no_epochs_leave_a_linear_probe_or_nothing_to_do() -> None:
+    config = resolve(TrainConfig(epochs=0, size=96, start_size=48, test_size=112))
+    assert config.probe and config.test_size_in(0) == 112
+    for options in ({"probe": False}, {"weights": "none"}, {"recipe": "report"}):
+        with pytest.raises(GrigriError, match="--epochs 0 leaves nothing to do"):
+            resolve(TrainConfig(epochs=0, **options))

@@ -106,16 +106,16 @@ class TrainConfig:
         "Number of first stages that stay as they are: no gradients, norms and dropout as in "
         "evaluation. The stem is the first stage; what follows depends on the network.",
         Range(0),
+        unset="three quarters of them on a CPU with --recipe best and loaded weights, else none",
         report=0,
         best=0,
-        fine_tune=0,
     )
     freeze_norms: bool | None = of_model(
         None,
         "Keep the means and variances of loaded BatchNorms; their scales and shifts are trained.",
         report=False,
         best=False,
-        fine_tune=False,
+        fine_tune=True,
         needs_weights="new BatchNorms know no means and variances yet",
         search=Search(order=8),
     )
@@ -173,7 +173,7 @@ class TrainConfig:
         Range(0),
         report=20,
         best=20,
-        fine_tune=4,
+        fine_tune=8,
         may_change=True,
     )
     batch_size: BatchSize = of_training(
@@ -217,7 +217,7 @@ class TrainConfig:
         unset="by --recipe, or by the optimizer",
         report=0.01,
         best=0.02,
-        fine_tune=0.005,
+        fine_tune=0.01,
         search=Search(0.1, 10, times_start=True, log=True, by_default=True, order=1),
     )
     head_lr_factor: float = of_training(

@@ -25,6 +25,9 @@ RECIPES = {
     recipe: {name: about.recipes[recipe] for name, about in OPTIONS.items() if about.recipes}
     for recipe in ("report", "best", "fine_tune")
 }
+RECIPES["fine_tune"]["freeze_stages"] = (
+    None  # the network and the device decide, when they are known
+)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

@@ -28,6 +28,9 @@ from ..runs import manifest, run_folder, training_state
 from ..runs.training_state import Progress, State
 from ..runtime import files
 
+# What runs did that are older than these options; a run stores all of its options.
+_NOT_THERE_BEFORE = {"probe": False, "freeze_stages": 0, "freeze_norms": False, "layer_decay": 1.0}
+
 
 def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
     """Return a run's config, resolved, with the options that are given now.
@@ -40,7 +43,7 @@ def resumed_config(folder: Path, given: dict[str, Any]) -> TrainConfig:
         GrigriError: if there is no such run, or an option would make it another one.
     """
     run_folder.require(folder)
-    stored = read_toml(folder / run_folder.CONFIG)
+    stored = _NOT_THERE_BEFORE | read_toml(folder / run_folder.CONFIG)
     if "data" not in stored | given:
         raise GrigriError(
             f"{folder / run_folder.CONFIG} does not say which data; name them as DATA"
