@@ -126,6 +126,7 @@ def test_a_frozen_backbone_does_not_move() -> None:
     optimizer.step()
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"fc.weight", "fc.bias"}
+    model.requires_grad_(True)
     heads.set_training(model, frozen_backbone=False)
     assert all(m.training for m in model.modules())
 

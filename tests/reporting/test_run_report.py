@@ -13,7 +13,7 @@ from pages import Page, brightness, browse, needed_width, probed, seen
 from small_set import write_image
 
 from grigri_fast.cli.main import main
-from grigri_fast.config import TrainConfig
+from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.evaluation import evaluator
 from grigri_fast.evaluation.evaluator import RunEvaluation
 from grigri_fast.reporting import run_report
@@ -47,7 +47,9 @@ def scored_of(num_images: int, num_classes: int, threshold: str | float = "auto"
 
 
 def page_of(scored: RunEvaluation, history: list[dict[str, float]] | None = None) -> str:
-    record = Record("a run", "last.safetensors", TrainConfig(data="photos"), history or [], {}, {})
+    record = Record(
+        "a run", "last.safetensors", resolve(TrainConfig(data="photos")), history or [], {}, {}
+    )
     jpeg = Photo(b"\xff\xd8\xff", 96, 96)
     photos = dict.fromkeys(range(len(scored.paths)), jpeg)
     return run_report.to_html(record, scored, run_report.pick_all(scored), photos)

@@ -118,7 +118,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> Non
 
 
 def test_sgd_on_the_device_is_sgd_through_a_whole_one_cycle() -> None:
-    config = resolve(TrainConfig(data="x", lr=0.1, weight_decay=1e-3))
+    config = resolve(TrainConfig(data="x", recipe="report", lr=0.1, weight_decay=1e-3))
     ours, plain = small_net(), small_net()
     optimizers = (
         optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, config.weight_decay),
