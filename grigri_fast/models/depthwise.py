@@ -56,6 +56,7 @@ def _conv2d(
         not (is_slow and groups > 1 and groups == len(weight) == images_NCHW.shape[1])
         or isinstance(padding, str)
         or max(dilation_hw) > 1
+        or not (images_NCHW.requires_grad or weight.requires_grad)
         or _computed_in(images_NCHW) != torch.bfloat16
     ):
         return torch.conv2d(images_NCHW, weight, bias, stride, padding, dilation, groups)

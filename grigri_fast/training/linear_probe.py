@@ -64,7 +64,10 @@ def fit(session: Session, config: TrainConfig, data: RunData, network: nn.Module
     """
     found = session.world.from_first(lambda: _fit(session, config, data, network))
     if found is None:
-        session.callback.log(f"no linear probe: the head of {config.arch} is not a linear one")
+        why = f"the head of {config.arch} is not a linear one"
+        if not config.epochs:
+            raise GrigriError(f"--epochs 0 leaves nothing to do without a linear probe: {why}")
+        session.callback.log(f"no linear probe: {why}")
         return None
     head, probed = found
     probe.put_head(network, head)
@@ -105,14 +108,13 @@ def _fit(
     # Evaluation sees the mirror images only where the finished model will.
     seen_VND = found.features_VND if config.flip_test else found.features_VND[:1]
     logits_NC = head.logits(seen_VND)
-    train_scores, val_scores = (
-        scores.validation(logits_NC[part], targets_NC[part], LOSSES[config.loss])
-        for part in (is_train, ~is_train)
-    )
+    loss_of = LOSSES[config.loss]
+    train_scores = scores.at_half(logits_NC[is_train], targets_NC[is_train], loss_of)
+    val_scores = scores.validation(logits_NC[~is_train], targets_NC[~is_train], loss_of)
     row = {
         "epoch": 0,
         "lr": 0.0,
-        **{f"train_{k}": train_scores[k] for k in ("loss", "micro_f1", "subset_accuracy")},
+        **{f"train_{k}": v for k, v in train_scores.items()},
         **{f"val_{k}": v for k, v in val_scores.items()},
         "images_per_s": round(len(rows) / seconds, 1),
         "seconds": round(time.perf_counter() - start_s, 2),
