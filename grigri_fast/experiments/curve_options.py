@@ -39,7 +39,11 @@ def config_of(data: StrPath, options: dict[str, Any]) -> TrainConfig:
             if name in _OF_DATA:
                 raise GrigriError(f"--{name.replace('_', '-')}: the run {data} has its own")
         config = TrainConfig(**read_toml(Path(data) / run_folder.CONFIG))
-        own = {"split": str(Path(data) / run_folder.SPLIT), "val": None, "test": None}
+        own: dict[str, Any] = {
+            "split": str(Path(data) / run_folder.SPLIT),
+            "val": None,
+            "test": None,
+        }
         own |= {"limit": None, "tensorboard": False}
         config = dataclasses.replace(config, **own | given)
     if config.weights == "none":

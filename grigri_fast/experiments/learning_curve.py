@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
@@ -20,7 +19,7 @@ from ..config import resolve
 from ..errors import GrigriError
 from ..evaluation import curve
 from ..evaluation.curve import Curve
-from ..inference import forward
+from ..inference import features
 from ..pipeline.check import without
 from ..reporting import curve_page
 from ..reporting.html import images
@@ -35,7 +34,6 @@ from .curve_options import CurveCallback, config_of
 # The files that are written, beside curve.FILE.
 TABLE, CLASSES = "learning-curve.csv", "learning-curve-classes.csv"
 FIGURE, PAGE = "learning-curve.png", "learning-curve.html"
-_BATCH_SIZE = 64
 
 Features = NDArray[np.float16]
 
@@ -136,27 +134,27 @@ def _features(
 ) -> tuple[Features, NDArray[np.intp], NDArray[np.intp]]:
     """Return the features of all images of the data set, and the rows of train and val with some.
 
-    The views are the whole image and its mirror image. Rows that are in neither part have zeros.
+    Rows that are in neither part have zeros.
     """
     model = setup.load_network(session, data.frequency_C)
     model = setup.placed(model, session.asked, session.compute.device)
-    both = forward.with_features(forward.logits_of(model, session.compute), model)
     rows = np.concatenate([data.train_rows, data.val_rows])
-    loader = data.make_loader(session, _BATCH_SIZE)
-    outputs_NE, dropped = forward.outputs(
-        lambda images_NHWC: torch.cat([both(images_NHWC), both(images_NHWC.flip(2))], 1),
-        loader,
+    found = features.compute_features(
+        model,
+        data.dataset.paths,
+        data.checked,
         rows,
-        size_px=session.asked.size,
-        on_progress=lambda done: callback.on_features(done, len(rows)),
+        compute=session.compute,
+        budget=session.budget,
+        size_px=session.asked.test_size_in(0),
+        views=("whole", "mirror"),
+        on_progress=callback.on_features,
     )
-    loader.close()
-    good = without(rows, dropped)
-    views = [view[:, data.num_classes :] for view in np.split(outputs_NE, 2, axis=1)]
-    of_row_VND = np.zeros((2, len(data.dataset), views[0].shape[1]), np.float16)
-    of_row_VND[:, good] = np.stack(views)
-    left = (without(part, dropped) for part in (data.train_rows, data.val_rows))
-    return (of_row_VND, *left)
+    num_views, _, num_features = found.features_VND.shape
+    of_row_VND = np.zeros((num_views, len(data.dataset), num_features), np.float16)
+    of_row_VND[:, without(rows, found.dropped)] = found.features_VND
+    train, val = (without(part, found.dropped) for part in (data.train_rows, data.val_rows))
+    return of_row_VND, train, val
 
 
 # -------------------------------------------------------------------------------- the files
