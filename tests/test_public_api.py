@@ -232,7 +232,7 @@ def test_the_network_itself_is_there(run) -> None:
     "call, says",
     [
         (lambda run: grigri_fast.train("nowhere"), "nowhere: no such file or folder"),
-        (lambda run: grigri_fast.train("x", epochs=0), "--epochs must be at least 1, not 0"),
+        (lambda run: grigri_fast.train("x", epochs=-1), "--epochs must be at least 0, not -1"),
         (lambda run: grigri_fast.train("x", epochs="3"), "--epochs takes a value of type int"),
         (lambda run: grigri_fast.train(resume=run, config="x"), "leave --config out"),
         (lambda run: grigri_fast.train(resume=run, lr=3.0), "a resumed run keeps its options"),

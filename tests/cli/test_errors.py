@@ -103,7 +103,7 @@ def test_images_that_cannot_be_decoded(refused, photos: Path, how: str) -> None:
         ("--test=-0.1", "--test must be at least 0"),
         ("--limit=0", "--limit must be at least 1"),
         ("--size=0", "--size must be at least 1"),
-        ("--epochs=0", "--epochs must be at least 1"),
+        ("--epochs=-1", "--epochs must be at least 0"),
         ("--batch-size=1", "--batch-size must be at least 2"),
         ("--lr=0", "--lr must be more than 0"),
         ("--lr=nan", "--lr must be more than 0"),

@@ -212,6 +212,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     for flag in (
         "--freeze-backbone",
         "--freeze-norms",
+        "--probe",
         "--activation-checkpointing",
         "--flip-test",
         "--train-norms",
@@ -222,7 +223,7 @@ def test_options_that_make_another_run_are_refused(cli, stopped: Path) -> None:
     # Its random maps have been drawn, so the first that contradicts it is named.
     assert "--no-augment" in refused(cli, stopped, "--no-augment")
     switches = {"freeze_backbone", "freeze_norms", "activation_checkpointing", "augment", "fast"}
-    switches |= {"flip_test", "decay_all", "train_norms"}
+    switches |= {"flip_test", "decay_all", "train_norms", "probe"}
     covered = {*OTHER_VALUES, "split", *switches}
     assert covered == {n for n, about in OPTIONS.items() if not about.may_change} | {"epochs"}
 
