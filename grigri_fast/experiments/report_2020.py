@@ -65,7 +65,8 @@ def _scores(micro_f1: float, subset_accuracy: float) -> dict[str, float]:
 # The report does not give the weight decay of the first experiments: none is assumed.
 _CONSTANT = {
     **{"recipe": "report", "arch": "resnet18", "size": 128, "batch_size": 32},
-    **{"freeze_backbone": False, "augment": False, "loss": "bce", "optimizer": "sgd"},
+    **{"probe": False, "freeze_backbone": False, "freeze_stages": 0, "layer_decay": 1.0},
+    **{"augment": False, "loss": "bce", "optimizer": "sgd"},
     **{"schedule": "constant", "lr": 0.01, "momentum": 0.9, "momentum_min": None},
     "weight_decay": 0.0,
 }
