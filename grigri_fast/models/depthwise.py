@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -39,6 +40,20 @@ class FastGradients(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def helps(model: nn.Module, device: torch.device, amp: str) -> bool:
+    """Return whether a network trains faster with :class:`FastGradients`, where it is trained."""
+    return (device.type, amp) == ("cpu", "bf16") and any(
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == layer.in_channels == layer.out_channels > 1
+        and _is_slow(layer.weight, layer.stride)
+        for layer in model.modules()
+    )
+
+
+def _is_slow(weight: torch.Tensor, stride: int | tuple[int, ...]) -> bool:
+    return max(weight.shape[2:]) > _FAST_KERNEL or max(_pair(stride)) > 1
+
+
 def _conv2d(
     images_NCHW: torch.Tensor,
     weight: torch.Tensor,
@@ -50,10 +65,9 @@ def _conv2d(
 ) -> torch.Tensor:
     """Return ``torch.conv2d`` of the same arguments."""
     stride_hw, dilation_hw = _pair(stride), _pair(dilation)
-    kernel = max(weight.shape[2:])
-    is_slow = kernel > _FAST_KERNEL or max(stride_hw) > 1
     if (
-        not (is_slow and groups > 1 and groups == len(weight) == images_NCHW.shape[1])
+        not (groups > 1 and groups == len(weight) == images_NCHW.shape[1])
+        or not _is_slow(weight, stride)
         or isinstance(padding, str)
         or max(dilation_hw) > 1
         or not (images_NCHW.requires_grad or weight.requires_grad)

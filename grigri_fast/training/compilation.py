@@ -14,7 +14,7 @@ from torch import nn
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference.forward import random_images
-from ..models import heads
+from ..models import depthwise, heads
 from ..runtime import environment, files
 from ..runtime.compute import Compute
 from . import setup
@@ -81,6 +81,8 @@ def decide(
     if is_planned or config.activation_checkpointing:
         return False
     compute, subject = session.compute, subject_of(config, session.compute)
+    if depthwise.helps(model, compute.device, compute.amp):  # a compiled step goes without it
+        return False
     known = remembered()
     for measured in known:
         if subject.items() <= asdict(measured).items():

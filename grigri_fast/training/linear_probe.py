@@ -103,7 +103,6 @@ def _fit(
     if is_train.sum() < 2 or is_train.all():
         raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
     targets_NC = data.dataset.targets_NC[rows[is_read]]
-    seconds = time.perf_counter() - start_s
     head = probe.fit_head(found.features_VND[:, is_train], targets_NC[is_train], seed=config.seed)
     # Evaluation sees the mirror images only where the finished model will.
     seen_VND = found.features_VND if config.flip_test else found.features_VND[:1]
@@ -111,13 +110,14 @@ def _fit(
     loss_of = LOSSES[config.loss]
     train_scores = scores.at_half(logits_NC[is_train], targets_NC[is_train], loss_of)
     val_scores = scores.validation(logits_NC[~is_train], targets_NC[~is_train], loss_of)
+    seconds = time.perf_counter() - start_s
     row = {
         "epoch": 0,
         "lr": 0.0,
         **{f"train_{k}": v for k, v in train_scores.items()},
         **{f"val_{k}": v for k, v in val_scores.items()},
         "images_per_s": round(len(rows) / seconds, 1),
-        "seconds": round(time.perf_counter() - start_s, 2),
+        "seconds": round(seconds, 2),
     }
     return head, Probed(row, logits_NC[~is_train], found.dropped)
 

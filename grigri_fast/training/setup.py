@@ -172,8 +172,16 @@ def freeze(model: nn.Module, config: TrainConfig) -> None:
     """
     if config.freeze_backbone:
         heads.freeze_backbone(model)
-    elif config.freeze_stages:
-        stages.freeze(model, config.freeze_stages)
+    else:
+        device = next(model.parameters()).device
+        stages.freeze(model, num_frozen(model, config, device))
+
+
+def num_frozen(model: nn.Module, config: TrainConfig, device: torch.device) -> int:
+    """Return how many stages stay as they are in a training on ``device``."""
+    if config.freeze_stages is not None:
+        return config.freeze_stages
+    return stages.num_to_freeze(model, device)
 
 
 def set_training(model: nn.Module, config: TrainConfig) -> None:

@@ -22,7 +22,6 @@ from ..config import TrainConfig, resolve
 from ..errors import BetweenStepsError, DivergedError, GrigriError, Interrupted
 from ..evaluation import evaluator
 from ..inference import forward
-from ..models import stages
 from ..models.normalize import preprocessing_of
 from ..pipeline.batching import Batch
 from ..pipeline.cache import CachePlan, plan_cache
@@ -172,9 +171,8 @@ def _decide(
 ) -> TrainConfig:
     """Return the config in which nothing is open, and which repeats the run from any folder."""
     config = session.asked if fitted is None else fitted.plan.applied_to(session.asked)
-    if config.freeze_stages is None:
-        num_frozen = stages.num_to_freeze(network, session.compute.device)
-        config = dataclasses.replace(config, freeze_stages=num_frozen)
+    num_frozen = setup.num_frozen(network, config, session.compute.device)
+    config = dataclasses.replace(config, freeze_stages=num_frozen)
     num_steps = config.epochs * data.steps_per_epoch(config.batch_size)
     compiles = compilation.decide(network, config, session, num_steps, is_planned=bool(fitted))
     return dataclasses.replace(

@@ -74,3 +74,20 @@ def test_fp32_and_passes_without_gradients_are_left_alone(monkeypatch) -> None:
         layer(torch.ones(2, 8, 16, 16)).sum().backward()
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             assert layer(torch.ones(2, 8, 16, 16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(8, 8, 5, groups=8), True),
+        (nn.Conv2d(8, 8, 3, stride=2, groups=8), True),
+        (nn.Conv2d(8, 8, 3, groups=8), False),
+        (nn.Conv2d(8, 8, 5, groups=2), False),
+        (nn.Conv2d(1, 1, 5), False),
+    ],
+)
+def test_it_helps_networks_with_slow_layers_in_bf16_on_a_cpu(layer, expected: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 7, stride=2), layer)
+    assert depthwise.helps(model, torch.device("cpu"), "bf16") is expected
+    assert not depthwise.helps(model, torch.device("cpu"), "fp32")
+    assert not depthwise.helps(model, torch.device("cuda"), "bf16")
