@@ -1,11 +1,12 @@
-"""(h) What do depthwise convolutions cost in a training step in bf16 on a CPU?
+"""(j) What do depthwise convolutions cost in a training step in bf16 on a CPU?
 
     python benchmarks/bench_depthwise.py [--batch-size 32] [--repeats 5] [--threads N]
         [--arch timm/NAME] [--size 224] [--out result.json]
 
 Two things, each with PyTorch's gradients and with those of ``models.depthwise``, interleaved:
 milliseconds of the forward pass and of both gradients of single layers of EfficientNet-Lite; and
-images per second of a whole forward and backward pass of a network with random weights.
+images per second of a whole forward and backward pass of a network with random weights. Beside
+them images per second of evaluation, with norms and with norms folded (``models.fold``).
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 import record
 import torch
 
-from grigri_fast.models import factory
+from grigri_fast.models import factory, fold
 from grigri_fast.models.depthwise import FastGradients
 from grigri_fast.runtime import compute
 
@@ -89,6 +90,31 @@ def measure_network(arch: str, size_px: int, batch_size: int, repeats: int) -> d
     return {"arch": arch, "size_px": size_px, "images_per_s": speeds}
 
 
+def measure_forward(arch: str, size_px: int, batch_size: int, repeats: int) -> dict[str, Any]:
+    """Return images per second of evaluation, with norms and with norms folded."""
+    plain = factory.build(arch, 14, size_px).to(memory_format=torch.channels_last).eval()
+    models = {"with norms": plain, "folded": fold.folded(plain, size_px)}
+    images_NCHW = torch.randn(batch_size, 3, size_px, size_px).to(memory_format=torch.channels_last)
+    speeds: dict[str, list[float]] = {way: [] for way in models}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for repeat in range(repeats + 1):
+            for way, model in models.items():
+                speed = 4 * batch_size / seconds(lambda m=model: [m(images_NCHW) for _ in range(4)])
+                if repeat:
+                    speeds[way].append(speed)
+    return {"arch": arch, "size_px": size_px, "images_per_s": speeds}
+
+
+def show(name: str, speeds: dict[str, list[float]]) -> None:
+    """Print two medians, and the ratio within the repeats."""
+    plain, ours = speeds.values()
+    ratios = [b / a for a, b in zip(plain, ours, strict=True)]
+    print(
+        f"{name}: {statistics.median(plain):.1f} and {statistics.median(ours):.1f} img/s,"
+        f" {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=32)
@@ -106,18 +132,17 @@ def main() -> None:
     for layer in layers:
         medians = [statistics.median(ms) for ms in layer["milliseconds"].values()]
         print(f"{layer['layer']:42}" + "".join(f"{ms:9.1f}" for ms in medians))
-    networks = []
+    networks, forwards = [], []
     for arch in args.arch or ["timm/tf_efficientnet_lite0", "mobilenet_v3_large", "resnet18"]:
         network = measure_network(arch, args.size, args.batch_size, args.repeats)
         networks.append(network)
-        plain, ours = (network["images_per_s"][way] for way in WAYS)
-        ratios = [b / a for a, b in zip(plain, ours, strict=True)]
-        print(
-            f"{arch} at {args.size} px: {statistics.median(plain):.1f} and"
-            f" {statistics.median(ours):.1f} img/s, {statistics.median(ratios):.2f}x"
-            f" ({min(ratios):.2f}-{max(ratios):.2f})"
-        )
-    record.write(args.out, {**about, "layers": layers, "networks": networks})
+        show(f"{arch} at {args.size} px, training", network["images_per_s"])
+        forward = measure_forward(arch, args.size, args.batch_size, args.repeats)
+        forwards.append(forward)
+        show(f"{arch} at {args.size} px, evaluation with norms and folded", forward["images_per_s"])
+    record.write(
+        args.out, {**about, "layers": layers, "networks": networks, "evaluation": forwards}
+    )
 
 
 if __name__ == "__main__":
