@@ -3,6 +3,8 @@
 Shapes: V views of an image, N images, D features, C channels.
 """
 
+import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from torch import nn
 
 from ..models import fold, heads, normalize
 from ..pipeline.check import ImageCheck
+from ..pipeline.decode import DECODER
 from ..pipeline.loader import ImageLoader
 from ..runs.feature_cache import FeatureCache, identities
 from ..runtime import memory
@@ -26,6 +29,7 @@ from . import forward
 View = Literal["whole", "mirror"]
 
 _BATCH_SIZE = 32  # larger ones are not faster on a CPU (benchmarks/README.md)
+_KEPT_EVERY = 2048  # images, so that a pass that was stopped goes on from there
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def compute_features(
     size_px: int,
     views: Sequence[View],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_slow: Callable[[str], None] = lambda text: None,
 ) -> Features:
     """Return the input of a network's heads for whole images, as evaluation shows them to it.
 
@@ -70,17 +75,19 @@ def compute_features(
         size_px: side of the square that images are resized to.
         views: ``whole``, the image; ``mirror``, its mirror image.
         on_progress: called with images done and images in all.
+        on_slow: called with a line that says what is waited for, if images do not come.
 
     Raises:
         GrigriError: if memory runs out, or not even one image fits within the limit.
     """
     cache = FeatureCache(_key(network, compute, size_px, views))
     identity_N = identities([paths[row] for row in rows], checked.crc32_N[rows])
-    known_VND, is_known = cache.read(identity_N)
-    missing = rows[~is_known]
-    if known_VND is not None and not len(missing):
-        on_progress(len(rows), len(rows))
-        return Features(known_VND, {})
+    features_VND, is_known = cache.read(identity_N)
+    missing, missing_identity = rows[~is_known], identity_N[~is_known]
+    num_known = len(rows) - len(missing)
+    on_progress(num_known, len(rows))
+    if not len(missing) and features_VND is not None:
+        return Features(features_VND, {})
     if compute.device.type == "cpu" and budget.limit is None:  # it would count
         keep_freed_memory()
     features_of = _features_of(network, compute, size_px, views)
@@ -91,27 +98,43 @@ def compute_features(
         batch_size=_BATCH_SIZE,
         device=compute.device,
         threads=compute.threads,
+        on_slow=on_slow,
     )
-    num_known = len(rows) - len(missing)
-    with memory.out_of_memory_explained("close other programs, or use --device cpu"):
-        outputs_NF, dropped = forward.outputs(
-            features_of,
-            loader,
-            missing,
-            micro_batch_size=forward.micro_batch_of_evaluation(
-                features_of, _BATCH_SIZE, size_px, budget
-            ),
-            on_progress=lambda done: on_progress(num_known + done, len(rows)),
+    dropped: dict[int, str] = {}
+
+    def show(before: int, done: int) -> None:
+        on_progress(before + done, len(rows))
+
+    with (
+        memory.out_of_memory_explained("close other programs, or use --device cpu"),
+        contextlib.closing(loader),
+    ):
+        micro_batch_size = forward.micro_batch_of_evaluation(
+            features_of, _BATCH_SIZE, size_px, budget
         )
-    loader.close()
-    new_VND = outputs_NF.reshape(len(outputs_NF), len(views), -1).astype(np.float16).swapaxes(0, 1)
-    is_new = ~is_known & ~np.isin(rows, list(dropped))
-    cache.add(identity_N[is_new], new_VND)
-    features_VND = np.empty((len(views), len(rows), new_VND.shape[2]), np.float16)
-    features_VND[:, is_new] = new_VND
-    if known_VND is not None:
-        features_VND[:, is_known] = known_VND
-    return Features(features_VND[:, is_known | is_new], dropped)
+        for first in range(0, len(missing), _KEPT_EVERY):
+            part = slice(first, first + _KEPT_EVERY)
+            outputs_NF, bad = forward.outputs(
+                features_of,
+                loader,
+                missing[part],
+                micro_batch_size=micro_batch_size,
+                on_progress=functools.partial(show, num_known + first),
+            )
+            dropped |= bad
+            if len(outputs_NF):
+                largest = np.finfo(np.float16).max
+                outputs_NVD = outputs_NF.reshape(len(outputs_NF), len(views), -1)
+                new_VND = outputs_NVD.clip(-largest, largest).astype(np.float16).swapaxes(0, 1)
+                is_new = ~np.isin(missing[part], list(bad))
+                cache.add(missing_identity[part][is_new], new_VND)
+    features_VND, is_known = cache.find(identity_N)
+    if features_VND is None:
+        return Features(np.empty((len(views), 0, 0), dtype=np.float16), dropped)
+    # A file may have gone since it was read, or be bad while another has the content that it had.
+    gone = rows[~is_known & ~np.isin(rows, list(dropped))]
+    is_read = ~np.isin(rows[is_known], list(dropped))
+    return Features(features_VND[:, is_read], dropped | dict.fromkeys(gone.tolist(), "it is gone"))
 
 
 def _features_of(
@@ -142,14 +165,21 @@ def averaged(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _key(network: nn.Module, compute: Compute, size_px: int, views: Sequence[View]) -> str:
-    """Return what features depend on beside the image: a digest of weights and settings."""
+    """Return what features depend on beside the image: a digest of network and settings.
+
+    Of the layers too: networks that pad in another way have weights of the same names and shapes.
+    """
     digest = hashlib.sha256()
     of_heads = {f"{name}." for name, _ in heads.heads(network)}
+    for name, module in network.named_modules():
+        if f"{name}." not in of_heads:
+            layer = f"{name}: {type(module).__module__}.{type(module).__qualname__}"
+            digest.update(f"{layer}({module.extra_repr()})\n".encode())
     for name, tensor in network.state_dict().items():
         if not any(name.startswith(head) for head in of_heads):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     pixels = normalize.preprocessing_of(network)
-    settings = (pixels, compute.device.type, compute.amp, size_px, tuple(views))
+    settings = (pixels, compute.device.type, compute.amp, size_px, tuple(views), DECODER)
     digest.update(repr(settings).encode())
     return digest.hexdigest()

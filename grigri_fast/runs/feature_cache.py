@@ -49,38 +49,44 @@ class FeatureCache:
     def read(
         self, identity_N: NDArray[np.int64]
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.bool_]]:
-        """Return features (V, known ones, D) of those images that have some, and which these are.
-
-        ``None`` where no image has any.
-        """
+        """Read the file; return what :meth:`find` does."""
         with contextlib.suppress(GrigriError, KeyError):
             tensors, _ = sealed_file.read(self._file, FORMAT)
             self._identity_M = tensors["identities"].numpy()
             self._features_VMD = tensors["features"].numpy()
             self._file.touch()  # it was used
+        return self.find(identity_N)
+
+    def find(
+        self, identity_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float16] | None, NDArray[np.bool_]]:
+        """Return features (V, known ones, D) of those images that have some, and which these are.
+
+        ``None`` where nothing was read or added.
+        """
+        if self._features_VMD is None:
+            return None, np.zeros(len(identity_N), dtype=bool)
         order_M = np.argsort(self._identity_M)
         place_N = np.searchsorted(self._identity_M, identity_N, sorter=order_M)
-        is_known_N = np.zeros(len(identity_N), dtype=bool)
-        if self._features_VMD is None:
-            return None, is_known_N
         found_N = order_M[place_N.clip(max=len(order_M) - 1)]
         is_known_N = (self._identity_M[found_N] == identity_N) & (identity_N >= 0)
         return self._features_VMD[:, found_N[is_known_N]], is_known_N
 
     def add(self, identity_N: NDArray[np.int64], features_VND: NDArray[np.float16]) -> None:
-        """Keep the features of more images, beside those that :meth:`read` has found."""
+        """Keep the features of more images, beside those that were read or added before."""
         is_new_N = identity_N >= 0
         identity_M = np.concatenate([self._identity_M, identity_N[is_new_N]])
         parts = [features_VND[:, is_new_N]]
         if self._features_VMD is not None:
             parts.insert(0, self._features_VMD)
-        features_VMD = np.concatenate(parts, axis=1)
-        _, first = np.unique(identity_M, return_index=True)  # the same content twice counts once
-        if features_VMD[:, first].nbytes > _MAX_BYTES:
+        # The same content twice counts once.
+        self._identity_M, first = np.unique(identity_M, return_index=True)
+        self._features_VMD = np.concatenate(parts, axis=1)[:, first]
+        if self._features_VMD.nbytes > _MAX_BYTES or not len(first):
             return
         tensors = {
-            "identities": torch.from_numpy(identity_M[first]),
-            "features": torch.from_numpy(features_VMD[:, first]),
+            "identities": torch.from_numpy(self._identity_M),
+            "features": torch.from_numpy(self._features_VMD),
         }
         with contextlib.suppress(GrigriError, OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)

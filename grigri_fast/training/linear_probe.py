@@ -60,7 +60,7 @@ def fit(session: Session, config: TrainConfig, data: RunData, network: nn.Module
         None for a network whose logits are no linear map of its features; it stays as it is.
 
     Raises:
-        GrigriError: if too few images can be read.
+        GrigriError: if too few images can be read, or a feature is not a finite number.
     """
     found = session.world.from_first(lambda: _fit(session, config, data, network))
     if found is None:
@@ -97,7 +97,13 @@ def _fit(
         size_px=size_px,
         views=VIEWS,
         on_progress=session.callback.on_features,
+        on_slow=session.log_own,
     )
+    if not np.isfinite(found.features_VND).all():
+        raise GrigriError(
+            f"features of {config.arch} are not finite in {session.compute.amp}: use --amp fp32, or"
+            f" --no-probe"
+        )
     is_read = ~np.isin(rows, list(found.dropped))
     is_train = (np.arange(len(rows)) < len(train))[is_read]
     if is_train.sum() < 2 or is_train.all():

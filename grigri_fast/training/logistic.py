@@ -80,7 +80,9 @@ def components_of(features_SE: torch.Tensor) -> Components:
     def standard(some: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
         return ((chunk.float() - mean_E) / std_E for chunk in some)
 
-    gram_EE = sum(chunk.T @ chunk for chunk in standard(chunks)) / num
+    gram_EE = torch.zeros(len(mean_E), len(mean_E))
+    for chunk in standard(chunks):
+        gram_EE.addmm_(chunk.T, chunk, alpha=1 / num)
     # In float64: with fewer samples than features most variances are 0, and float32 may fail.
     variance_D, basis_ED = (x.float() for x in torch.linalg.eigh(gram_EE.double()))
     variance_D, basis_ED = variance_D.flip(0), basis_ED.flip(1)

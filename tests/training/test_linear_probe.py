@@ -118,3 +118,17 @@ def test_a_network_without_a_linear_head_is_trained_without_a_probe(cli, photos,
     assert "no linear probe: the head of grigri is not a linear one" in printed
     code, _, err = cli("train", photos, "--out", tmp_path / "runs", *options, "--epochs=0")
     assert code == 1 and "--epochs 0" in err and len(err.splitlines()) == 1
+
+
+def test_features_that_are_no_numbers_are_refused(cli, photos, tmp_path, weights, monkeypatch):
+    compute = features.compute_features
+
+    def overflowing(*args, **options):
+        found = compute(*args, **options)
+        found.features_VND[:] = float("nan")
+        return found
+
+    monkeypatch.setattr(features, "compute_features", overflowing)
+    options = ["--weights", weights, "--epochs=0", "--out", tmp_path / "runs"]
+    code, _, err = cli("train", photos, *OPTIONS, *options)
+    assert code == 1 and "not finite in fp32" in err and len(err.splitlines()) == 1
