@@ -6,7 +6,7 @@ Shapes: V views of an image, N images, D features, C channels.
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -88,27 +88,13 @@ def compute_features(
     on_progress(num_known, len(rows))
     if not len(missing) and features_VND is not None:
         return Features(features_VND, {})
-    if compute.device.type == "cpu" and budget.limit is None:  # it would count
-        keep_freed_memory()
-    features_of = _features_of(network, compute, size_px, views)
-    loader = ImageLoader(
-        paths,
-        checked,
-        size_px=size_px,
-        batch_size=_BATCH_SIZE,
-        device=compute.device,
-        threads=compute.threads,
-        on_slow=on_slow,
-    )
-    dropped: dict[int, str] = {}
 
     def show(before: int, done: int) -> None:
         on_progress(before + done, len(rows))
 
-    with (
-        memory.out_of_memory_explained("close other programs, or use --device cpu"),
-        contextlib.closing(loader),
-    ):
+    dropped: dict[int, str] = {}
+    features_of = _features_of(network, compute, size_px, views)
+    with _open_loader(paths, checked, size_px, compute, budget, on_slow) as loader:
         micro_batch_size = forward.micro_batch_of_evaluation(
             features_of, _BATCH_SIZE, size_px, budget
         )
@@ -123,11 +109,8 @@ def compute_features(
             )
             dropped |= bad
             if len(outputs_NF):
-                largest = np.finfo(np.float16).max
-                outputs_NVD = outputs_NF.reshape(len(outputs_NF), len(views), -1)
-                new_VND = outputs_NVD.clip(-largest, largest).astype(np.float16).swapaxes(0, 1)
                 is_new = ~np.isin(missing[part], list(bad))
-                cache.add(missing_identity[part][is_new], new_VND)
+                cache.add(missing_identity[part][is_new], _in_half(outputs_NF, len(views)))
     features_VND, is_known = cache.find(identity_N)
     if features_VND is None:
         return Features(np.empty((len(views), 0, 0), dtype=np.float16), dropped)
@@ -135,6 +118,41 @@ def compute_features(
     gone = rows[~is_known & ~np.isin(rows, list(dropped))]
     is_read = ~np.isin(rows[is_known], list(dropped))
     return Features(features_VND[:, is_read], dropped | dict.fromkeys(gone.tolist(), "it is gone"))
+
+
+@contextlib.contextmanager
+def _open_loader(
+    paths: Sequence[Path],
+    checked: ImageCheck,
+    size_px: int,
+    compute: Compute,
+    budget: Budget,
+    on_slow: Callable[[str], None],
+) -> Iterator[ImageLoader]:
+    """Yield a loader of whole images, while memory that runs out is explained."""
+    if compute.device.type == "cpu" and budget.limit is None:  # it would count
+        keep_freed_memory()
+    loader = ImageLoader(
+        paths,
+        checked,
+        size_px=size_px,
+        batch_size=_BATCH_SIZE,
+        device=compute.device,
+        threads=compute.threads,
+        on_slow=on_slow,
+    )
+    with (
+        memory.out_of_memory_explained("close other programs, or use --device cpu"),
+        contextlib.closing(loader),
+    ):
+        yield loader
+
+
+def _in_half(outputs_NF: NDArray[np.float32], num_views: int) -> NDArray[np.float16]:
+    """Return features (V, N, D) in float16, those beyond it at its largest number."""
+    largest = np.finfo(np.float16).max
+    outputs_NVD = outputs_NF.reshape(len(outputs_NF), num_views, -1)
+    return outputs_NVD.clip(-largest, largest).astype(np.float16).swapaxes(0, 1)
 
 
 def _features_of(
