@@ -128,7 +128,8 @@ def _nothing_left(images: Sequence[StrPath], known: set[int], bad: dict[Path, st
     where = ", ".join(map(str, images[:3]))
     if bad:
         path, reason = next(iter(bad.items()))
-        return f"{where}: no image can be used; the first is {path}: {reason}"
+        others = f", and the run's data has the {len(known):,} others already" if known else ""
+        return f"{where}: no image can be used{others}; the first is {path}: {reason}"
     return f"{where}: the run's data has all {len(known):,} images already, with labels"
 
 

@@ -49,5 +49,7 @@ def profile_config(
 
 
 def _step_config(options: dict[str, Any], compile: Literal["on", "off"]) -> TrainConfig:
+    """Return the resolved config of a step in which every stage is trained."""
     step = {name: options[name] for name in _OF_THE_STEP if name in options}
-    return resolve(TrainConfig(**step, fast=options["fast"], amp=options["amp"], compile=compile))
+    step |= {"fast": options["fast"], "amp": options["amp"], "compile": compile}
+    return resolve(TrainConfig(**step, freeze_stages=0))

@@ -38,7 +38,9 @@ def test_the_text_has_all_of_it_in_lines(cli) -> None:
 
 def test_what_compile_has_measured_is_shown(cli) -> None:
     here = environment.machine_name(compute.pick_device("auto")), torch.__version__
-    measured = Measurement(*here, "resnet18", 128, 32, "bf16", 2, 0.2, 0.1, 60.0)
+    measured = Measurement(
+        *here, "resnet18", 128, 32, "bf16", 2, 0.2, compiled_step_s=0.1, compile_s=60.0
+    )
     known = [
         measured,
         replace(measured, amp="fp32", compiled_step_s=0.3),
