@@ -147,7 +147,7 @@ def _features(
         compute=session.compute,
         budget=session.budget,
         size_px=session.asked.test_size_in(0),
-        views=("whole", "mirror"),
+        views=("whole",),
         on_progress=callback.on_features,
     )
     num_views, _, num_features = found.features_VND.shape

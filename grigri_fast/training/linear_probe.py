@@ -7,6 +7,7 @@ images is found (see :mod:`probe`). That is the model of epoch 0; fine-tuning go
 Shapes: N images, C classes, V views, D features.
 """
 
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +20,12 @@ from torch import nn
 from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference import features as features_module
-from ..inference.features import View
 from ..models import heads
+from ..pipeline.check import without
 from . import probe, scores
 from .losses import LOSSES
 from .run_data import RunData
 from .session import Session
-
-# Measured on EfficientNet-Lite2 (benchmarks/README.md): the mirror image adds 0.005 micro-F1.
-VIEWS: tuple[View, ...] = ("whole", "mirror")
 
 
 @dataclass(frozen=True)
@@ -85,47 +83,51 @@ def _fit(
     size_px = config.test_size_in(0)
     if not is_linear(network, size_px, session.compute.device):
         return None
-    train, val = data.train_rows, data.val_rows
-    rows = np.concatenate([train, val])
-    found = features_module.compute_features(
+    compute = functools.partial(
+        features_module.compute_features,
         network,
         data.dataset.paths,
         data.checked,
-        rows,
         compute=session.compute,
         budget=session.budget,
         size_px=size_px,
-        views=VIEWS,
         on_progress=session.callback.on_features,
         on_slow=session.log_own,
     )
-    if not np.isfinite(found.features_VND).all():
+    # Mirror images as further samples would double the time for 0.002 micro-F1
+    # (benchmarks/README.md); evaluation sees them where the finished model will.
+    found = compute(np.concatenate([data.train_rows, data.val_rows]), views=("whole",))
+    train, val = (without(part, found.dropped) for part in (data.train_rows, data.val_rows))
+    train_VND, val_VND = np.split(found.features_VND, [len(train)], axis=1)
+    dropped = found.dropped
+    if config.flip_test:
+        mirrored = compute(val, views=("mirror",))
+        is_read = ~np.isin(val, list(mirrored.dropped))
+        val, val_VND = val[is_read], np.concatenate([val_VND[:, is_read], mirrored.features_VND])
+        dropped = dropped | mirrored.dropped
+    if len(train) < 2 or not len(val):
+        raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
+    if not (np.isfinite(train_VND).all() and np.isfinite(val_VND).all()):
         raise GrigriError(
             f"features of {config.arch} are not finite in {session.compute.amp}: use --amp fp32, or"
             f" --no-probe"
         )
-    is_read = ~np.isin(rows, list(found.dropped))
-    is_train = (np.arange(len(rows)) < len(train))[is_read]
-    if is_train.sum() < 2 or is_train.all():
-        raise GrigriError("too few images can be used: at least 2 to train on and 1 to score")
-    targets_NC = data.dataset.targets_NC[rows[is_read]]
-    head = probe.fit_head(found.features_VND[:, is_train], targets_NC[is_train], seed=config.seed)
-    # Evaluation sees the mirror images only where the finished model will.
-    seen_VND = found.features_VND if config.flip_test else found.features_VND[:1]
-    logits_NC = head.logits(seen_VND)
+    targets_NC = data.dataset.targets_NC
+    head = probe.fit_head(train_VND, targets_NC[train], seed=config.seed)
+    val_logits_NC = head.logits(val_VND)
     loss_of = LOSSES[config.loss]
-    train_scores = scores.at_half(logits_NC[is_train], targets_NC[is_train], loss_of)
-    val_scores = scores.validation(logits_NC[~is_train], targets_NC[~is_train], loss_of)
+    train_scores = scores.at_half(head.logits(train_VND), targets_NC[train], loss_of)
+    val_scores = scores.validation(val_logits_NC, targets_NC[val], loss_of)
     seconds = time.perf_counter() - start_s
     row = {
         "epoch": 0,
         "lr": 0.0,
         **{f"train_{k}": v for k, v in train_scores.items()},
         **{f"val_{k}": v for k, v in val_scores.items()},
-        "images_per_s": round(len(rows) / seconds, 1),
+        "images_per_s": round((len(train) + len(val)) / seconds, 1),
         "seconds": round(seconds, 2),
     }
-    return head, Probed(row, logits_NC[~is_train], found.dropped)
+    return head, Probed(row, val_logits_NC, dropped)
 
 
 @torch.no_grad()

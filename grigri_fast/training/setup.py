@@ -197,7 +197,7 @@ def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Pr
         f"{config.arch} at {config.size} px, weights {config.weights}:"
         f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"
     )
-    if config.freeze_stages:
+    if config.freeze_stages and config.epochs:
         log(stages.in_words(prepared.model, config.freeze_stages))
     if world.is_shared:
         log(collectives.describe(world, config.batch_size))
