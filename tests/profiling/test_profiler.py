@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 def estimated(
     arch: str, size_px: int, batch_size: int, amp: str = "bf16", num_classes: int = 14, **more
 ) -> profiler.Usage:
-    config = TrainConfig(arch=arch, size=size_px, batch_size=batch_size, **more)
+    config = TrainConfig(arch=arch, freeze_stages=0, size=size_px, batch_size=batch_size, **more)
     return profiler.estimate_step(resolve(config), num_classes, amp)
 
 
@@ -65,7 +65,7 @@ def peak_by_pytorch(work) -> int:
 def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: dict) -> None:
     estimate = estimated("resnet34", 64, 4, "fp32", **plan).training.timeline
     torch.manual_seed(0)
-    config = resolve(TrainConfig(arch="resnet34", size=64, batch_size=4, **plan))
+    config = resolve(TrainConfig(arch="resnet34", freeze_stages=0, size=64, batch_size=4, **plan))
     made = setup.prepare(setup.untrained(config, 14, CPU), config, Compute(CPU, "fp32", 1))
     images_NHWC = torch.zeros((4, 64, 64, 3), dtype=torch.uint8)
     targets_NC = torch.zeros(4, 14)
