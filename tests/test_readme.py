@@ -190,7 +190,7 @@ def test_every_command_is_run(name: str, cli, place: Path, monkeypatch) -> None:
 
 
 def test_commands_are_recognised() -> None:
-    assert len(TRAININGS) == 3
+    assert len(TRAININGS) == 4
     assert sum(map(len, COMMANDS.values())) > 45
 
 
