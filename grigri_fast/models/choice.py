@@ -9,7 +9,8 @@ AUTO = "auto"  # what --arch is where it is not given
 
 # The owner's choice for a GPU: ResNet34 at 224 px.
 ON_GPU = "resnet34"
-# On a CPU: the most micro-F1 for the time, of EfficientNet-Lite0, 1 and 2 (benchmarks/README.md).
+# On a CPU: of EfficientNet-Lite0, 1 and 2 the one with the best linear probe (mAP; Lite1 is next,
+# at four fifths of the time), and the only one measured fine-tuned (benchmarks/README.md).
 ON_CPU = "timm/tf_efficientnet_lite2"
 # Without weights on a CPU: ours, which learns fast from scratch.
 ON_CPU_FROM_SCRATCH = "grigri"
@@ -63,7 +64,7 @@ def choose(arch: str, size_px: int | None, weights_from: str, device_type: str) 
     elif weights_from == "none":
         arch, reason = ON_CPU_FROM_SCRATCH, "what learns fast from scratch on a CPU"
     else:
-        arch, reason = ON_CPU, "what scores best for the time on a CPU"
+        arch, reason = ON_CPU, "what scored best on a CPU"
     own_px = size_px or own_size(arch)
     return Choice(arch, own_px, f"{arch} at {own_px} px: {reason} (--arch and --size choose)")
 
