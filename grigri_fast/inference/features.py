@@ -22,7 +22,7 @@ from ..pipeline.decode import DECODER
 from ..pipeline.loader import ImageLoader
 from ..runs.feature_cache import FeatureCache, identities
 from ..runtime import memory
-from ..runtime.compute import Compute, autocast, keep_freed_memory
+from ..runtime.compute import Compute, autocast
 from ..runtime.memory import Budget
 from . import forward
 
@@ -94,7 +94,7 @@ def compute_features(
 
     dropped: dict[int, str] = {}
     features_of = _features_of(network, compute, size_px, views)
-    with _open_loader(paths, checked, size_px, compute, budget, on_slow) as loader:
+    with _open_loader(paths, checked, size_px, compute, on_slow) as loader:
         micro_batch_size = forward.micro_batch_of_evaluation(
             features_of, _BATCH_SIZE, size_px, budget
         )
@@ -126,12 +126,9 @@ def _open_loader(
     checked: ImageCheck,
     size_px: int,
     compute: Compute,
-    budget: Budget,
     on_slow: Callable[[str], None],
 ) -> Iterator[ImageLoader]:
     """Yield a loader of whole images, while memory that runs out is explained."""
-    if compute.device.type == "cpu" and budget.limit is None:  # it would count
-        keep_freed_memory()
     loader = ImageLoader(
         paths,
         checked,
@@ -161,25 +158,16 @@ def _features_of(
     """Return a function of uint8 images (N, size, size, 3) that returns features (N, V x D)."""
     model = fold.folded(network, size_px)
     pixels = normalize.preprocessing_of(model)
-    taken: list[torch.Tensor] = []
-    for _, layer in heads.heads(model):
-        layer.register_forward_pre_hook(lambda _, inputs: taken.append(averaged(inputs[0])))
 
     @torch.inference_mode()
     def features_of(images_NHWC: torch.Tensor) -> torch.Tensor:
-        taken.clear()  # of one view after the other, and of each all heads
         inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
-        with autocast(compute.device, compute.amp):
+        with heads.inputs_taken(model) as taken, autocast(compute.device, compute.amp):
             for view in views:
                 model(inputs_NCHW if view == "whole" else inputs_NCHW.flip(3))
         return torch.cat(taken, 1)
 
     return features_of
-
-
-def averaged(inputs: torch.Tensor) -> torch.Tensor:
-    """Return the input of a head as float32 (N, D), the mean over its places if it has some."""
-    return inputs.float().mean((2, 3)) if inputs.ndim == 4 else inputs.float().flatten(1)
 
 
 def _key(network: nn.Module, compute: Compute, size_px: int, views: Sequence[View]) -> str:

@@ -56,25 +56,13 @@ def with_features(logits: Forward, model: nn.Module) -> Forward:
     Features are what the model's heads take in, which ``logits`` runs; the mean over places where
     they have some, and over the image and its mirror image where both are run.
     """
-    layers = [layer for _, layer in heads.heads(model)]
-    taken: list[torch.Tensor] = []
-
-    def take(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        (features,) = inputs
-        taken.append(
-            features.float().flatten(2).mean(2) if features.ndim == 4 else features.float()
-        )
-
-    for layer in layers:
-        layer.register_forward_pre_hook(take)
+    num_heads = len(heads.heads(model))
 
     @torch.inference_mode()
     def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
-        taken.clear()
-        logits_NC = logits(images_NHWC)
-        views = [
-            torch.cat(taken[i : i + len(layers)], 1) for i in range(0, len(taken), len(layers))
-        ]
+        with heads.inputs_taken(model) as taken:
+            logits_NC = logits(images_NHWC)
+        views = [torch.cat(taken[i : i + num_heads], 1) for i in range(0, len(taken), num_heads)]
         return torch.cat([logits_NC, torch.stack(views).mean(0)], 1)
 
     return forward

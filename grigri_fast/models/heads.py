@@ -4,7 +4,8 @@ Most networks have one. Some of timm have two, one of them distilled, and the me
 Shapes: C classes.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,26 @@ def heads(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
         for name, module in model.named_modules()
         if id(module) in found and isinstance(module, nn.Linear | nn.Conv2d)
     ]
+
+
+@contextlib.contextmanager
+def inputs_taken(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Yield a list that gets what each head takes in, in the order of the passes made meanwhile.
+
+    Each is float32 (N, D), a network's features: the mean over places where a head takes in some.
+    """
+    taken: list[torch.Tensor] = []
+
+    def take(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        (one,) = inputs
+        taken.append(one.float().mean((2, 3)) if one.ndim == 4 else one.float().flatten(1))
+
+    hooks = [layer.register_forward_pre_hook(take) for _, layer in heads(model)]
+    try:
+        yield taken
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def replace(model: nn.Module, num_classes: int) -> None:

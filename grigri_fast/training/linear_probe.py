@@ -19,7 +19,7 @@ from torch import nn
 
 from ..config import TrainConfig
 from ..errors import GrigriError
-from ..inference import features as features_module
+from ..inference import features
 from ..models import heads
 from ..pipeline.check import without
 from . import probe, scores
@@ -84,7 +84,7 @@ def _fit(
     if not is_linear(network, size_px, session.compute.device):
         return None
     compute = functools.partial(
-        features_module.compute_features,
+        features.compute_features,
         network,
         data.dataset.paths,
         data.checked,
@@ -122,7 +122,7 @@ def _fit(
     row = {
         "epoch": 0,
         "lr": 0.0,
-        **{f"train_{k}": v for k, v in train_scores.items()},
+        **{f"train_{k}": train_scores[k] for k in ("loss", "micro_f1", "subset_accuracy")},
         **{f"val_{k}": v for k, v in val_scores.items()},
         "images_per_s": round((len(train) + len(val)) / seconds, 1),
         "seconds": round(seconds, 2),
@@ -137,25 +137,19 @@ def is_linear(network: nn.Module, size_px: int, device: torch.device) -> bool:
     It is tried out on noise, with a head of random weights.
     """
     layers = [layer for _, layer in heads.heads(network)]
-    inputs: list[torch.Tensor] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for layer in layers
-    ]
     was_training = network.training
     generator = torch.Generator().manual_seed(0)
     noise_NCHW = torch.randn(2, 3, size_px, size_px, generator=generator).to(device)
-    logits_NC = network.eval()(noise_NCHW)
-    for hook in hooks:
-        hook.remove()
+    with heads.inputs_taken(network) as inputs:
+        logits_NC = network.eval()(noise_NCHW)
     network.train(was_training)
-    features = [features_module.averaged(one) for one in inputs]
-    if len(features) != len(layers) or any(
-        one.shape[1] != layer.weight[0].numel() for one, layer in zip(features, layers, strict=True)
+    if len(inputs) != len(layers) or any(
+        one.shape[1] != layer.weight[0].numel() for one, layer in zip(inputs, layers, strict=True)
     ):
         return False
     of_heads = [
         nn.functional.linear(one, layer.weight.flatten(1), layer.bias)
-        for one, layer in zip(features, layers, strict=True)
+        for one, layer in zip(inputs, layers, strict=True)
     ]
     expected_NC = torch.stack(of_heads).mean(0) if of_heads else torch.zeros(0)
     return expected_NC.shape == logits_NC.shape and torch.allclose(

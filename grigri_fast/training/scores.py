@@ -30,12 +30,14 @@ def training(totals: list[float], num_images: int) -> dict[str, float]:
 
 
 def at_half(logits_NC: NDArray[np.float32], targets_NC: NDArray, loss_of: Loss) -> dict[str, float]:
-    """Return loss, micro-F1 and subset accuracy of logits, at threshold 0.5."""
+    """Return loss, micro-F1, subset accuracy and macro-F1 of logits, at threshold 0.5."""
     predicted_NC = logits_NC >= 0
+    counts = metrics.count(predicted_NC, targets_NC)
     return {
         "loss": loss_of(torch.from_numpy(logits_NC), torch.from_numpy(targets_NC)).item(),
-        "micro_f1": float(metrics.micro_f1(metrics.count(predicted_NC, targets_NC))),
+        "micro_f1": float(metrics.micro_f1(counts)),
         "subset_accuracy": metrics.subset_accuracy(predicted_NC, targets_NC),
+        "macro_f1": float(metrics.macro_f1(counts)),
     }
 
 
@@ -46,6 +48,5 @@ def validation(
     average_precision_C = metrics.average_precision(logits_NC, targets_NC)
     return {
         **at_half(logits_NC, targets_NC, loss_of),
-        "macro_f1": float(metrics.macro_f1(metrics.count(logits_NC >= 0, targets_NC))),
         "mAP": metrics.mean_average_precision(average_precision_C),
     }
