@@ -3,12 +3,13 @@
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..runtime.option import shown
@@ -87,6 +88,12 @@ def interval(score: "Interval") -> str:
         return "-"
     low, high = (f"{x:.3f}".removeprefix("0") for x in (score.low, score.high))
     return f"{score.value:.4f} [dim]({low}-{high})[/dim]"
+
+
+def with_probabilities(names: Sequence[str], probabilities: Mapping[str, float]) -> str:
+    """Return labels, each with its probability, or a dash if there are none."""
+    words = [f"{escape(name)} [dim]{probabilities[name]:.2f}[/dim]" for name in names]
+    return ", ".join(words) or "[dim]-[/dim]"
 
 
 def value_of_option(value: Any) -> str:

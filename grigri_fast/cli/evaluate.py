@@ -11,7 +11,16 @@ from rich.text import Text
 from ..config import MAX_PIXELS
 from ..errors import GrigriError
 from ..runtime import files
-from .console import interval, new_table, number, say, say_first, show, verbosity
+from .console import (
+    interval,
+    new_table,
+    number,
+    say,
+    say_first,
+    show,
+    verbosity,
+    with_probabilities,
+)
 from .options import (
     AmpOption,
     CheckpointOption,
@@ -21,6 +30,7 @@ from .options import (
     MaxBadOption,
     MaxPixelsOption,
     MemoryLimitOption,
+    PathsArgument,
     RunArgument,
     ThreadsOption,
     ThresholdOption,
@@ -139,9 +149,7 @@ def predict(
         Path,
         typer.Argument(metavar="RUN", help="A run folder of train, or an ONNX file of export."),
     ],
-    images: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
-    ],
+    images: PathsArgument,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv|FILE.json", help="Write to a file.")
     ] = None,
@@ -191,8 +199,8 @@ def show_predictions(predictions: "list[Prediction]", info: "ModelInfo") -> None
     """Print the labels of each image with their probabilities."""
     table = new_table("image", "labels", num_texts=2)
     for p in predictions[:_SHOWN_PREDICTIONS]:
-        words = [f"{escape(name)} [dim]{p.probabilities[name]:.2f}[/dim]" for name in p.labels]
-        cell = f"[red]{escape(p.error)}[/red]" if p.error else ", ".join(words) or "[dim]-[/dim]"
+        labels = with_probabilities(p.labels, p.probabilities)
+        cell = f"[red]{escape(p.error)}[/red]" if p.error else labels
         table.add_row(Text(str(p.path)), cell)
     show(table)
     if len(predictions) > _SHOWN_PREDICTIONS:

@@ -10,7 +10,16 @@ from rich.text import Text
 from ..config import MAX_PIXELS, OPTIONS
 from ..experiments.curve_options import config_of
 from ..runtime import files
-from .console import interval, new_table, number, say, say_first, show, verbosity
+from .console import (
+    interval,
+    new_table,
+    number,
+    say,
+    say_first,
+    show,
+    verbosity,
+    with_probabilities,
+)
 from .options import (
     AmpOption,
     CheckpointOption,
@@ -18,6 +27,7 @@ from .options import (
     ImagesOption,
     MaxPixelsOption,
     MemoryLimitOption,
+    PathsArgument,
     RunArgument,
     ThreadsOption,
     architectures,
@@ -122,9 +132,7 @@ def _gain(gain: "Interval") -> str:
 
 def suggest(
     run: RunArgument,
-    images: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
-    ],
+    images: PathsArgument,
     number: Annotated[int, typer.Option(min=1, metavar="N", help="How many to suggest.")] = 100,
     out: Annotated[
         Path | None,
@@ -170,11 +178,8 @@ def show_suggested(suggested: "Suggested") -> None:
     say(f"{len(chosen):,} of {suggested.num_images:,} photographs to label, the first first\n")
     table = new_table("image", "in doubt", "the model's labels", num_texts=3)
     for s in chosen[:_SHOWN_SUGGESTIONS]:
-        doubts, given = (
-            ", ".join(f"{escape(name)} [dim]{s.probabilities[name]:.2f}[/dim]" for name in names)
-            for names in (s.in_doubt, s.labels)
-        )
-        table.add_row(Text(str(s.path)), doubts or "[dim]-[/dim]", given or "[dim]-[/dim]")
+        doubts, given = (with_probabilities(x, s.probabilities) for x in (s.in_doubt, s.labels))
+        table.add_row(Text(str(s.path)), doubts, given)
     show(table)
     if len(chosen) > _SHOWN_SUGGESTIONS:
         say(f"... and {len(chosen) - _SHOWN_SUGGESTIONS:,} more")
