@@ -1,16 +1,17 @@
 """Photographs with labels: :func:`load` reads every label format as one :class:`Dataset`."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from .layouts import IMAGE_SUFFIXES, read_labels
+from .layouts import IMAGE_SUFFIXES, LabelOptions, read_labels
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,13 @@ class Dataset:
         targets_NC: 1.0 where an image has a class's label, float32 (N, C).
         class_names: the classes' names (C).
         layout: the format of the labels, in words.
+        unknown_NC: where it is not known whether an image has a class's label (targets_NC is 0
+            there), bool (N, C); None: everything is known.
+        parts: "train", "val", "test" or "" (in none) of each image (N), if the data come with a
+            split; else None.
+        groups: number of each image's group, int64 (N); images of a group stay in one part of a
+            split. None: each image is by itself.
+        notes: how the labels were read, in sentences for the user.
     """
 
     names: list[str]
@@ -30,6 +38,10 @@ class Dataset:
     targets_NC: NDArray[np.float32]
     class_names: list[str]
     layout: str
+    unknown_NC: NDArray[np.bool_] | None = None
+    parts: list[str] | None = None
+    groups: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,23 +54,29 @@ class Dataset:
             self.targets_NC[rows],
             self.class_names,
             self.layout,
+            None if self.unknown_NC is None else self.unknown_NC[rows],
+            None if self.parts is None else [self.parts[row] for row in rows],
+            None if self.groups is None else self.groups[rows],
+            self.notes,
         )
 
 
-def load(data: StrPath, images: StrPath | None = None) -> Dataset:
+def load(data: StrPath, images: StrPath | None = None, **how: Any) -> Dataset:
     """Read the labels of a data set in whichever of the five formats it is (see ``layouts``).
 
     Args:
         data: a folder or a CSV file.
         images: the folder that a CSV's names are relative to; the CSV's own folder (or
             ``images/`` in it) by default.
+        how: how the labels are to be read: fields of :class:`layouts.LabelOptions`.
 
     Raises:
         GrigriError: if the layout is none of the formats or could be two of them, or if a line
             of a label file is wrong; the message says where.
     """
     try:
-        table = read_labels(Path(data), None if images is None else Path(images))
+        folder = None if images is None else Path(images)
+        table = read_labels(Path(data), LabelOptions(images=folder, **how))
     except OSError as e:  # a folder that may not be read, a link that leads nowhere
         raise GrigriError(f"{e.filename or data}: {e.strerror or e}") from e
     if not any(table.labels):
@@ -67,10 +85,33 @@ def load(data: StrPath, images: StrPath | None = None) -> Dataset:
         if not name or not name.isprintable():
             raise GrigriError(f"{table.layout}: {name!r} is not a class name")
     column_of = {name: c for c, name in enumerate(table.class_names)}
-    targets_NC = np.zeros((len(table.names), len(column_of)), dtype=np.float32)
-    for row, labels in enumerate(table.labels):
-        targets_NC[row, [column_of[name] for name in labels]] = 1
-    return Dataset(table.names, table.paths, targets_NC, table.class_names, table.layout)
+
+    def flags(labels: Sequence[Sequence[str]], dtype: type) -> NDArray:
+        flags_NC = np.zeros((len(table.names), len(column_of)), dtype=dtype)
+        for row, names in enumerate(labels):
+            flags_NC[row, [column_of[name] for name in names]] = 1
+        return flags_NC
+
+    return Dataset(
+        table.names,
+        table.paths,
+        flags(table.labels, np.float32),
+        table.class_names,
+        table.layout,
+        None if table.unknown is None else flags(table.unknown, np.bool_),
+        table.parts,
+        None if table.groups is None else _numbers(table.groups),
+        tuple(table.notes),
+    )
+
+
+def _numbers(groups: list[str]) -> NDArray[np.int64]:
+    """Return a number for each group; an image without one is a group by itself."""
+    number_of: dict[str, int] = {}
+    numbers = [
+        number_of.setdefault(name or f"\0{row}", len(number_of)) for row, name in enumerate(groups)
+    ]
+    return np.array(numbers, dtype=np.int64)
 
 
 def find_images(patterns: Iterable[str]) -> list[Path]:

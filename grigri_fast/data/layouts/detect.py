@@ -18,14 +18,11 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from ..errors import GrigriError
-from ..runtime import files
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+from ...errors import GrigriError
+from ...runtime import files
+from .labels import IMAGE_SUFFIXES, LabelOptions, Labels
 
 _NAME_COLUMNS = ("file_name", "image", "filename", "file", "path", "name")
 _LABEL_COLUMNS = ("labels", "label", "tags", "classes")
@@ -37,26 +34,14 @@ _FORMATS = (
 )
 
 
-class Labels(NamedTuple):
-    """What a reader returns: image i is the file ``paths[i]`` and has the classes ``labels[i]``.
-
-    The other fields are those of :class:`dataset.Dataset`.
-    """
-
-    names: list[str]
-    paths: list[Path]
-    labels: Sequence[Sequence[str]]
-    class_names: list[str]
-    layout: str
-
-
-def read_labels(data: Path, images: Path | None) -> Labels:
+def read_labels(data: Path, options: LabelOptions) -> Labels:
     """Find out which format some data have, and read them; see :func:`dataset.load`.
 
     Raises:
         GrigriError: as there.
         OSError: if a folder cannot be read.
     """
+    images = options.images
     if images is not None and not images.is_dir():
         raise GrigriError(f"--images {images}: no such folder")
     if data.is_file():

@@ -1,0 +1,65 @@
+"""What a reader of labels gets and returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How labels are to be read, where the reader is not to find out by itself.
+
+    Attributes:
+        images: the folder that the names in a table or a JSON file are relative to.
+        layout: the name of the layout, one of :data:`detect.LAYOUTS`.
+        image_column: the column with the images' names.
+        label_columns: the column of labels, or the 0/1 columns of the classes; empty: found out.
+        separator: what stands between the labels of a cell; "" if a cell is one label.
+        no_label: words that mean "no label" instead of the usual ones; None: the usual ones.
+        split_column: the column that says to which part an image belongs.
+        group_column: the column of what must stay together in a split, such as the patient.
+        classes: the classes to learn; other labels are left out. Empty: all.
+    """
+
+    images: Path | None = None
+    layout: str | None = None
+    image_column: str | None = None
+    label_columns: tuple[str, ...] = ()
+    separator: str | None = None
+    no_label: tuple[str, ...] | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a reader returns: image i is the file ``paths[i]`` and has the classes ``labels[i]``.
+
+    Attributes:
+        names: the images' names (N), unique and stable: what a split file holds.
+        paths: where the images are (N). They need not exist.
+        labels: the classes of each image (N).
+        class_names: the classes' names (C).
+        layout: where the labels are and in which layout, in a few words; messages begin with it.
+        unknown: the classes of which it is not known whether an image has them (N); None: there
+            are no such.
+        parts: "train", "val", "test" or "" (in no part) of each image (N), where the data come with
+            a split; None: they do not.
+        groups: the name of each image's group, "" if it is in none (N); images of a group stay in
+            one part. None: there are no groups.
+        notes: how the labels were read, a sentence each, for the user: which column is what, the
+            separator, what was ignored or left out and why.
+    """
+
+    names: list[str]
+    paths: list[Path]
+    labels: Sequence[Sequence[str]]
+    class_names: list[str]
+    layout: str
+    unknown: Sequence[Sequence[str]] | None = None
+    parts: list[str] | None = None
+    groups: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
