@@ -1,10 +1,28 @@
 """What a reader of labels gets and returns."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+from PIL import features
+
+_ALWAYS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".mpo", ".png"),
+    *(".webp", ".bmp", ".dib", ".tif", ".tiff"),
+)
+_HEIF = (".heic", ".heif", ".hif")
+_reads_heif = importlib.util.find_spec("pillow_heif") is not None
+_reads_avif = _reads_heif or features.check("avif")
+
+# Suffixes of the files that are images, in lower case: compare with path.suffix.lower().
+IMAGE_SUFFIXES = frozenset(
+    {*_ALWAYS, *(_HEIF if _reads_heif else ()), *((".avif",) if _reads_avif else ())}
+)
+# What to install for images that are not read here.
+OPTIONAL_SUFFIXES = {
+    suffix: "pip install pillow-heif reads them" for suffix in {*_HEIF, ".avif"} - IMAGE_SUFFIXES
+}
 
 
 @dataclass(frozen=True)
