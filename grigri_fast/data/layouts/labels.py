@@ -2,10 +2,12 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from PIL import features
+
+from ...errors import UsageError
 
 _ALWAYS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".mpo", ".png"),
@@ -50,6 +52,23 @@ class LabelOptions:
     split_column: str | None = None
     group_column: str | None = None
     classes: tuple[str, ...] = ()
+
+    def require_only(self, layout: str, *allowed: str) -> None:
+        """Refuse the options that a layout has no use for.
+
+        Args:
+            layout: the layout in words, for the message.
+            allowed: the fields that the layout's reader uses. ``layout`` and ``classes`` go with
+                every layout.
+
+        Raises:
+            UsageError: if another field is set.
+        """
+        for option in fields(self):
+            is_set = getattr(self, option.name) != option.default
+            if is_set and option.name not in ("layout", "classes", *allowed):
+                word = "--" + option.name.replace("_", "-")
+                raise UsageError(f"{word} does not go with {layout}; leave it out")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,230 @@
+"""What the readers of data sets share: safe JSON and XML, names and parts, where images are."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from ...errors import GrigriError
+from ...runtime import files
+from .labels import IMAGE_SUFFIXES, Labels
+
+_PART_OF = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_SAMPLE = 100  # so many images tell in which folder they are
+
+
+def part_of(word: str) -> str:
+    """Return "train", "val" or "test" for a word such as Validation or val2017, else ""."""
+    return _PART_OF.get(word.lower().rstrip("0123456789").rstrip("-_"), "")
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        GrigriError: if it is none, or cannot be read.
+    """
+    try:
+        text = files.read_text(file)
+    except GrigriError as e:
+        raise GrigriError(f"{file}: {e}") from e
+    if "\0" in text:
+        raise GrigriError(f"{file}: not a text file (it contains NUL)")
+    return text
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not blank, with their numbers from 1."""
+    lines = enumerate(read_text(file).split("\n"), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        GrigriError: if it is no JSON, or nested too deeply to be labels.
+    """
+    try:
+        return json.loads(read_text(file))
+    except ValueError as e:
+        raise GrigriError(f"{file}: not valid JSON: {e}") from e
+    except RecursionError as e:
+        raise GrigriError(f"{file}: not labels: its JSON is nested too deeply") from e
+
+
+def read_xml(file: Path) -> ElementTree.Element:
+    """Return the root of an XML file.
+
+    Raises:
+        GrigriError: if it is no XML, or defines entities: a few lines of those expand to gigabytes
+            (https://docs.python.org/3/library/xml.html#xml-security).
+    """
+    text = read_text(file)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise GrigriError(f"{file}: XML with a DOCTYPE is not read; label files have none")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as e:
+        raise GrigriError(f"{file}: not valid XML: {e}") from e
+
+
+def head(file: Path, size: int = 65536, end: bool = False) -> str:
+    """Return the first characters of a file (or its last), to guess what it is; "" if none."""
+    try:
+        with files.open_regular(file) as opened:
+            if end:
+                opened.seek(max(0, opened.seek(0, os.SEEK_END) - size))
+            return opened.read(size).decode("utf-8", errors="replace").lstrip("\ufeff")
+    except GrigriError:
+        return ""
+
+
+def visible(folder: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder with one of the suffixes (lower case), without hidden ones.
+
+    A folder that is not there has none.
+    """
+    try:
+        found = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(p for p in found if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def folders_in(folder: Path, at_most: int = 100) -> list[Path]:
+    """Return the folders in a folder, without hidden ones; none if there are very many."""
+    try:
+        found = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+    except OSError:
+        return []
+    return found if len(found) <= at_most else []
+
+
+# ------------------------------------------------------------------------------------ images
+
+
+def image_name(value: object, where: str) -> str:
+    """Return the name of an image as a relative path with '/'.
+
+    Raises:
+        GrigriError: if it is no text, empty, or has control characters.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise GrigriError(f"{where}: expected the name of an image, not {_short(value)}")
+    if _CONTROL.search(value):
+        raise GrigriError(f"{where}: {_short(value)} is not the name of a file")
+    return os.path.normpath(value.strip().replace("\\", "/"))
+
+
+def class_name(value: object, where: str) -> str:
+    """Return the name of a class.
+
+    Raises:
+        GrigriError: if it is no text, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise GrigriError(f"{where}: expected the name of a class, not {_short(value)}")
+    return value.strip()
+
+
+def _short(value: object) -> str:
+    text = repr(value[:60] if isinstance(value, str | bytes | list) else value)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file; a name that cannot be one is none."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises for names that are too long)
+
+
+def fitting_folder(names: Iterable[str], folders: Sequence[Path]) -> Path:
+    """Return the folder that has most of the first names; the first folder if none has any."""
+    sample = [name for name, _ in zip(names, range(_SAMPLE), strict=False)]
+    return max(folders, key=lambda folder: sum(exists(folder / name) for name in sample))
+
+
+def image_of_stem(folder: Path) -> dict[str, str]:
+    """Return the names of a folder's images by their names without suffix.
+
+    Raises:
+        GrigriError: if two images differ only in the suffix.
+    """
+    found: dict[str, str] = {}
+    for path in visible(folder, *IMAGE_SUFFIXES):
+        if path.stem in found:
+            raise GrigriError(
+                f"{folder}: {found[path.stem]} and {path.name} differ only in the suffix, and the "
+                f"labels name none; rename or remove one"
+            )
+        found[path.stem] = path.name
+    return found
+
+
+class Rows:
+    """The images as a reader meets them. A name that comes twice is an error."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._labels: list[list[str]] = []
+        self._unknown: list[list[str]] = []
+        self._parts: list[str] = []
+        self._where: dict[str, str] = {}
+
+    def add(
+        self,
+        name: str,
+        where: str,
+        labels: Iterable[str],
+        unknown: Iterable[str] = (),
+        part: str = "",
+    ) -> None:
+        """Add an image; ``where`` is the place in the label file, for messages.
+
+        Raises:
+            GrigriError: if there is such an image already.
+        """
+        if name in self._where:
+            raise GrigriError(f"{where}: {name} was in {self._where[name]} already")
+        self._where[name] = where
+        self.names.append(name)
+        self._labels.append(list(dict.fromkeys(labels)))
+        self._unknown.append(list(dict.fromkeys(unknown)))
+        self._parts.append(part)
+
+    def result(
+        self, paths: list[Path], class_names: list[str], layout: str, notes: list[str]
+    ) -> Labels:
+        """Return all images; a part that is the only one is no split."""
+        parts = None
+        if {"val", "test"} & set(self._parts):
+            parts = self._parts
+            counts = {part: parts.count(part) for part in ("train", "val", "test", "")}
+            said = [f"{n:,} {part or 'in no part'}" for part, n in counts.items() if n]
+            notes = [*notes, f"the data come with a split: {', '.join(said)}"]
+        return Labels(
+            self.names,
+            paths,
+            self._labels,
+            class_names,
+            layout,
+            unknown=self._unknown if any(self._unknown) else None,
+            parts=parts,
+            notes=notes,
+        )
