@@ -1,7 +1,7 @@
 """Commands about data sets: data check, data split, data demo, data fetch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -11,7 +11,15 @@ from ..curation.options import require_used
 from ..errors import GrigriError
 from ..runtime import files
 from .console import new_table, say, say_first, show
-from .options import DataArgument, ImagesOption, MaxPixelsOption, ThreadsOption, passed_on
+from .options import (
+    DataArgument,
+    ImagesOption,
+    MaxPixelsOption,
+    ThreadsOption,
+    given,
+    passed_on,
+    with_label_options,
+)
 
 if TYPE_CHECKING:
     from ..curation.findings import Findings
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from ..data.split import SplitResult
 
 
+@with_label_options
 def check(
     data: DataArgument,
     images: ImagesOption = None,
@@ -74,6 +83,7 @@ def check(
     ] = None,
     max_pixels: MaxPixelsOption = MAX_PIXELS,
     threads: ThreadsOption = None,
+    **how_labels: Any,
 ) -> None:
     """Show what a data set holds, and every file that cannot be used with its reason.
 
@@ -85,7 +95,7 @@ def check(
 
     Example:  grigri-fast data check my-photos --deep --run runs/my-photos-resnet34
     """
-    options = passed_on(locals())
+    options = passed_on(locals(), "how_labels") | given(how_labels)
     require_used(**options)  # a wrong option is an error before anything heavy loads
 
     from ..curation import check as checking
@@ -170,6 +180,7 @@ def show_findings(findings: "Findings") -> None:
     say(f"\n{', '.join(written)} are in {files.shown(findings.out)}")
 
 
+@with_label_options
 def split(
     data: DataArgument,
     val: Annotated[float, typer.Option(help="Share for validation.")] = 0.2,
@@ -177,6 +188,7 @@ def split(
     seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the split.")] = None,
     images: ImagesOption = None,
+    **how_labels: Any,
 ) -> None:
     """Split by iterative stratification, and show the class frequencies of the parts.
 
@@ -184,7 +196,7 @@ def split(
 
     Example:  grigri-fast data split labels.csv --val 0.2 --test 0.1 --out split.json
     """
-    options = passed_on(locals())
+    options = passed_on(locals(), "how_labels") | given(how_labels)
 
     from ..data import split as splitting
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -34,7 +34,9 @@ from .options import (
     RunArgument,
     ThreadsOption,
     ThresholdOption,
+    given,
     passed_on,
+    with_label_options,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ _SCORES = {
 }
 
 
+@with_label_options
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -74,6 +77,7 @@ def evaluate(
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
     threads: ThreadsOption = None,
+    **how_labels: Any,
 ) -> None:
     """Say how good a trained model is, with 95 % intervals.
 
@@ -82,7 +86,7 @@ def evaluate(
 
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
-    options = passed_on(locals(), "as_json")
+    options = passed_on(locals(), "as_json", "how_labels") | given(how_labels)
 
     from ..runs.run_folder import require_one_source
 

@@ -1,7 +1,7 @@
 """Commands about photographs still to be labelled: learning-curve, suggest."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -31,7 +31,9 @@ from .options import (
     RunArgument,
     ThreadsOption,
     architectures,
+    given,
     passed_on,
+    with_label_options,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _SHOWN_SUGGESTIONS = 20
 
 
+@with_label_options
 def learning_curve(
     data: Annotated[
         str, typer.Argument(metavar="DATA|RUN", help="A folder, a CSV file, or a run folder.")
@@ -76,6 +79,7 @@ def learning_curve(
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
     threads: ThreadsOption = None,
+    **how_labels: Any,
 ) -> None:
     """Say how much more photographs would bring, and of which class.
 
@@ -88,7 +92,7 @@ def learning_curve(
 
     Example:  grigri-fast learning-curve runs/my-photos-resnet34
     """
-    options = passed_on(locals())
+    options = passed_on(locals(), "how_labels") | given(how_labels)
     config_of(data, passed_on(options, "data", "subsets", "out"))  # an error at once
 
     from ..experiments import learning_curve as curves

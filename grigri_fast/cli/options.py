@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from ..config import OPTIONS
+from ..config import LABEL_OPTIONS, OPTIONS
 from ..runtime.option import Option
 
 
@@ -56,6 +56,11 @@ def passed_on(parameters: dict[str, Any], *own: str) -> dict[str, Any]:
     The function that the command calls has the same, by the same names.
     """
     return {name: value for name, value in parameters.items() if name not in own}
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that are given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="A folder or a CSV file.")]
@@ -136,6 +141,17 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
 
     ``None`` stands for "not given", so that the command line wins over a config file.
     """
+    return _with_options(command, {n: about for n, about in OPTIONS.items() if n != "data"})
+
+
+def with_label_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how labels are to be read."""
+    return _with_options(command, LABEL_OPTIONS)
+
+
+def _with_options(
+    command: Callable[..., None], options: Mapping[str, Option]
+) -> Callable[..., None]:
     *own, more = inspect.signature(command).parameters.values()  # the last one is **options
     parameters = own + [
         more.replace(
@@ -144,8 +160,7 @@ def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[about.kind | None, _typer_option(about)],
         )
-        for name, about in OPTIONS.items()
-        if name != "data"
+        for name, about in options.items()
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -4,7 +4,17 @@
 May import nothing but errors and runtime.
 """
 
-from .options import AUTO, MAX_PIXELS, OPTIONS, TrainConfig
+from .data_options import LABEL_OPTIONS, MAX_PIXELS
+from .options import AUTO, OPTIONS, TrainConfig
 from .rules import RECIPES, read_toml, resolve
 
-__all__ = ["AUTO", "MAX_PIXELS", "OPTIONS", "RECIPES", "TrainConfig", "read_toml", "resolve"]
+__all__ = [
+    "AUTO",
+    "LABEL_OPTIONS",
+    "MAX_PIXELS",
+    "OPTIONS",
+    "RECIPES",
+    "TrainConfig",
+    "read_toml",
+    "resolve",
+]

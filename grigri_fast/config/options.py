@@ -7,24 +7,23 @@ default. ``None`` means "not given"; the rules in :func:`resolve` fill it in whe
 """
 
 import functools
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
 from ..runtime.option import Converted, Option, Range, Search, option, options_of
 from ..runtime.units import parse_bytes, parse_interval
+from .data_options import DataOptions
 
 # A path may be given as a Path, and is stored as text; --batch-size auto is stored as AUTO.
 if TYPE_CHECKING:
     PathText: TypeAlias = Converted[str, StrPath]
-    OptionalPath: TypeAlias = Converted[str | None, StrPath | None]
     BatchSize: TypeAlias = Converted[int, int | Literal["auto"]]
     ByRecipe: TypeAlias = Converted[int, int | None]  # a number once the config is resolved
 else:
-    PathText, OptionalPath, BatchSize, ByRecipe = str, str | None, int, int | None
+    PathText, BatchSize, ByRecipe = str, int, int | None
 
-MAX_PIXELS = 100_000_000  # the default of --max-pixels: 300 MB decoded
 AUTO = 0  # what --batch-size auto is in a config
 _SHARE = Range(0, 1)
 _BATCH = Range(2, reason="BatchNorm has no variance of one image")
@@ -44,40 +43,15 @@ def _check_out(folder: str) -> None:
 # An option of each group. `report`, `best` and `fine_tune` are what it becomes if it is not given:
 # "report" is the 2020 report's last recipe, "best" is ours, as measured from scratch, and
 # "fine_tune" is ours for loaded weights, where that is another (benchmarks/README.md).
-of_data, of_model, of_training, of_augmentation, of_machine, of_output = (
+of_model, of_training, of_augmentation, of_machine, of_output = (
     functools.partial(option, group=group)
-    for group in ("Data", "Model", "Training", "Augmentation", "Machine", "Output")
+    for group in ("Model", "Training", "Augmentation", "Machine", "Output")
 )
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions):
     """Everything that decides a training run. What is not given comes from the recipe."""
-
-    data: OptionalPath = of_data(None, "Photographs and labels.", is_input=True, may_change=True)
-    _: KW_ONLY
-    images: OptionalPath = of_data(
-        None, "Folder that a CSV's image names are relative to.", is_input=True, may_change=True
-    )
-    val: float | None = of_data(
-        None, "Share of the images for validation.", Range(0, 1, open_low=True), fallback=0.2
-    )
-    test: float | None = of_data(None, "Share held back as a test part.", _SHARE, fallback=0.0)
-    split: OptionalPath = of_data(None, "Split file written by `data split --out`.", is_input=True)
-    limit: int | None = of_data(
-        None, "Use only N images, drawn at random, to try things.", Range(1)
-    )
-    max_bad: float | None = of_data(
-        None,
-        "Share of images that may be unusable: they are left out, named in quarantine.csv.",
-        _SHARE,
-        fallback=0.05,
-        may_change=True,
-    )
-    strict: bool = of_data(False, "Stop at the first image that cannot be used.", may_change=True)
-    max_pixels: int = of_data(
-        MAX_PIXELS, "Larger images are refused unread.", Range(1), may_change=True
-    )
 
     arch: str = of_model(
         "auto",

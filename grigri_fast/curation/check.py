@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..config import MAX_PIXELS
 from ..data import dataset
 from ..data import split as splits
 from ..data.dataset import Dataset
+from ..data.layouts import HowLabels
 from ..errors import GrigriError, Interrupted
 from ..runs import run_folder
 from ..runtime import files
@@ -63,6 +64,7 @@ def check(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_summary: Callable[[Dataset, Summary], None] = lambda data, summary: None,
     callback: Callback | None = None,
+    **how_labels: Unpack[HowLabels],
 ) -> Checked:
     """Decode every image of a data set and return what it holds, and which files are no use.
 
@@ -84,6 +86,7 @@ def check(
         on_progress: called with images decoded and images in all.
         on_summary: called with the data set and what it holds, before the deep check begins.
         callback: called as the deep check and the training of ``folds`` proceed.
+        how_labels: how the labels are to be read, as in :class:`HowLabels`.
 
     Raises:
         UsageError: if an option would be ignored.
@@ -102,7 +105,7 @@ def check(
     )
     source, images = os.fspath(data), None if images is None else os.fspath(images)
     compute = Compute.resolve(threads=threads)
-    labelled = dataset.load(source, images)
+    labelled = dataset.load(source, images, **how_labels)
     if deep:
         require_libraries(label_errors=run is not None or folds is not None)
     summary = summarize(
@@ -112,7 +115,9 @@ def check(
     findings = None
     if deep:
         findings = _check_deeply(
-            Setting(labelled, source, images, compute, max_pixels, epochs or 10, size or 64),
+            Setting(
+                labelled, source, images, compute, max_pixels, epochs or 10, size or 64, how_labels
+            ),
             Path("runs", f"check-{Path(source).resolve().stem}") if out is None else Path(out),
             run=None if run is None else Path(run),
             num_folds=folds,

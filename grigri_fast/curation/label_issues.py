@@ -11,7 +11,7 @@ import csv
 import io
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..config import TrainConfig
 from ..data import split
 from ..data.dataset import Dataset
+from ..data.layouts import HowLabels
 from ..errors import GrigriError
 from ..inference.predictor import Classifier
 from ..pipeline.check import without
@@ -119,6 +120,7 @@ class Setting:
         compute: what to compute on.
         max_pixels: larger images are left out.
         epochs, size_px: of the models of the folds.
+        how_labels: how the labels of DATA are to be read.
     """
 
     data: Dataset
@@ -128,6 +130,7 @@ class Setting:
     max_pixels: int
     epochs: int = 10
     size_px: int = 64
+    how_labels: HowLabels = field(default_factory=HowLabels)
 
 
 def predict_by_run(folder: Path, setting: Setting) -> tuple[Predictions, split.Split]:
@@ -205,7 +208,7 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
                 threads=setting.compute.threads,
                 max_pixels=setting.max_pixels,
                 max_bad=0.99,  # data check names the bad files anyway
-                **_RECIPE,
+                **setting.how_labels | _RECIPE,
             )
             trainer.run(config, callback)
     file.unlink(missing_ok=True)

@@ -4,14 +4,14 @@ import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from .layouts import IMAGE_SUFFIXES, LabelOptions, read_labels
+from .layouts import IMAGE_SUFFIXES, HowLabels, LabelOptions, read_labels, remarks
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,26 @@ class Dataset:
         )
 
 
-def load(data: StrPath, images: StrPath | None = None, **how: Any) -> Dataset:
+def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels]) -> Dataset:
     """Read the labels of a data set in whichever of the five formats it is (see ``layouts``).
 
     Args:
         data: a folder or a CSV file.
         images: the folder that a CSV's names are relative to; the CSV's own folder (or
             ``images/`` in it) by default.
-        how: how the labels are to be read: fields of :class:`layouts.LabelOptions`.
+        how: how the labels are to be read, as in :class:`layouts.HowLabels`.
 
     Raises:
         GrigriError: if the layout is none of the formats or could be two of them, or if a line
             of a label file is wrong; the message says where.
     """
     try:
-        folder = None if images is None else Path(images)
-        table = read_labels(Path(data), LabelOptions(images=folder, **how))
+        options = LabelOptions.of(images, **how)
+        table = read_labels(Path(data), options)
     except OSError as e:  # a folder that may not be read, a link that leads nowhere
         raise GrigriError(f"{e.filename or data}: {e.strerror or e}") from e
+    if options.classes:
+        table = remarks.only_classes(table, options.classes)
     if not any(table.labels):
         raise GrigriError(f"{table.layout}: {len(table.names)} images but no labels")
     for name in table.class_names:
@@ -101,7 +103,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Any) -> Dataset:
         None if table.unknown is None else flags(table.unknown, np.bool_),
         table.parts,
         None if table.groups is None else _numbers(table.groups),
-        tuple(table.notes),
+        (*table.notes, *remarks.of_classes(table)),
     )
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from ..errors import GrigriError
 from ..runtime import files
 from ..runtime.files import StrPath
 from .dataset import Dataset, load
+from .layouts import HowLabels
 
 PARTS = ("train", "val", "test")
 
@@ -57,6 +59,7 @@ def split(
     seed: int = 0,
     out: StrPath | None = None,
     images: StrPath | None = None,
+    **how_labels: Unpack[HowLabels],
 ) -> SplitResult:
     """Split a data set by iterative stratification: the command ``data split``.
 
@@ -69,6 +72,7 @@ def split(
         seed: breaks ties.
         out: write the split to this file, which ``train --split`` reads.
         images: the folder that a CSV's names are relative to.
+        how_labels: how the labels are to be read, as in :class:`HowLabels`.
 
     Raises:
         GrigriError: if a value is out of range, the labels cannot be read, a part would get no
@@ -82,7 +86,7 @@ def split(
         raise GrigriError("--val and --test together leave nothing to train on")
     if not 0 <= seed < 2**32:
         raise GrigriError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
-    dataset = load(data, images)
+    dataset = load(data, images, **how_labels)
     parts = stratify(dataset, val, test, seed)
     path = None if out is None else Path(out)
     if path is not None:

@@ -3,17 +3,17 @@
 Shapes: N images, C classes.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS
 from ..data import dataset
+from ..data.layouts import HowLabels
 from ..errors import GrigriError
 from ..inference.predictor import Classifier
 from ..pipeline.check import require_few, without
@@ -219,6 +219,7 @@ def evaluate(
     memory_limit: str | None = None,
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **how_labels: Unpack[HowLabels],
 ) -> RunEvaluation:
     """Score a trained model, with 95 % intervals, as ``grigri-fast eval`` does.
 
@@ -237,11 +238,15 @@ def evaluate(
         device, amp, threads: what to compute on, in which number format, with how many CPU threads.
         memory_limit: the most that this process may take on the device, like ``4GiB``.
         on_progress: called with images done and images in all.
+        how_labels: with ``data``, how its labels are to be read, as in :class:`HowLabels`.
 
     Raises:
         GrigriError: if run, data and labels do not fit each other, or an option is wrong.
     """
     _check_options(data, images, part, threshold, checkpoint)
+    if data is None and how_labels:
+        flag = "--" + next(iter(how_labels)).replace("_", "-")
+        raise GrigriError(f"{flag} goes with --data; the run knows its own")
     folder, part = Path(run), part or "val"
     path = run_folder.checkpoint_path(folder, checkpoint)
     compute = Compute.resolve(device, amp, threads, memory_limit)
@@ -251,7 +256,7 @@ def evaluate(
             own = run_folder.open_part(folder, part)
             labelled, rows, words = own.data, own.rows, f"{part} part of {own.data.layout}"
         else:
-            labelled = dataset.load(os.fspath(data), None if images is None else os.fspath(images))
+            labelled = dataset.load(data, images, **how_labels)
             rows, words = np.arange(len(labelled)), labelled.layout
         targets_NC = _targets_in_order(labelled, classifier.class_names)
         probabilities_NC, bad = classifier.probabilities(labelled.paths, rows, budget, on_progress)

@@ -4,13 +4,24 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, read_toml
+from ..config import LABEL_OPTIONS, TrainConfig, read_toml
 from ..errors import GrigriError
 from ..runtime.files import StrPath
 from ..training.callbacks import Callback
 
 # Options of a training that are of use here; the last five may be given with a run, too.
-_OF_DATA = ("images", "split", "val", "seed", "limit", "arch", "size", "weights", "max_bad")
+_OF_DATA = (
+    "images",
+    "split",
+    "val",
+    "seed",
+    "limit",
+    "arch",
+    "size",
+    "weights",
+    "max_bad",
+    *LABEL_OPTIONS,
+)
 _OF_MACHINE = ("max_pixels", "device", "amp", "memory_limit", "threads")
 
 

@@ -170,7 +170,7 @@ def _require_same_data(folder: Path, config: TrainConfig) -> None:
     stored = next(iter(sorted(folder.glob(f"trial-*/{run_folder.DATA}"))), None)
     if stored is None:
         return
-    data = dataset.load(config.data, config.images)
+    data = dataset.load(config.data, config.images, **config.how_labels)
     difference = manifest.difference(stored, data)
     if difference:
         raise GrigriError(

@@ -179,7 +179,7 @@ def open_part(folder: Path, part: str = "val", data: Dataset | None = None) -> R
         config = TrainConfig(**read_toml(folder / CONFIG))
         if config.data is None:
             raise GrigriError(f"{folder / CONFIG} does not say which data")
-        data = dataset.load(files.shown(config.data), config.images)
+        data = dataset.load(files.shown(config.data), config.images, **config.how_labels)
     parts = split.read(folder / SPLIT, data)
     if part not in parts.parts:
         raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts.parts)}")

@@ -98,7 +98,7 @@ def load(session: Session) -> RunData:
     """
     config, world = session.asked, session.world
     resumed, progress = session.resumed, session.progress
-    data = dataset.load(config.data, config.images)
+    data = dataset.load(config.data, config.images, **config.how_labels)
     parts = _split(config, data) if resumed is None else resumed.read_split(data)
     collectives.require_same(world, config, data, parts, progress)
     session.callback.log(

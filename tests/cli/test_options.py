@@ -12,7 +12,8 @@ import pytest
 import grigri_fast
 from grigri_fast.cli import data, evaluate, performance, train
 from grigri_fast.cli.options import architectures
-from grigri_fast.config import OPTIONS
+from grigri_fast.config import LABEL_OPTIONS, OPTIONS
+from grigri_fast.data.layouts import HowLabels, detect
 from grigri_fast.models import factory, timm_networks
 
 HOW_IT_GOES = {"on_progress", "on_summary", "log", "callback"}  # what a program may listen to
@@ -42,7 +43,14 @@ def test_a_command_has_the_options_of_its_function(
     of_command = inspect.signature(command).parameters
     of_function = inspect.signature(function).parameters
     names = {name for name, p in of_function.items() if p.kind is not p.VAR_KEYWORD}
+    if "how_labels" in of_function:
+        names |= HowLabels.__annotations__.keys()
     assert set(of_command) - own == names - own - HOW_IT_GOES
+
+
+def test_the_label_options_are_those_of_the_readers() -> None:
+    assert LABEL_OPTIONS.keys() == HowLabels.__annotations__.keys()
+    assert set(LABEL_OPTIONS["layout"].choices) == set(detect.NAMES)
 
 
 def completions(*words: str) -> list[str]:

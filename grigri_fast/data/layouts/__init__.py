@@ -5,6 +5,6 @@ own and name it in the table in :mod:`detect`.
 """
 
 from .detect import read_labels
-from .labels import IMAGE_SUFFIXES, LabelOptions, Labels
+from .labels import IMAGE_SUFFIXES, HowLabels, LabelOptions, Labels
 
-__all__ = ["IMAGE_SUFFIXES", "LabelOptions", "Labels", "read_labels"]
+__all__ = ["IMAGE_SUFFIXES", "HowLabels", "LabelOptions", "Labels", "read_labels"]

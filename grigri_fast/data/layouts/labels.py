@@ -1,13 +1,16 @@
 """What a reader of labels gets and returns."""
 
+import csv
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypedDict
 
 from PIL import features
 
-from ...errors import UsageError
+from ...errors import GrigriError, UsageError
+from ...runtime.files import StrPath
 
 _ALWAYS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".mpo", ".png"),
@@ -25,6 +28,22 @@ IMAGE_SUFFIXES = frozenset(
 OPTIONAL_SUFFIXES = {
     suffix: "pip install pillow-heif reads them" for suffix in {*_HEIF, ".avif"} - IMAGE_SUFFIXES
 }
+
+
+class HowLabels(TypedDict, total=False):
+    """How labels are to be read, as functions take it; see :class:`LabelOptions`.
+
+    A list of names may be a text with commas, as on the command line.
+    """
+
+    layout: str | None
+    image_column: str | None
+    label_columns: str | Sequence[str] | None
+    separator: str | None
+    no_label: str | Sequence[str] | None
+    split_column: str | None
+    group_column: str | None
+    classes: str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,31 @@ class LabelOptions:
             if is_set and option.name not in ("layout", "classes", *allowed):
                 word = "--" + option.name.replace("_", "-")
                 raise UsageError(f"{word} does not go with {layout}; leave it out")
+
+    @classmethod
+    def of(cls, images: StrPath | None = None, **options: Any) -> "LabelOptions":
+        """Return options of texts, as the command line has them, or of lists of names.
+
+        Raises:
+            GrigriError: for a list of names that is no line of a CSV.
+            TypeError: for an option that there is not.
+        """
+        for name in ("label_columns", "no_label", "classes"):
+            if isinstance(options.get(name), str):
+                options[name] = _names(name, options[name])
+            elif options.get(name) is not None:
+                options[name] = tuple(options[name])
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(images=None if images is None else Path(images), **given)
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    """Return the names in a text; one with a comma stands in quotes."""
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error as e:
+        raise GrigriError(f"--{option.replace('_', '-')} {text!r}: not a list of names: {e}") from e
+    return tuple(name.strip() for row in rows for name in row if name.strip())
 
 
 @dataclass(frozen=True)
