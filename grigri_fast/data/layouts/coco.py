@@ -171,10 +171,10 @@ class _Content:
         """Return a sentence on what was read."""
         without = sum(not image.labels for image in self.images)
         return (
-            f"{self.file.name}: {len(self.images):,} images in {folder}, with the labels of "
-            f"{self.num_boxes:,} boxes"
+            f"{self.file.name}: {reading.counted(len(self.images), 'image')} in {folder}, with the "
+            f"labels of {reading.counted(self.num_boxes, 'box')}"
             + (f", {self.num_crowds:,} of them around crowds" if self.num_crowds else "")
-            + (f"; {without:,} images without a box have no label" if without else "")
+            + (f"; {reading.counted(without, 'image')} without a box: no label" if without else "")
         )
 
 

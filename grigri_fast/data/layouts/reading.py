@@ -23,12 +23,19 @@ _PART_OF = {
     "testing": "test",
 }
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_MAX_NAME = 1000  # characters; no file system has longer names
 _SAMPLE = 100  # so many images tell in which folder they are
 
 
 def part_of(word: str) -> str:
     """Return "train", "val" or "test" for a word such as Validation or val2017, else ""."""
     return _PART_OF.get(word.lower().rstrip("0123456789").rstrip("-_"), "")
+
+
+def counted(num: int, noun: str) -> str:
+    """Return a number with its noun, like "1 box" or "2,000 boxes"."""
+    ending = "" if num == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{num:,} {noun}{ending}"
 
 
 # ------------------------------------------------------------------------------------- files
@@ -124,11 +131,11 @@ def image_name(value: object, where: str) -> str:
     """Return the name of an image as a relative path with '/'.
 
     Raises:
-        GrigriError: if it is no text, empty, or has control characters.
+        GrigriError: if it is no text, empty, very long, or has control characters.
     """
     if not isinstance(value, str) or not value.strip():
         raise GrigriError(f"{where}: expected the name of an image, not {_short(value)}")
-    if _CONTROL.search(value):
+    if _CONTROL.search(value) or len(value) > _MAX_NAME:
         raise GrigriError(f"{where}: {_short(value)} is not the name of a file")
     return os.path.normpath(value.strip().replace("\\", "/"))
 
@@ -137,9 +144,9 @@ def class_name(value: object, where: str) -> str:
     """Return the name of a class.
 
     Raises:
-        GrigriError: if it is no text, or empty.
+        GrigriError: if it is no text, empty, or very long.
     """
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME:
         raise GrigriError(f"{where}: expected the name of a class, not {_short(value)}")
     return value.strip()
 

@@ -67,9 +67,9 @@ def test_as_it_is_unpacked(tmp_path: Path) -> None:
     train, val, ignored, split = labels.notes
     assert train == (
         f"instances_train2017.json: 3 images in {tmp_path}/train2017, with the labels of 4 boxes, "
-        f"1 of them around crowds; 1 images without a box have no label"
+        f"1 of them around crowds; 1 image without a box: no label"
     )
-    assert val.startswith("instances_val2017.json: 1 images in")
+    assert val.startswith("instances_val2017.json: 1 image in")
     assert ignored == "captions_val2017.json: not read, no boxes of objects"
     assert split == "the data come with a split: 3 train, 1 val"
 

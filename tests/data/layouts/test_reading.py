@@ -22,6 +22,12 @@ def test_part_of(word: str, part: str) -> None:
     assert reading.part_of(word) == part
 
 
+def test_counted() -> None:
+    assert reading.counted(1, "box") == "1 box"
+    assert reading.counted(2000, "box") == "2,000 boxes"
+    assert reading.counted(0, "image") == "0 images"
+
+
 def test_an_option_that_a_layout_has_no_use_for_is_refused() -> None:
     LabelOptions(layout="coco", classes=("cat",)).require_only("COCO")
     LabelOptions(images=Path("x")).require_only("COCO", "images")
@@ -60,7 +66,7 @@ def test_deep_files_are_no_traceback(tmp_path: Path) -> None:
 def test_names_of_images() -> None:
     assert reading.image_name(" a\\b\\c.jpg ", "x") == "a/b/c.jpg"
     assert reading.image_name("./a//b.jpg", "x") == "a/b.jpg"
-    for value in ("", " ", None, 3, "a\0", "a\nb", "\ud800", ["a"]):
+    for value in ("", " ", None, 3, "a" * 2000, "a\0", "a\nb", "\ud800", ["a"]):
         with pytest.raises(GrigriError, match=r"^x: "):
             reading.image_name(value, "x")
 
