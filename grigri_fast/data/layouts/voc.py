@@ -64,12 +64,9 @@ def read(data: Path, options: LabelOptions) -> Labels:
             [name for name in class_names if flags.get(name) == 0],
             sets.part_of.get(stem, ""),
         )
-    where = (
-        "ImageSets/Main/<class>_<part>.txt" if sets.flags else f"{_annotations(root).name}/*.xml"
-    )
-    notes = [
-        f"Pascal VOC: {reading.counted(len(flags_of), 'image')}, labels from {where} in {root}"
-    ]
+    files = "ImageSets/Main/<class>_<part>.txt" if sets.flags else "Annotations/*.xml"
+    images = reading.counted(len(flags_of), "image")
+    notes = [f"Pascal VOC: {images}, labels from {files} in {root}"]
     if any(0 in flags.values() for flags in flags_of.values()):
         notes.append('classes marked as "difficult" in an image are unknown there')
     if {*class_names} < _OFFICIAL:
