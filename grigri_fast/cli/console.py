@@ -83,9 +83,11 @@ def number(value: float | None) -> str:
 
 
 def interval(score: "Interval") -> str:
-    """Return 0.7123 (.701-.724): the score and its 95 % interval."""
+    """Return 0.7123 (.701-.724): the score and its 95 % interval, where there is one."""
     if math.isnan(score.value):
         return "-"
+    if math.isnan(score.low):  # the words below say why
+        return f"{score.value:.4f} [dim](no interval)[/dim]"
     low, high = (f"{x:.3f}".removeprefix("0") for x in (score.low, score.high))
     return f"{score.value:.4f} [dim]({low}-{high})[/dim]"
 

@@ -1,9 +1,17 @@
-"""Intervals of scores by the bootstrap: images are drawn again and again, with replacement.
+"""Intervals of scores, from the scores of random halves of the images.
 
-Shapes: N images, C classes, R replicates. A replicate is a row of ``weights_RN``: how often it drew
-each image. Scores and targets are those of :mod:`metrics`.
+Shapes: N images, C classes, R replicates. A replicate is a row of ``weights_RN``: 1 for the images
+of a random half, else 0. Scores and targets are those of :mod:`metrics`.
 
-Source: Efron 1979, doi 10.1214/aos/1176344552 (percentile intervals).
+A mean over half of the images varies about the mean over all of them as that varies about the
+truth, so halves tell the variance, as draws with replacement do. They tell the bias, too: average
+precision is too high with few positives by about c / n, and with half of them by twice that. Draws
+with replacement have every image several times, as a tie with itself, and get that bias wrong.
+``benchmarks/bench_coverage.py`` compares the ways to make an interval.
+
+Source: Owen and Eckles 2012, doi 10.1214/12-AOAS547 (the "double-or-nothing" bootstrap); McCarthy
+1969, doi 10.2307/1402116 (half-samples, with the complement of each); Wilson 1927,
+doi 10.1080/01621459.1927.10502953 (the interval of a share).
 """
 
 from dataclasses import dataclass
@@ -29,9 +37,15 @@ from .metrics import (
 _WEIGHTS_AT_A_TIME = 10_000_000
 
 
+# Positives per class, on average, below which the mean over classes gets no interval: it would hold
+# the truth in far less than 19 of 20 cases (measured: benchmarks/bench_coverage.py).
+LEAST_POSITIVES = 5
+_Z = 1.959964  # standard deviations on both sides of a mean that hold 95 % of a normal distribution
+
+
 @dataclass(frozen=True)
 class Interval:
-    """A score with the bounds of its interval."""
+    """A score with the bounds of its 95 % interval, which holds it; NaN where there are none."""
 
     value: float
     low: float
@@ -40,7 +54,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Scores:
-    """The four scores of one set of predictions, each with its bootstrap interval."""
+    """The four scores of one set of predictions, each with its interval.
+
+    Macro-F1 and mAP have none where the classes have too few positives (``LEAST_POSITIVES``).
+    """
 
     micro_f1: Interval
     macro_f1: Interval
@@ -63,23 +80,27 @@ class Replicated:
         return Replicated(self.value - other.value, self.replicates_R - other.replicates_R)
 
     def interval(self) -> Interval:
-        """Return the value with its 95 % percentile interval."""
+        """Return the value with its 95 % interval."""
         return interval(self.value, self.replicates_R)
 
 
 def draw_weights(num_images: int, num_replicates: int = 1000, seed: int = 0) -> NDArray:
-    """Return how often each replicate drew each image, shape (R, N), float32."""
+    """Return which images each replicate has, shape (R, N), float32: 1 for about half, else 0.
+
+    Two replicates in a row are the two halves of all images.
+    """
     rng = np.random.default_rng(seed)
     weights_RN = np.empty((num_replicates, num_images), dtype=np.float32)
-    for r in range(num_replicates):
-        draws = rng.integers(num_images, size=num_images)
-        weights_RN[r] = np.bincount(draws, minlength=num_images)
+    for r in range(0, num_replicates, 2):
+        weights_RN[r] = rng.integers(0, 2, num_images, dtype=np.uint8)
+        weights_RN[r + 1 : r + 2] = 1 - weights_RN[r]
     return weights_RN
 
 
 def map_interval(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> Interval:
-    """Return mAP and its 95 % percentile interval over the replicates."""
-    return replicated_map(scores_NC, targets_NC, weights_RN).interval()
+    """Return mAP and its 95 % interval over the replicates."""
+    found = replicated_map(scores_NC, targets_NC, weights_RN)
+    return mean_interval(found.value, found.replicates_R, as_bools(targets_NC).sum(0))
 
 
 def replicated_map(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
@@ -99,23 +120,40 @@ def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDAr
 def scores_with_intervals(
     predicted_NC: Bools, targets_NC: Bools, mean_ap: Interval, weights_RN: NDArray
 ) -> Scores:
-    """Return the scores of predictions with 95 % percentile intervals over the replicates.
+    """Return the scores of predictions with 95 % intervals over the replicates.
 
-    Images are resampled, thresholds are not tuned again: an interval says how the score would vary
-    over other validation sets of this size, with these thresholds. mAP, which does not depend on a
+    Images are resampled, thresholds are not tuned again: an interval says where the score would be
+    on endless images of the same kind, with these thresholds. mAP, which does not depend on a
     threshold, is passed in.
     """
     c = count(predicted_NC, targets_NC)
     predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
     c_R = weighted_counts(predicted_NC, targets_NC, weights_RN)
     right_N = (predicted_NC == targets_NC).all(1)
-    right_R = weights_RN @ right_N.astype(np.float32) / len(right_N)
+    right_R = ratio(weights_RN @ right_N.astype(np.float32), weights_RN.sum(1))
+    num_labels = int((c.tp + c.fp + c.fn).sum())  # those that say something of F1
     return Scores(
-        micro_f1=interval(float(micro_f1(c)), micro_f1(c_R)),
-        macro_f1=interval(float(macro_f1(c)), macro_f1(c_R)),
-        subset_accuracy=interval(float(right_N.mean()), right_R),
+        micro_f1=score_interval(float(micro_f1(c)), micro_f1(c_R), num_labels),
+        macro_f1=mean_interval(float(macro_f1(c)), macro_f1(c_R), targets_NC.sum(0)),
+        subset_accuracy=score_interval(float(right_N.mean()), right_R, len(right_N)),
         mAP=mean_ap,
     )
+
+
+def has_enough_positives(support_C: NDArray) -> bool:
+    """Return whether classes have the positives that an interval of their mean score takes."""
+    with_some = support_C[support_C > 0]
+    return len(with_some) > 0 and bool(with_some.mean() >= LEAST_POSITIVES)
+
+
+def mean_interval(value: float, replicates_R: NDArray, support_C: NDArray) -> Interval:
+    """Return a mean of classes' scores, with an interval if they have enough positives.
+
+    ``support_C``: positives of each class.
+    """
+    if not has_enough_positives(support_C):
+        return Interval(value, float("nan"), float("nan"))
+    return score_interval(value, replicates_R, int(support_C.sum()))
 
 
 def weighted_counts(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray) -> Counts:
@@ -141,12 +179,61 @@ def _weigh(weights_RN: NDArray, flags_NC: Bools) -> NDArray:
 
 
 def interval(value: float, replicates_R: NDArray) -> Interval:
-    """Return the value between the 2.5 and 97.5 percentiles of its replicates; NaN is left out."""
+    """Return a number of any sign, such as a difference of scores, with its 95 % interval."""
+    bias, variance = _moments(value, replicates_R)
+    if np.isnan(variance):
+        return Interval(value, float("nan"), float("nan"))
+    centre, reach = value - bias, _Z * variance**0.5
+    return _around(value, centre - reach, centre + reach)
+
+
+def score_interval(value: float, replicates_R: NDArray, num_labels: int) -> Interval:
+    """Return a score from 0 to 1 with its 95 % interval; NaN in the replicates is left out.
+
+    Wilson's interval of a share of as many labels as vary like the score, but of 4 times
+    ``num_labels`` at most. Its centre is the score without its bias, and it is stretched to hold
+    the score.
+
+    Args:
+        value: the score.
+        replicates_R: what it is in each replicate.
+        num_labels: how many labels (or images) it rests on.
+    """
+    bias, variance = _moments(value, replicates_R)
+    if np.isnan(variance) or num_labels < 1:
+        return Interval(value, float("nan"), float("nan"))
+    centre = min(max(value - bias, 0.0), 1.0)
+    spread = centre * (1 - centre)
+    most = 4 * num_labels if 0 < value < 1 else num_labels
+    n = min(most, spread / variance) if variance > 0 and spread > 0 else most
+    middle = (centre + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    reach = _Z / (1 + _Z**2 / n) * (spread / n + _Z**2 / (4 * n**2)) ** 0.5
+    return _around(value, middle - reach, middle + reach)
+
+
+def percentiles(value: float, replicates_R: NDArray) -> Interval:
+    """Return a number between the 2.5 and 97.5 percentiles of its replicates, or its own bound."""
     known = replicates_R[~np.isnan(replicates_R)]
     if not len(known):
         return Interval(value, float("nan"), float("nan"))
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    return _around(value, *np.percentile(known, [2.5, 97.5]))
+
+
+def _moments(value: float, replicates_R: NDArray) -> tuple[float, float]:
+    """Return the bias of a value and the square of its error, by its replicates; NaN if unknown.
+
+    The error is that of the value without bias, which is not known well: half of its square is
+    added to the variance (measured: benchmarks/bench_coverage.py).
+    """
+    known = replicates_R[~np.isnan(replicates_R)]
+    if not len(known):
+        return float("nan"), float("nan")
+    bias = float(known.mean() - value)
+    return bias, float(known.var() + bias**2 / 2)
+
+
+def _around(value: float, low: float, high: float) -> Interval:
+    return Interval(value, float(min(value, low)), float(max(value, high)))
 
 
 # ----------------------------------------------------------- average precision of replicates

@@ -190,14 +190,15 @@ def measure(
     map_R = _stacked([s.mAP_R for s in of_size])
     mean_ap = np.array([metrics.mean_average_precision(s.ap_C) for s in of_size])
     support = train_targets_NC.sum(0).astype(int).tolist(), val_targets_NC.sum(0).astype(int)
+    num_labels = int(support[1].sum())
     return Curve(
         num_val=len(val_targets_NC),
         points=[
             Point(
                 num_images=n,
                 num_subsets=len(scores),
-                micro_f1=bootstrap.interval(float(f1[f]), f1_R[:, f]),
-                mAP=bootstrap.interval(float(mean_ap[f]), map_R[:, f]),
+                micro_f1=bootstrap.score_interval(float(f1[f]), f1_R[:, f], num_labels),
+                mAP=bootstrap.mean_interval(float(mean_ap[f]), map_R[:, f], support[1]),
             )
             for f, (n, scores) in enumerate(zip(sizes_F.tolist(), scored, strict=True))
         ],
@@ -231,7 +232,9 @@ def _of_class(
         num_train=num_train,
         num_val=num_val,
         f1=float(of_size[-1].f1_C[c]),
-        average_precision=[bootstrap.interval(float(ap), ap_RF[:, f]) for f, ap in enumerate(ap_F)],
+        average_precision=[
+            bootstrap.score_interval(float(ap), ap_RF[:, f], num_val) for f, ap in enumerate(ap_F)
+        ],
         twice=twice,
         wants_images=_wants(twice),
     )

@@ -113,8 +113,8 @@ def extrapolate(
     gain, gains_R = (one.at(twice) - one.at(sizes_F[-1]) for one in (law, laws))
     return Extrapolation(
         num_images=twice,
-        score=bootstrap.interval(float(law.at(twice)[0]), laws.at(twice)),
-        gain=bootstrap.interval(float(gain[0]), gains_R),
+        score=bootstrap.percentiles(float(law.at(twice)[0]), laws.at(twice)),
+        gain=bootstrap.percentiles(float(gain[0]), gains_R),
         line_images=points.astype(int).tolist(),
-        line=[bootstrap.interval(float(y), lines_R[:, i]) for i, y in enumerate(line)],
+        line=[bootstrap.percentiles(float(y), lines_R[:, i]) for i, y in enumerate(line)],
     )

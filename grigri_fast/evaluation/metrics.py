@@ -3,8 +3,9 @@
 Shapes: N images, C classes. ``targets_NC`` are booleans (or 0/1),
 ``scores_NC`` are any scores that grow with the belief in a label (probabilities or logits); a label
 is predicted where ``score >= threshold``. A ratio without a denominator is 0, as in scikit-learn's
-``zero_division=0``. Average precision of a class without positives does not exist: it is NaN, and
-``mAP`` leaves such classes out.
+``zero_division=0``. A class without positives says nothing of a model: its average precision is
+NaN, and mAP and macro-F1 leave it out. An unknown label has the target 0 and the score -inf: it is
+never predicted and never counted, and no threshold looks at it.
 
 Made for 100,000 images x 1,000 classes on two cores: scores stay in their own dtype, sorting is the
 dearest step, and what has to be sorted class by class is shared among threads.
@@ -95,8 +96,11 @@ def micro_f1(c: Counts) -> Array:
 
 
 def macro_f1(c: Counts) -> Array:
-    """Return the plain mean of the classes' F1."""
-    return f1(c).mean(-1)
+    """Return the plain mean of F1 over the classes that have positives; NaN if none has."""
+    has_some = np.asarray(c.tp + c.fn) > 0
+    total = np.where(has_some, f1(c), 0.0).sum(-1)
+    num_classes = has_some.sum(-1)
+    return np.where(num_classes > 0, total / np.maximum(num_classes, 1), np.nan)
 
 
 def subset_accuracy(predicted_NC: Bools, targets_NC: Bools) -> float:

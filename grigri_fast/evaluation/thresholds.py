@@ -72,7 +72,7 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
     cut = -float(positives[best])
     if num_inside[best] < len(ordered):
         below = -float(ordered[num_inside[best]])
-    elif below == -np.inf:
+    if below == -np.inf:  # nothing is below, or only unknown labels are
         below = 0.0
     middle = (cut + float(below)) / 2
     return middle if below < middle <= cut else cut

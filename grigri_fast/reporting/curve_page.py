@@ -122,6 +122,8 @@ def _draw(
 
 
 def _words(score: Interval) -> str:
+    if math.isnan(score.low):
+        return f"{score.value:.3f}"
     return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
 
 

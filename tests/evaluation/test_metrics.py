@@ -5,7 +5,7 @@ import pytest
 from simple_scores import simple_average_precision
 from sklearn import metrics as sk
 
-from grigri_fast.evaluation import metrics, thresholds
+from grigri_fast.evaluation import bootstrap, metrics, thresholds
 from grigri_fast.evaluation.metrics import Counts
 
 
@@ -30,18 +30,23 @@ def test_scores_of_all_classes_equal_scikit_learns(case) -> None:
     scores_NC, targets_NC = case
     predicted_NC = scores_NC >= 0.5
     found = metrics.count(predicted_NC, targets_NC)
-    # A single column would be read as a binary problem, whose average means something else.
-    reference = [
-        sk.f1_score(targets_NC[:, c], predicted_NC[:, c], zero_division=0)
-        for c in range(targets_NC.shape[1])
-    ]
-    assert metrics.macro_f1(found) == pytest.approx(np.mean(reference), abs=1e-15)
+    # A single column would be read as a binary problem, whose average means something else. A class
+    # without positives, whose F1 scikit-learn sets to 0, is no part of our mean.
+    there = np.flatnonzero(targets_NC.any(0))
+    reference = [sk.f1_score(targets_NC[:, c], predicted_NC[:, c], zero_division=0) for c in there]
+    expected = np.mean(reference) if reference else np.nan
+    assert metrics.macro_f1(found) == pytest.approx(expected, abs=1e-15, nan_ok=True)
     pot = sk.f1_score(targets_NC.ravel(), predicted_NC.ravel(), zero_division=0)
     assert metrics.micro_f1(found) == pytest.approx(pot, abs=1e-15)
     if targets_NC.shape[1] > 1:
         subset = sk.accuracy_score(targets_NC, predicted_NC)
         for average, ours in (("micro", metrics.micro_f1), ("macro", metrics.macro_f1)):
-            theirs = sk.f1_score(targets_NC, predicted_NC, average=average, zero_division=0)
+            if average == "macro" and not len(there):
+                continue
+            labels = there if average == "macro" else None
+            theirs = sk.f1_score(
+                targets_NC, predicted_NC, labels=labels, average=average, zero_division=0
+            )
             assert ours(found) == pytest.approx(theirs, abs=1e-15)
     else:
         subset = sk.accuracy_score(targets_NC[:, 0], predicted_NC[:, 0])
@@ -118,6 +123,58 @@ def test_counts_may_have_replicates_in_front() -> None:
     c = Counts(np.array([[1, 2], [0, 0]]), np.array([[1, 0], [0, 0]]), np.array([[0, 2], [3, 0]]))
     assert metrics.micro_f1(c) == pytest.approx([6 / 9, 0])
     assert metrics.macro_f1(c) == pytest.approx([(2 / 3 + 4 / 6) / 2, 0])
+
+
+def test_macro_f1_leaves_out_what_map_leaves_out() -> None:
+    """Two classes are all right; the third has no positives, but two false alarms."""
+    targets_NC = np.array([[1, 0, 0], [0, 1, 0]], dtype=bool)
+    predicted_NC = np.array([[1, 0, 1], [0, 1, 1]], dtype=bool)
+    found = metrics.count(predicted_NC, targets_NC)
+    assert metrics.macro_f1(found) == 1 and metrics.micro_f1(found) == pytest.approx(2 / 3)
+    ap_C = metrics.average_precision(predicted_NC.astype(float), targets_NC)
+    assert metrics.mean_average_precision(ap_C) == 1
+    none = metrics.count(predicted_NC, np.zeros_like(targets_NC))
+    assert np.isnan(metrics.macro_f1(none))
+
+
+def test_an_unknown_label_counts_nowhere() -> None:
+    """With the score -inf the scores are those of the images whose label is known."""
+    rng = np.random.default_rng(0)
+    targets_NC = rng.random((60, 3)) < 0.4
+    scores_NC = np.round(rng.random((60, 3)), 1)
+    known_NC = rng.random((60, 3)) < 0.7
+    masked_NC, true_NC = np.where(known_NC, scores_NC, -np.inf), targets_NC & known_NC
+    found_C = metrics.average_precision(masked_NC, true_NC)
+    each_C = thresholds.best_f1_thresholds(masked_NC, true_NC)
+    weights_RN = bootstrap.draw_weights(60, 10)
+    halves_RC = bootstrap.weighted_average_precision(masked_NC, true_NC, weights_RN)
+    counts = metrics.count(masked_NC >= 0.5, true_NC)
+    for c in range(3):
+        rows = known_NC[:, c]
+        alone = scores_NC[rows, c : c + 1], targets_NC[rows, c : c + 1]
+        assert found_C[c] == pytest.approx(metrics.average_precision(*alone)[0])
+        assert each_C[c] == thresholds.best_f1_threshold(*alone)
+        of_known = bootstrap.weighted_average_precision(*alone, weights_RN[:, rows])[:, 0]
+        assert halves_RC[:, c] == pytest.approx(of_known, nan_ok=True)
+        assert metrics.f1(counts)[c] == metrics.f1(metrics.count(alone[0] >= 0.5, alone[1]))[0]
+        for found, expected in zip(
+            thresholds.precision_recall_curve(masked_NC[:, c], true_NC[:, c]),
+            thresholds.precision_recall_curve(alone[0][:, 0], alone[1][:, 0]),
+            strict=True,
+        ):
+            assert np.array_equal(found, expected)
+    pot = scores_NC[known_NC], targets_NC[known_NC]
+    assert thresholds.best_f1_threshold(masked_NC, true_NC) == thresholds.best_f1_threshold(*pot)
+    found, expected = metrics.reliability(masked_NC, true_NC), metrics.reliability(*pot)
+    assert found.error == pytest.approx(expected.error)
+    assert np.array_equal(found.counts, expected.counts)
+    over, of_pot = (thresholds.over_thresholds(*x) for x in ((masked_NC, true_NC), pot))
+    assert np.array_equal(over.f1, of_pot.f1)
+
+
+def test_a_threshold_below_every_known_score_is_as_without_unknown_ones() -> None:
+    scores, targets = np.array([0.4, 0.8, -np.inf]), np.array([True, True, False])
+    assert thresholds.best_f1_threshold(scores, targets) == 0.2
 
 
 def test_reliability_of_numbers_worked_out_by_hand() -> None:
