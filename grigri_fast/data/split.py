@@ -201,6 +201,27 @@ def to_json(split: Split, dataset: Dataset) -> str:
     return json.dumps({"format": "grigri-fast split 1", "parts": parts}, indent=1) + "\n"
 
 
+def names(file: str | Path) -> dict[str, list[str]]:
+    """Return the names of each part's images in a file that :func:`to_json` wrote.
+
+    Raises:
+        GrigriError: if the file is no split file.
+    """
+    try:
+        content = json.loads(files.read_text(file))
+        parts = content["parts"]
+        if set(parts) - set(PARTS) or not {"train", "val"} <= set(parts):
+            raise ValueError("the parts must be train, val and perhaps test")
+        for part in parts.values():
+            if not isinstance(part, list) or not all(isinstance(name, str) for name in part):
+                raise ValueError("a part must be a list of image names")
+        return parts
+    except GrigriError as e:
+        raise GrigriError(f"split file {file}: {e}") from e
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise GrigriError(f"split file {file}: not written by `data split --out`: {e}") from e
+
+
 def read(file: str | Path, dataset: Dataset) -> Split:
     """Return the split in a file that :func:`to_json` wrote, as rows of ``dataset``.
 
@@ -210,22 +231,11 @@ def read(file: str | Path, dataset: Dataset) -> Split:
         GrigriError: if the file is no split file, or names an image twice or one that the data
             set does not have.
     """
-    try:
-        content = json.loads(files.read_text(file))
-        parts = content["parts"]
-        if set(parts) - set(PARTS) or not {"train", "val"} <= set(parts):
-            raise ValueError("the parts must be train, val and perhaps test")
-        for names in parts.values():
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError("a part must be a list of image names")
-    except GrigriError as e:
-        raise GrigriError(f"split file {file}: {e}") from e
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise GrigriError(f"split file {file}: not written by `data split --out`: {e}") from e
+    parts = names(file)
     row_of = {name: i for i, name in enumerate(dataset.names)}
     part_of: dict[str, str] = {}
-    for part, names in parts.items():
-        for name in names:
+    for part, of_part in parts.items():
+        for name in of_part:
             if name not in row_of:
                 raise GrigriError(
                     f"split file {file}: {name} is in {part}, but not in {dataset.layout}"
