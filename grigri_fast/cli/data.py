@@ -115,7 +115,10 @@ def check(
 def show_summary(data: "Dataset", summary: "Summary") -> None:
     """Print the tables of ``data check``."""
     n = len(data)
-    say(f"{data.layout}\n")
+    say(data.layout)
+    for note in data.notes:
+        say(f"  {note}")
+    say()
     facts = new_table("", "", num_texts=2)
     facts.show_header = False
     unlabelled = summary.labels_per_image.get(0, 0)

@@ -105,6 +105,8 @@ def load(session: Session) -> RunData:
         f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
         + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
     )
+    for note in data.notes:
+        session.callback.log(f"  {note}")
     rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
     quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
     checked = check.check_images(

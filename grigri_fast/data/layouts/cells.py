@@ -68,7 +68,7 @@ def read_cells(
                 f"{lists[0][:40]!r}; write all cells in one way"
             )
         read = {c: _list(c, where[cells.index(c)]) for c in full}
-        note = "each cell is a list"
+        note = "a cell is a list of labels"
     else:
         separator = _given_separator(options.separator)
         if separator is None:
@@ -76,7 +76,7 @@ def read_cells(
         split = (lambda c: c.split(separator)) if separator else (lambda c: [c])
         read = {cell: split(cell) for cell in full}
         called = _CALLED.get(separator, repr(separator))
-        note = f"labels are separated by {called}" if separator else "each cell is one label"
+        note = f"labels are separated by {called}" if separator else "a cell is one label"
     meant: Counter[str] = Counter()
 
     def kept(cell: str) -> list[str]:
@@ -87,8 +87,8 @@ def read_cells(
     labels = [kept(cell) for cell in cells]
     notes = [note]
     if meant:
-        words = ", ".join(f"{word!r} ({count:,} times)" for word, count in meant.items())
-        notes.append(f"no label is what these mean: {words} (--no-label WORDS)")
+        words = ", ".join(f"{word!r} ({count:,})" for word, count in meant.most_common(6))
+        notes.append(f"read as no label (--no-label): {words}")
     return Cells(labels, notes)
 
 

@@ -84,20 +84,14 @@ def find(table: Table, options: LabelOptions, kind: Kind | None = None) -> Colum
     group_column = _group_column(table, options, {image, part_column})
     left = [i for i in range(len(header)) if i not in (image, part_column, group_column)]
     kind, labels, unused = _label_columns(table, options, left, kind)
-    notes = [f"images are named in the column {header[image]!r}"]
-    if kind == "one-hot":
-        notes.append(f"classes are {_some_of(header, labels)}, in 0 and 1")
-    else:
-        notes.append(f"labels are in {_some_of(header, labels)}")
-    if parts is not None:
-        notes.append(f"the column {header[part_column or 0]!r} says what is for which part")
+    of_labels = "their classes, 0 or 1" if kind == "one-hot" else "their labels"
+    notes = [f"{header[image]!r} names the images, {_some_of(header, labels)} {of_labels}"]
+    if part_column is not None:
+        notes.append(f"{header[part_column]!r} says what is for training, validation and test")
     if group_column is not None:
-        name = header[group_column]
-        notes.append(
-            f"images with one {name!r} stay in one part (--group-column none: they do not)"
-        )
+        notes.append(f"images with one {header[group_column]!r} stay in one part of a split")
     if unused:
-        notes.append(f"not used: {_some_of(header, unused)}")
+        notes.append(f"columns not used: {_some_of(header, unused)}")
     groups = None if group_column is None else list(table.columns[group_column])
     return Columns(image, kind, labels, parts, groups, notes)
 
@@ -115,7 +109,7 @@ def is_label_name(name: str) -> bool:
 def _some_of(header: list[str], columns: Iterable[int]) -> str:
     names = [repr(header[i]) for i in columns]
     more = f" and {len(names) - 4:,} more" if len(names) > 4 else ""
-    return f"{'the column' if len(names) == 1 else 'the columns'} {', '.join(names[:4])}{more}"
+    return ", ".join(names[:4]) + more
 
 
 # ------------------------------------------------------------------- image, parts and groups
@@ -228,12 +222,13 @@ def _label_columns(
     flags = [i for i in others if _are_flags(table, i)]
     if len(named) > 1 and kind is None and all(_are_flags(table, i) for i in named):
         named, flags, others = [], named + flags, named + others  # classes that have such names
-    if kind == "one-hot" or (kind is None and flags and not named):
-        _refuse_odd_columns(table, others, flags)
-        labels = sorted(flags) if kind is None else sorted(i for i in others if i in flags)
-        if not labels:
-            raise GrigriError(f"{table.file}: no column holds 0 and 1 alone; --label-columns NAMES")
-        return "one-hot", labels, [i for i in left if i not in labels]
+    if not named or kind == "one-hot":
+        _refuse_damaged(table, others)
+    if flags and (kind == "one-hot" or (kind is None and not named)):
+        _refuse_doubtful(table, others, flags)
+        return "one-hot", sorted(flags), [i for i in left if i not in flags]
+    if kind == "one-hot":
+        raise GrigriError(f"{table.file}: no column holds 0 and 1 alone; --label-columns NAMES")
     if len(named) > 1:
         first, second = (table.header[i] for i in named[:2])
         raise GrigriError(
@@ -245,7 +240,7 @@ def _label_columns(
     label = table.header[named[0]]
     if flags and kind is None:
         raise GrigriError(
-            f"{table.file}: labels can be in the column {label!r} (--label-columns {label}) or in"
+            f"{table.file}: labels can be in {label!r} (--label-columns {label}) or in"
             f" {_some_of(table.header, flags)}, 0 and 1 (--layout one-hot)"
         )
     if kind is None and _are_flags(table, named[0]):
@@ -281,16 +276,13 @@ def _are_flags(table: Table, column: int) -> bool:
     return are_flags(table.values[column])
 
 
-def _refuse_odd_columns(table: Table, others: list[int], flags: list[int]) -> None:
-    """Refuse columns that are no 0/1 columns and could be meant as labels or as damaged ones."""
-    for column in others:
-        if column in flags:
-            continue
+def _refuse_damaged(table: Table, columns: list[int]) -> None:
+    """Refuse columns of which some cells are 0 or 1 and others are not."""
+    for column in columns:
         values = table.values[column]
-        num_flags = sum(n for value, n in values.items() if _is_flag(value))
-        usual = next((v for v, _ in values.most_common() if _is_flag(v)), "")
-        odd = next(v for v in values if not are_flags([v, usual]))
-        if num_flags:
+        usual = next((value for value, _ in values.most_common() if _is_flag(value)), None)
+        odd = next((value for value in values if usual and not are_flags([value, usual])), None)
+        if odd is not None:
             minus = (
                 "; -1 means 'not' with --layout celeba and 'not known' with --layout chexpert"
                 if odd in ("-1", "-1.0")
@@ -300,13 +292,18 @@ def _refuse_odd_columns(table: Table, others: list[int], flags: list[int]) -> No
                 f"{table.where(table.find(column, odd), column)}: {odd[:40]!r} is neither 0 nor 1,"
                 f" as its other cells are{minus}"
             )
-        if _may_hold_labels(table, column):
-            name = table.header[column]
-            first = table.header[flags[0]]
+
+
+def _refuse_doubtful(table: Table, columns: list[int], flags: list[int]) -> None:
+    """Refuse columns beside 0/1 columns that could hold labels, too."""
+    for column in columns:
+        if column not in flags and _may_hold_labels(table, column):
+            name, first = table.header[column], table.header[flags[0]]
+            example = next(value for value in table.values[column] if value)
             raise GrigriError(
-                f"{table.file}: the column {name!r} (such as {odd[:40]!r}) beside 0/1 columns can"
-                f" hold labels, too; --label-columns {name} if it does, else name the 0/1 columns:"
-                f" --label-columns {first},..."
+                f"{table.file}: the column {name!r} (such as {example[:40]!r}) beside 0/1 columns"
+                f" can hold labels, too; --label-columns {name} if it does, else name the 0/1"
+                f" columns: --label-columns {first},..."
             )
 
 

@@ -10,6 +10,7 @@ from .columns import looks_like_image
 from .walk import images_below, reason_to_skip
 
 _FIRST = 100  # names by which a folder is recognised
+_MOST_FOLDERS = 1000  # in which images without a row are looked for
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,22 @@ def locate(
             notes.append(f"names are without suffix; files are {', '.join(suffixes)}")
             names = found
     # a.jpg and ./a.jpg are one image
-    return Located(names, [folder / os.path.normpath(name) for name in names], notes)
+    paths = [folder / os.path.normpath(name) for name in names]
+    unnamed = _unnamed(paths)
+    if unnamed:
+        more = ", ..." if len(unnamed) > 1 else ""
+        notes.append(
+            f"left out: {len(unnamed):,} images that it does not name ({unnamed[0]}{more})"
+        )
+    return Located(names, paths, notes)
+
+
+def _unnamed(paths: list[Path]) -> list[str]:
+    """Return the images beside those that are named."""
+    named = set(map(str, paths))
+    folders = sorted({path.parent for path in paths})[:_MOST_FOLDERS]
+    beside = (p for f in folders if f.is_dir() for p in images_below(f, recursive=False).images)
+    return [path.name for path in beside if str(path) not in named]
 
 
 def _folder_of(folder: Path, names: list[str]) -> Path:

@@ -65,7 +65,7 @@ def of_classes(labels: Labels) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a name without what is easily written in two ways: case, spaces, Unicode form, ends."""
+    """Return a name without what is easily written in two ways: case, spaces, ends and so on."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return re.sub(r"[\s_\-]+", "", folded).strip(".,;:|/\"'`*") or folded
 
