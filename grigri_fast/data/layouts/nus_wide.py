@@ -119,11 +119,12 @@ class _Files:
                     f"{file}: {len(words):,} labels where the list names "
                     f"{reading.counted(num, 'image')}"
                 )
-            if not {*words} <= {"0", "1"}:
+            text = "".join(words)
+            if len(text) != num or text.count("0") + text.count("1") != num:
                 line = next(i for i, word in enumerate(words, start=1) if word not in ("0", "1"))
                 odd = words[line - 1][:40]
                 raise GrigriError(f"{file} line {line}: a label must be 0 or 1, not {odd!r}")
-            flags_NC[:, column] = [word == "1" for word in words]
+            flags_NC[:, column] = np.frombuffer(text.encode(), dtype=np.uint8) == ord("1")
         return list(files), flags_NC
 
     def _class_files(self, part: str) -> dict[str, Path]:
