@@ -189,7 +189,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._labels: list[list[str]] = []
+        self.labels: list[list[str]] = []
         self._unknown: list[list[str]] = []
         self._parts: list[str] = []
         self._where: dict[str, str] = {}
@@ -211,9 +211,13 @@ class Rows:
             raise GrigriError(f"{where}: {name} was in {self._where[name]} already")
         self._where[name] = where
         self.names.append(name)
-        self._labels.append(list(dict.fromkeys(labels)))
+        self.labels.append(list(dict.fromkeys(labels)))
         self._unknown.append(list(dict.fromkeys(unknown)))
         self._parts.append(part)
+
+    def classes(self) -> list[str]:
+        """Return the labels that images have, sorted."""
+        return sorted({label for labels in self.labels for label in labels})
 
     def result(
         self, paths: list[Path], class_names: list[str], layout: str, notes: list[str]
@@ -228,7 +232,7 @@ class Rows:
         return Labels(
             self.names,
             paths,
-            self._labels,
+            self.labels,
             class_names,
             layout,
             unknown=self._unknown if any(self._unknown) else None,
