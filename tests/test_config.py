@@ -12,6 +12,7 @@ from option_table import markdown_table
 
 import grigri_fast
 from grigri_fast.config import (
+    LABEL_OPTIONS,
     OPTIONS,
     RECIPES,
     TrainConfig,
@@ -40,6 +41,7 @@ def test_the_recipe_of_the_report_is_its_final_one() -> None:
     assert dataclasses.asdict(config) == {
         "data": "photos",
         "images": None,
+        **dict.fromkeys(LABEL_OPTIONS),
         "val": 0.2,
         "test": 0.0,
         "split": None,

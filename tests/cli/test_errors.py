@@ -40,10 +40,11 @@ def refused(cli, tmp_path: Path, monkeypatch):
 
 
 def test_no_data(refused, tmp_path: Path) -> None:
+    says = "no such file or folder; expected a folder per class"
     for command in (["train"], ["data", "check"], ["data", "split"]):
-        refused(*command, tmp_path / "nowhere", says="no such file or folder; expected images/")
+        refused(*command, tmp_path / "nowhere", says=says)
     (tmp_path / "empty").mkdir()
-    refused("train", tmp_path / "empty", says="no images; expected images/ + annotations/")
+    refused("train", tmp_path / "empty", says="no images")
 
 
 def test_no_labels(refused, tmp_path: Path) -> None:
@@ -71,7 +72,8 @@ def test_rows_without_an_image(refused, tmp_path: Path) -> None:
 
 
 def test_images_option_that_would_be_ignored(refused, photos: Path) -> None:
-    refused("train", photos, "--images", photos, says="--images goes with a CSV")
+    says = "--images does not go with images/ + annotations/"
+    refused("train", photos, "--images", photos, says=says, code=2)
     refused("eval", photos, "--images", photos, says="--images goes with --data")
 
 
