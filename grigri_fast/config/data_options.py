@@ -23,6 +23,11 @@ LayoutName: TypeAlias = Literal[
     "label-column",
     "long",
     "annotations",
+    "coco",
+    "voc",
+    "cvat",
+    "nus-wide",
+    "celeba",
     "predictions",
 ]
 _LABELS = "Labels"

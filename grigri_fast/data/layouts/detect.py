@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...errors import GrigriError
-from . import annotations, dialects, folders, tables
+from . import annotations, celeba, coco, cvat, dialects, folders, nus_wide, tables, voc
 from .labels import LabelOptions, Labels
 from .walk import images_below
 
@@ -34,7 +34,14 @@ def _of_module(name: str, module: ModuleType) -> Layout:
 
 
 # Those that are known by what is in them; tables and class folders come after them.
-LAYOUTS = [_of_module("annotations", annotations)]
+LAYOUTS = [
+    _of_module("annotations", annotations),
+    _of_module("coco", coco),
+    _of_module("voc", voc),
+    _of_module("cvat", cvat),
+    _of_module("nus-wide", nus_wide),
+    _of_module("celeba", celeba),
+]
 _OF_TABLES = (*tables.KINDS, *(dialect.name for dialect in dialects.DIALECTS))
 NAMES = (*(layout.name for layout in LAYOUTS), *_OF_TABLES, *folders.NAMES)
 _EXPECTED = (
