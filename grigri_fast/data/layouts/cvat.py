@@ -82,7 +82,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
         notes.append(f"left out: {', '.join(f'<{tag[:40]}>' for tag in sorted(ignored))}")
     other = sorted({subset for subset in subsets if subset and not reading.part_of(subset)})
     if other:
-        notes.append(f"in no part: the subset {', '.join(map(repr, other))}")
+        notes.append(f"in no part: the subset {reading.listed(map(repr, other))}")
     paths = _paths(file, rows.names, subsets, options.images)
     return rows.result(paths, class_names, f"{data} (CVAT)", notes)
 

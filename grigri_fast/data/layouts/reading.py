@@ -38,6 +38,12 @@ def counted(num: int, noun: str) -> str:
     return f"{num:,} {noun}{ending}"
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names with commas, not all of them if there are many."""
+    words = [name if len(name) <= 40 else f"{name[:37]}..." for name in names]
+    return ", ".join([*words[:8], "..."] if len(words) > 8 else words)
+
+
 # ------------------------------------------------------------------------------------- files
 
 

@@ -28,6 +28,11 @@ def test_counted() -> None:
     assert reading.counted(0, "image") == "0 images"
 
 
+def test_listed() -> None:
+    assert reading.listed(["a", "b" * 50]) == f"a, {'b' * 37}..."
+    assert reading.listed(map(str, range(20))) == "0, 1, 2, 3, 4, 5, 6, 7, ..."
+
+
 def test_an_option_that_a_layout_has_no_use_for_is_refused() -> None:
     LabelOptions(layout="coco", classes=("cat",)).require_only("COCO")
     LabelOptions(images=Path("x")).require_only("COCO", "images")
