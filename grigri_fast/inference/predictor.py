@@ -18,7 +18,7 @@ from torch import nn
 from ..config import MAX_PIXELS
 from ..data.dataset import find_images
 from ..errors import GrigriError
-from ..pipeline import affine, warp
+from ..pipeline import affine, pillow, warp
 from ..pipeline.batching import Batch
 from ..pipeline.check import check_images, without
 from ..pipeline.loader import ImageLoader
@@ -262,7 +262,7 @@ class Classifier:
 def _pixels(image: OneImage) -> NDArray[np.uint8]:
     """Return a picture's pixels (HWC, uint8 RGB)."""
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = pillow.rgb(image)
     if not isinstance(image, np.ndarray):
         raise GrigriError(
             f"expected a path, an array or a Pillow image, not {type(image).__name__}"

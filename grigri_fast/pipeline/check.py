@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BetweenStepsError, GrigriError
-from . import image_file
+from . import image_file, pillow
 from .check_cache import CheckCache
 from .decode import DECODER, groups_of
 from .image_file import FileCheck
@@ -36,6 +36,7 @@ SLOW_S = 30.0  # after so long without an image the user reads why ...
 HANG_S = 600.0  # ... and after so long the program ends
 POLL_S = 0.2  # how often to ask whether to give up while waiting for images
 
+DECODERS = f"{DECODER}-{pillow.version()}"
 _WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
@@ -54,6 +55,8 @@ class ImageCheck:
         bad: reason by index, for each file that cannot be used.
         max_pixels: the limit that was asked for.
         digests: of the pixels, by index, for each good file, if they were asked for.
+        by_pillow: the indices of the good files that Pillow decodes, since DALI refuses them or
+            prints a line on stderr about each.
     """
 
     sizes_HW: NDArray[np.int64]
@@ -61,6 +64,7 @@ class ImageCheck:
     bad: dict[int, str]
     max_pixels: int
     digests: dict[int, str] = field(default_factory=dict)
+    by_pillow: set[int] = field(default_factory=set)
 
     def _enter(self, row: int, result: FileCheck) -> None:
         if result.reason:
@@ -68,6 +72,8 @@ class ImageCheck:
             return
         self.sizes_HW[row] = result.height_px, result.width_px
         self.crc32_N[row] = result.crc32
+        if result.by_pillow:
+            self.by_pillow.add(row)
         if result.digest:
             self.digests[row] = result.digest
 
@@ -87,9 +93,9 @@ def check_images(
     """Check every file: what it is, what its header claims, and whether it can be decoded.
 
     Files are decoded in another process: nothing blocks, no image of more than ``max_pixels`` is
-    decoded, and a file that crashes the decoder is a bad file and nothing more. Results are
-    remembered by path, size and time of change, so checking 12,000 files again takes a tenth of a
-    second.
+    decoded, and a file that crashes the decoder is a bad file and nothing more. Good files are
+    remembered by path and stamp (see ``runtime.files``), so checking 12,000 of them again takes a
+    tenth of a second. Files that DALI refuses are tried with Pillow.
 
     Args:
         paths: image files.
@@ -115,7 +121,7 @@ def check_images(
             stamps[row] = image_file.stamp(paths[row])
         except GrigriError as e:
             check.bad[row] = str(e)
-    with CheckCache(DECODER, is_used=use_cache) as cache:
+    with CheckCache(DECODERS, is_used=use_cache) as cache:
         if not digests:
             known = cache.known({paths[row]: stamp for row, stamp in stamps.items()})
             for row in stamps:
@@ -134,8 +140,7 @@ def check_images(
                     break
                 for row, result in results:
                     check._enter(row, result)
-                    if result.lasts:
-                        cache.add(paths[row], stamps[row], result)
+                    cache.add(paths[row], stamps[row], result)
                 num_done += len(results)
                 on_progress(num_done, len(rows))
     return merge([check])
@@ -149,7 +154,14 @@ def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
         dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
         parts[0].max_pixels,
         {row: digest for part in parts for row, digest in part.digests.items()},
+        {row for part in parts for row in part.by_pillow},
     )
+
+
+def forget(path: Path) -> None:
+    """Forget what is remembered of a file, so that it is checked again the next time."""
+    with CheckCache(DECODERS) as cache:
+        cache.forget(path)
 
 
 def without(rows: NDArray[np.intp], bad: Iterable[int]) -> NDArray[np.intp]:

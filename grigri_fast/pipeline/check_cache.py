@@ -1,4 +1,7 @@
-"""What checking an image file showed, remembered in the user's cache for the next run."""
+"""What checking a good image file showed, remembered in the user's cache for the next run.
+
+What is wrong with a file is not remembered: a refusal is always verified again.
+"""
 
 import contextlib
 import os
@@ -11,10 +14,12 @@ from .image_file import FileCheck, Stamp
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS verdict (
-    path BLOB PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER,
-    crc32 INTEGER, height_px INTEGER, width_px INTEGER, reason TEXT
+    path BLOB PRIMARY KEY,
+    size_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
+    crc32 INTEGER, height_px INTEGER, width_px INTEGER, by_pillow INTEGER
 ) WITHOUT ROWID
 """
+_MARKS = ",".join("?" * 9)
 _AT_A_TIME = 500  # paths in a query
 _STORE_EVERY = 2048  # results in a transaction
 _TIMEOUT_S = 5  # how long to wait for another process that writes
@@ -32,7 +37,7 @@ class CheckCache:
     """
 
     def __init__(self, decoder: str, is_used: bool = True) -> None:
-        self._file = files.cache_folder() / f"checked-1-{decoder}.sqlite"
+        self._file = files.cache_folder() / f"checked-2-{decoder}.sqlite"
         self._is_used = is_used
         self._database: sqlite3.Connection | None = None
         self._new: list[tuple] = []
@@ -64,24 +69,38 @@ class CheckCache:
         by_key = {_key(path): path for path in stamps}
         keys = list(by_key)
         for first in range(0, len(keys), _AT_A_TIME):
-            for key, size, mtime, *fields in self._rows(keys[first : first + _AT_A_TIME]):
+            for key, *columns in self._rows(keys[first : first + _AT_A_TIME]):
                 path = by_key[key]
-                if stamps[path] == (size, mtime):
-                    results[path] = FileCheck(*fields)
+                num = len(Stamp._fields)
+                if stamps[path] == tuple(columns[:num]):
+                    crc32, height, width, by_pillow = columns[num:]
+                    results[path] = FileCheck(crc32, height, width, by_pillow=bool(by_pillow))
         return results
 
     def add(self, path: Path, stamp: Stamp, result: FileCheck) -> None:
-        """Remember a result."""
-        self._new.append((_key(path), *stamp, *result[:4]))
+        """Remember a result, if the file is good."""
+        if result.reason:
+            return
+        size = result.height_px, result.width_px
+        self._new.append((_key(path), *stamp, result.crc32, *size, result.by_pillow))
         if len(self._new) >= _STORE_EVERY:
             self._store()
+
+    def forget(self, path: Path) -> None:
+        """Forget what is remembered of a file, whose content has turned out to be another one."""
+        if self._database is not None:
+            try:
+                with self._database:
+                    self._database.execute("DELETE FROM verdict WHERE path = ?", (_key(path),))
+            except sqlite3.Error:
+                self._close()
 
     def _store(self) -> None:
         if self._database is not None:
             try:
                 with self._database:
                     self._database.executemany(
-                        "INSERT OR REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, ?)", self._new
+                        f"INSERT OR REPLACE INTO verdict VALUES ({_MARKS})", self._new
                     )
             except sqlite3.Error:
                 self._close()

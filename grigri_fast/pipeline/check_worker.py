@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -23,13 +24,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.threads import file_pool
-from . import image_file
+from . import image_file, pillow
 from .decode import GROUP_FILES, GROUP_PIXELS, Pipeline, groups_of, image_graph, shape_graph
 from .image_file import FileCheck
 
@@ -38,6 +40,7 @@ from .image_file import FileCheck
 _SPARE_BYTES = 256 * 2**20
 _BYTES_PER_PIXEL = 24
 _MAX_LOG_BYTES = 10_000
+_UNREADABLE = "cannot be decoded"  # how a reason begins that says no more than that
 
 Content = tuple[NDArray[np.uint8], int] | str  # a file's bytes and their CRC-32, or what is wrong
 
@@ -79,41 +82,94 @@ class Checker:
         return (self._read(list(group.items())) for group in groups)
 
     def check(self, contents: dict[int, Content]) -> Iterator[tuple[int, FileCheck]]:
-        """Yield row and result of each file: first what its header claims, then a real decode."""
+        """Yield row and result of each file: first what its header claims, then a real decode.
+
+        What DALI refuses, or reads only with a line on stderr, Pillow gets to read.
+        """
         encoded: dict[int, NDArray[np.uint8]] = {}
         crc32: dict[int, int] = {}
         for row, content in contents.items():
             if isinstance(content, str):
-                yield row, FileCheck(-1, reason=content, lasts=False)
+                yield row, FileCheck(-1, reason=content)
             else:
                 encoded[row], crc32[row] = content
-        num_pixels: dict[int, int] = {}
         num_bytes = sum(map(len, encoded.values()))
         _limit_memory(0, num_bytes)
-        shapes = self._run(self._shapes, list(encoded.values()))
-        for row, shape in zip(encoded, shapes, strict=True):
-            if isinstance(shape, str):
-                yield row, FileCheck(crc32[row], reason=shape)
+        # For Pillow, by row: what is on stderr about a file, and DALI's result if it has one.
+        others = {row: "" for row in encoded if not is_for_dali(encoded[row])}
+        by_dali: dict[int, FileCheck] = {}
+        num_pixels: dict[int, int] = {}
+        left = [row for row in encoded if row not in others]
+        for row, read in zip(left, self._run(self._shapes, encoded, left), strict=True):
+            if read.result is None:
+                others[row] = read.log
                 continue
-            height, width = map(int, shape[:2])
-            claim = f"{width:,} x {height:,} pixels"
-            if height < 1 or width < 1:
-                yield row, FileCheck(crc32[row], reason=f"its header claims {claim}")
-            elif height * width > self._max_pixels:
-                reason = f"{claim}, more than the {self._max_pixels:,} of --max-pixels"
-                yield row, FileCheck(crc32[row], reason=reason, lasts=False)
+            result = self._judge_size(crc32[row], *map(int, read.result[:2]))
+            if result.reason:
+                yield row, result
+            else:
+                num_pixels[row] = result.height_px * result.width_px
+        for group in groups_of(list(num_pixels), list(num_pixels.values()), GROUP_PIXELS):
+            _limit_memory(sum(num_pixels[row] for row in group), num_bytes)
+            for row, read in zip(group, self._run(self._pixels, encoded, group), strict=True):
+                if read.result is None or read.log:
+                    others[row] = read.log
+                if read.result is not None:
+                    by_dali[row] = self._result(crc32[row], read.result)
+                    if not read.log:
+                        yield row, by_dali[row]
+        for row, result in self._check_by_pillow(others, encoded, crc32, num_bytes):
+            yield row, by_dali.get(row, result) if result.reason else result
+
+    def _check_by_pillow(
+        self,
+        others: dict[int, str],
+        encoded: dict[int, NDArray[np.uint8]],
+        crc32: dict[int, int],
+        num_bytes: int,
+    ) -> Iterator[tuple[int, FileCheck]]:
+        """Yield what Pillow makes of each file; ``others``: what is on stderr about it."""
+
+        def refused(row: int, error: GrigriError) -> FileCheck:
+            return FileCheck(crc32[row], reason=_better_reason(str(error), others[row]))
+
+        def decode(row: int) -> tuple[int, FileCheck]:
+            try:
+                pixels_HWC = pillow.decode(encoded[row].tobytes())
+            except GrigriError as e:
+                return row, refused(row, e)
+            return row, self._result(crc32[row], pixels_HWC)._replace(by_pillow=True)
+
+        num_pixels: dict[int, int] = {}
+        for row in others:
+            try:
+                width, height = pillow.size_px(encoded[row].tobytes())
+            except GrigriError as e:
+                yield row, refused(row, e)
+                continue
+            claim = self._judge_size(crc32[row], height, width)
+            if claim.reason:
+                yield row, claim
             else:
                 num_pixels[row] = height * width
         for group in groups_of(list(num_pixels), list(num_pixels.values()), GROUP_PIXELS):
             _limit_memory(sum(num_pixels[row] for row in group), num_bytes)
-            decoded = self._run(self._pixels, [encoded[row] for row in group])
-            for row, image_HWC in zip(group, decoded, strict=True):
-                if isinstance(image_HWC, str):
-                    yield row, FileCheck(crc32[row], reason=image_HWC)
-                    continue
-                height, width = image_HWC.shape[:2]
-                digest = _digest(image_HWC) if self._digests else ""
-                yield row, FileCheck(crc32[row], height, width, digest=digest)
+            yield from self._pool.map(decode, group)
+
+    def _judge_size(self, crc32: int, height: int, width: int) -> FileCheck:
+        """Return the size that a header claims, or why such an image is not decoded."""
+        claim = f"{width:,} x {height:,} pixels"
+        if height < 1 or width < 1:
+            return FileCheck(crc32, reason=f"its header claims {claim}")
+        if height * width > self._max_pixels:
+            reason = f"{claim}, more than the {self._max_pixels:,} of --max-pixels"
+            return FileCheck(crc32, reason=reason)
+        return FileCheck(crc32, height, width)
+
+    def _result(self, crc32: int, image_HWC: NDArray[np.uint8]) -> FileCheck:
+        height, width = image_HWC.shape[:2]
+        digest = _digest(image_HWC) if self._digests else ""
+        return FileCheck(crc32, height, width, digest=digest)
 
     def _read(self, files: list[tuple[int, Path]]) -> dict[int, Content]:
         contents: dict[int, Content] = {}
@@ -125,36 +181,70 @@ class Checker:
                 contents[row] = str(e)
         return contents
 
-    def _run(self, graph: Pipeline, encoded: list[NDArray[np.uint8]]) -> Iterator[NDArray | str]:
-        """Yield what the graph returns for each file, or the reason why it returns nothing.
+    def _run(
+        self, graph: Pipeline, encoded: dict[int, NDArray[np.uint8]], rows: list[int]
+    ) -> Iterator["_Read"]:
+        """Yield what the graph makes of each file.
 
         One damaged file fails DALI's whole batch without a name, so a failed batch is halved until
-        the culprits stand alone. A result is valid until the next is asked for.
+        the culprits stand alone. Of a batch with lines on stderr each file is read by itself, to
+        know which one they are about. A result is valid until the next is asked for.
         """
-        if not encoded:
+        if not rows:
             return
         os.ftruncate(2, 0)  # stderr, where the decoders' C++ code says what is wrong
         os.lseek(2, 0, os.SEEK_SET)
         try:
-            graph.feed_input("encoded", encoded)
+            graph.feed_input("encoded", [encoded[row] for row in rows])
             (results,) = graph.run()
         except RuntimeError:
-            if len(encoded) == 1:
-                yield _reason(os.pread(2, _MAX_LOG_BYTES, 0).decode(errors="replace"))
-                return
-            half = len(encoded) // 2
-            yield from self._run(graph, encoded[:half])
-            yield from self._run(graph, encoded[half:])
-            return
-        for i in range(len(results)):
-            yield np.asarray(results[i])
+            results = None
+        log = os.pread(2, _MAX_LOG_BYTES, 0).decode(errors="replace").strip()
+        if len(rows) == 1:
+            result = None if results is None else np.asarray(results[0])
+            yield _Read(result, log)
+        elif results is None:
+            half = len(rows) // 2
+            yield from self._run(graph, encoded, rows[:half])
+            yield from self._run(graph, encoded, rows[half:])
+        elif log:
+            for row in rows:
+                yield from self._run(graph, encoded, [row])
+        else:
+            for i in range(len(results)):
+                yield _Read(np.asarray(results[i]))
 
 
-def _reason(log: str) -> str:
-    """Return the decoder's own words, such as "Premature end of JPEG data", if it had any."""
-    line = next((line for line in log.splitlines() if "_decoder]" in line), "")
-    words = line.partition("_decoder]")[2].strip()
-    return f"cannot be decoded: {words}" if words else "cannot be decoded"
+class _Read(NamedTuple):
+    """What DALI makes of a file, None if it refuses it, and what is on stderr about it."""
+
+    result: NDArray | None
+    log: str = ""
+
+
+def is_for_dali(encoded: NDArray[np.uint8]) -> bool:
+    """Return whether DALI may get a file: not the formats and the TIFFs that it cannot read."""
+    name = image_file.format_of(encoded[:32].tobytes())
+    if name == "TIFF":
+        return not pillow.is_better(encoded.tobytes())
+    return name not in ("HEIC", "AVIF")
+
+
+def _better_reason(by_pillow: str, log: str) -> str:
+    """Return of the reasons of two decoders the one that says more.
+
+    DALI's decoders of JPEG know best what is wrong, like "Premature end of JPEG data"; of the
+    others, and of the parsers that look at the header, Pillow has the plainer words.
+    """
+    if not by_pillow.startswith(_UNREADABLE):
+        return by_pillow
+    said = [r"jpeg\w*_decoder"]
+    if not re.search("truncated|damaged", by_pillow):
+        said += [r"\w+_decoder", r"\w+_parser"]
+    for who in said:
+        if words := re.search(rf"\[\w*{who}\]\s*(.+)", log):
+            return f"{_UNREADABLE}: {words[1].strip()}"
+    return by_pillow
 
 
 def _digest(image_HWC: NDArray[np.uint8]) -> str:

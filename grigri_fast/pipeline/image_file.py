@@ -13,6 +13,8 @@ _READ = {
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
     "BMP": re.compile(rb"BM"),
     "TIFF": re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+    "HEIC": re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL),
 }
 # What people take for a photograph. JPEG 2000 also because two malformed ones in a row end the
 # process in DALI 2.4.0 (FACTS: segmentation fault, 10 of 10).
@@ -20,8 +22,6 @@ _NOT_READ = {
     "JPEG 2000": re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
     "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
     "GIF": re.compile(rb"GIF8"),
-    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
-    "HEIC": re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL),
     "PDF": re.compile(rb"%PDF"),
     "Photoshop": re.compile(rb"8BPS"),
     "SVG or HTML": re.compile(rb"\s*<"),
@@ -34,7 +34,7 @@ _MAX_SCANS = 100
 _START_OF_SCAN = b"\xff\xda"
 _ADDRESS = re.compile(r"(?:^|/)([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
 
-Stamp = tuple[int, int]  # size in bytes, time of last change in ns; the same, the same content
+Stamp = files.Stamp
 
 
 class FileCheck(NamedTuple):
@@ -44,7 +44,7 @@ class FileCheck(NamedTuple):
         crc32: checksum of the encoded bytes, -1 where they could not be read.
         height_px, width_px: decoded size, after EXIF orientation.
         reason: why the file cannot be used, or "".
-        lasts: whether this holds as long as the file's content stays the same.
+        by_pillow: whether Pillow decodes it, since DALI refuses it or prints a line about it.
         digest: of the pixels, if it was asked for.
     """
 
@@ -52,12 +52,12 @@ class FileCheck(NamedTuple):
     height_px: int = 0
     width_px: int = 0
     reason: str = ""
-    lasts: bool = True
+    by_pillow: bool = False
     digest: str = ""
 
 
 def stamp(path: Path) -> Stamp:
-    """Return size and time of change of a regular file, without opening it.
+    """Return what tells a regular file from what it was before, without opening it.
 
     Raises:
         GrigriError: if there is no such file, or it is no regular one; the reason alone.
@@ -70,6 +70,11 @@ def stamp(path: Path) -> Stamp:
                 f"an address ({address[1]}:), not a file: download the images first"
             ) from None
         raise
+
+
+def format_of(content: bytes) -> str | None:
+    """Return the format of an image file that is read, by its first bytes; None for all others."""
+    return next((name for name, magic in _READ.items() if magic.match(content)), None)
 
 
 def max_bytes(max_pixels: int) -> int:
@@ -88,7 +93,7 @@ def read(path: Path, max_pixels: int) -> bytes:
     content = files.read_bytes(path, max_bytes(max_pixels))
     if not content:
         raise GrigriError("empty file")
-    format_name = next((name for name, magic in _READ.items() if magic.match(content)), None)
+    format_name = format_of(content)
     if format_name is None:
         other = next((name for name, magic in _NOT_READ.items() if magic.match(content)), None)
         if other:

@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 from ..errors import GrigriError
 from ..runtime import files
 from ..runtime.threads import file_pool
-from . import affine, image_file, warp
+from . import affine, image_file, pillow, warp
 from .batching import Batch, cut_batches, drop_rows, epoch_rng, join_small, part_of_rank
 from .cache import CachePlan, PixelCache
-from .check import POLL_S, ImageCheck, check_images, wait_for
+from .check import POLL_S, ImageCheck, check_images, forget, wait_for
 from .decode import (
     GROUP_FILES,
     GROUP_PIXELS,
@@ -89,6 +89,7 @@ class ImageLoader:
     ) -> None:
         on_gpu = device.type == "cuda"
         self._paths, self._checked = paths, checked
+        self._by_pillow = set(checked.by_pillow)
         self._sizes_HW = affine.working_sizes(checked.sizes_HW, size_px)
         self._shrink = bool((self._sizes_HW != checked.sizes_HW).any())
         self._size_px, self._device, self._batch_size = size_px, device, batch_size
@@ -268,7 +269,7 @@ class ImageLoader:
         return pixels, dropped
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        """Return a file's bytes.
+        """Return a file's bytes; of one that Pillow decodes, its pixels as a file for DALI.
 
         Raises:
             GrigriError: if they are not those that were checked; the message is the reason alone.
@@ -280,7 +281,10 @@ class ImageLoader:
         finally:
             self._being_read.discard(path)
         if zlib.crc32(content) != self._checked.crc32_N[row]:
+            forget(path)
             raise GrigriError("its content has changed since it was checked")
+        if row in self._by_pillow:
+            content = pillow.as_ppm(content)
         return np.frombuffer(content, dtype=np.uint8)
 
     def _decode(
@@ -292,8 +296,8 @@ class ImageLoader:
             images = self._run_graph(decoder, rows, [contents[row] for row in rows])
             return self._copy_out(images, rows)
         except RuntimeError:
-            bad = self._find_bad(decoder, rows, contents)
-            if not bad:
+            bad, rescued = self._find_bad(decoder, rows, contents)
+            if not bad and not rescued:
                 raise
         finally:
             self._decoders.put(decoder)
@@ -345,11 +349,12 @@ class ImageLoader:
 
     def _find_bad(
         self, decoder: Pipeline, rows: list[int], contents: dict[int, NDArray[np.uint8]]
-    ) -> dict[int, str]:
-        """Return the files that made a group fail, with reasons; none if it is all of them.
+    ) -> tuple[dict[int, str], set[int]]:
+        """Return the files that made a group fail, with reasons, and those that Pillow rescues.
 
         They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
-        that can do less than the one on the CPU.
+        that can do less than the one on the CPU; then what Pillow decodes takes the place of the
+        file in ``contents``. If all fail, it is no file's fault, and none is returned.
         """
         bad = check_images(
             self._paths,
@@ -359,13 +364,22 @@ class ImageLoader:
             use_cache=False,
         ).bad
         if bad:
-            return bad
+            return bad, set()
+        rescued: set[int] = set()
         for row in rows:
             try:
                 self._run_graph(decoder, [row], [contents[row]])
             except RuntimeError:
-                bad[row] = f"cannot be decoded on {self._device.type}"
-        return bad if len(bad) < len(rows) else {}
+                try:
+                    ppm = pillow.as_ppm(contents[row].tobytes())
+                    self._run_graph(decoder, [row], [np.frombuffer(ppm, dtype=np.uint8)])
+                except (GrigriError, RuntimeError):
+                    bad[row] = f"cannot be decoded on {self._device.type}"
+                else:
+                    contents[row] = np.frombuffer(ppm, dtype=np.uint8)
+                    rescued.add(row)
+        self._by_pillow |= rescued
+        return (bad, rescued) if len(bad) < len(rows) else ({}, set())
 
     def _warp(
         self,

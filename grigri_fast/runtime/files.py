@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import GrigriError
 
@@ -21,8 +21,22 @@ _MAX_TEXT_BYTES = 2**30
 StrPath: TypeAlias = str | os.PathLike[str]
 
 
-def stamp(path: str | Path) -> tuple[int, int]:
-    """Return size (bytes) and time of change (ns) of a regular file, without opening it.
+class Stamp(NamedTuple):
+    """What a file's status says about its content: the same stamp, the same content.
+
+    A size and a time of modification are not enough: a camera's frames are all of one size, and
+    ``cp -p``, ``tar`` and ``touch -d`` set that time. They do not set the time of change, which
+    the system writes itself.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def stamp(path: str | Path) -> Stamp:
+    """Return what identifies the content of a regular file, without opening it.
 
     Raises:
         GrigriError: as :func:`read_bytes`.
@@ -35,7 +49,7 @@ def stamp(path: str | Path) -> tuple[int, int]:
         raise GrigriError(e.strerror or str(e)) from e
     if not stat.S_ISREG(status.st_mode):
         raise GrigriError("not a regular file")
-    return status.st_size, status.st_mtime_ns
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ BAD = {
     "text.jpg": (write(b"I am no picture"), "not a JPEG, PNG"),
     "empty.jpg": (write(b""), "empty file"),
     "gif.jpg": (write(picture("GIF")), "GIF is not read"),
-    "avif.jpg": (write(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "AVIF is not read"),
+    "avif.jpg": (write(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "cannot be decoded"),
     "jpeg2000-a.jpg": (write(b"\0\0\0\x0cjP  \r\n\x87\n" + b"\xff" * 99), "JPEG 2000 is not"),
     "jpeg2000-b.jpg": (write(b"\xff\x4f\xff\x51" + b"\xff" * 99), "JPEG 2000 is not"),
     "folder.jpg": (lambda path: path.mkdir(), "not a regular file"),

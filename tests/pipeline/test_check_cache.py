@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_set import write_image
 
 from grigri_fast.pipeline import check
 from grigri_fast.pipeline.check_cache import CheckCache
 from grigri_fast.pipeline.image_file import FileCheck
 from grigri_fast.runtime import files
+from grigri_fast.runtime.files import Stamp
 
-GOOD, BAD = FileCheck(7, 20, 30), FileCheck(8, reason="cannot be decoded")
+GOOD, BY_PILLOW = FileCheck(7, 20, 30), FileCheck(9, 20, 30, by_pillow=True)
+BAD = FileCheck(8, reason="cannot be decoded")
 
 
 def stored(*results: tuple) -> None:
@@ -25,31 +28,51 @@ def known(stamps: dict) -> dict:
         return cache.known(stamps)
 
 
-def test_a_verdict_holds_while_the_file_is_as_it_was() -> None:
+def stamp_of(i: int) -> Stamp:
+    return Stamp(i, i, i, i)
+
+
+ONE = stamp_of(1)
+
+
+def test_a_good_file_is_known_while_its_stamp_is_the_same() -> None:
     a, b = Path("/photos/a.jpg"), Path("/photos/\udcff.jpg")  # a name that is not UTF-8
-    stored((a, (10, 1), GOOD), (b, (20, 2), BAD))
-    assert known({a: (10, 1), b: (20, 2)}) == {a: GOOD, b: BAD}
-    assert known({a: (11, 1), b: (20, 3)}) == {}
-    assert known({Path("/photos/c.jpg"): (10, 1)}) == {}
-    stored((a, (11, 1), BAD))
-    assert known({a: (11, 1)}) == {a: BAD}
+    stored((a, ONE, GOOD), (b, stamp_of(2), BY_PILLOW))
+    assert known({a: ONE, b: stamp_of(2)}) == {a: GOOD, b: BY_PILLOW}
+    assert known({Path("/photos/c.jpg"): ONE}) == {}
+    for field in Stamp._fields:
+        assert known({a: ONE._replace(**{field: 9})}) == {}, field
+    stored((a, stamp_of(3), GOOD))
+    assert known({a: stamp_of(3)}) == {a: GOOD}
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    stored((Path("/a"), ONE, BAD), (Path("/b"), ONE, GOOD))
+    assert known({Path("/a"): ONE, Path("/b"): ONE}) == {Path("/b"): GOOD}
+
+
+def test_what_was_forgotten_is_not_known() -> None:
+    stored((Path("/a"), ONE, GOOD), (Path("/b"), ONE, GOOD))
+    with CheckCache("test") as cache:
+        cache.forget(Path("/a"))
+    assert known({Path("/a"): ONE, Path("/b"): ONE}) == {Path("/b"): GOOD}
 
 
 def test_many_at_once() -> None:
     paths = [Path(f"/photos/{i}.jpg") for i in range(1234)]
-    stored(*((path, (i, i), FileCheck(i, 1, 1)) for i, path in enumerate(paths)))
-    found = known({path: (i, i) for i, path in enumerate(paths)})
+    stored(*((path, stamp_of(i), FileCheck(i, 1, 1)) for i, path in enumerate(paths)))
+    found = known({path: stamp_of(i) for i, path in enumerate(paths)})
     assert [found[path].crc32 for path in paths] == list(range(1234))
 
 
 def test_another_decoder_has_its_own_verdicts() -> None:
-    stored((Path("/a"), (1, 1), GOOD))
+    stored((Path("/a"), ONE, GOOD))
     with CheckCache("another") as cache:
-        assert cache.known({Path("/a"): (1, 1)}) == {}
+        assert cache.known({Path("/a"): ONE}) == {}
 
 
 def cache_file() -> Path:
-    return files.cache_folder() / "checked-1-test.sqlite"
+    return files.cache_folder() / "checked-2-test.sqlite"
 
 
 @pytest.mark.parametrize(
@@ -58,17 +81,17 @@ def cache_file() -> Path:
 def test_a_damaged_cache_is_an_empty_one(content: bytes) -> None:
     cache_file().parent.mkdir(parents=True)
     cache_file().write_bytes(content)
-    assert known({Path("/a"): (1, 1)}) == {}
-    stored((Path("/a"), (1, 1), GOOD))
-    assert known({Path("/a"): (1, 1)}) == {Path("/a"): GOOD}
+    assert known({Path("/a"): ONE}) == {}
+    stored((Path("/a"), ONE, GOOD))
+    assert known({Path("/a"): ONE}) == {Path("/a"): GOOD}
 
 
 def test_a_cache_damaged_in_the_middle_is_an_empty_one() -> None:
-    stored(*((Path(f"/{i}"), (i, i), GOOD) for i in range(2000)))
+    stored(*((Path(f"/{i}"), stamp_of(i), GOOD) for i in range(2000)))
     content = bytearray(cache_file().read_bytes())
     content[5000:] = os.urandom(len(content) - 5000)
     cache_file().write_bytes(content)
-    assert len(known({Path(f"/{i}"): (i, i) for i in range(2000)})) < 2000
+    assert len(known({Path(f"/{i}"): stamp_of(i) for i in range(2000)})) < 2000
 
 
 @pytest.mark.parametrize("in_the_way", ["file", "folder"])
@@ -77,19 +100,19 @@ def test_without_a_place_for_a_cache_there_is_none(in_the_way: str) -> None:
         cache_file().mkdir(parents=True)
     else:
         files.cache_folder().write_text("a file where the folder should be")
-    stored((Path("/a"), (1, 1), GOOD))
-    assert known({Path("/a"): (1, 1)}) == {}
+    stored((Path("/a"), ONE, GOOD))
+    assert known({Path("/a"): ONE}) == {}
 
 
 def test_a_locked_cache_is_done_without(monkeypatch) -> None:
-    stored((Path("/a"), (1, 1), GOOD))
+    stored((Path("/a"), ONE, GOOD))
     monkeypatch.setattr("grigri_fast.pipeline.check_cache._TIMEOUT_S", 0.1)
     other = sqlite3.connect(cache_file(), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    assert known({Path("/a"): (1, 1)}) == {}
-    stored((Path("/b"), (1, 1), GOOD))
+    assert known({Path("/a"): ONE}) == {}
+    stored((Path("/b"), ONE, GOOD))
     other.close()
-    assert known({Path("/a"): (1, 1)}) == {Path("/a"): GOOD}
+    assert known({Path("/a"): ONE}) == {Path("/a"): GOOD}
 
 
 # ------------------------------------------------------------------- as inspect uses them
@@ -120,11 +143,22 @@ def test_a_second_look_decodes_only_what_has_changed(tmp_path: Path, decoded: li
     write_image(paths[7], 70)
     decoded.clear()
     second = check.check_images(paths, threads=1, max_pixels=10**8)
-    assert sum(decoded) == 1 and second.bad == first.bad
+    assert sum(decoded) == 2 and second.bad == first.bad  # a refusal is verified again
     same = np.arange(9) != 7
     assert (second.crc32_N[same] == first.crc32_N[same]).all()
     assert (second.sizes_HW == first.sizes_HW).all()
     assert second.crc32_N[7] != first.crc32_N[7]
+
+
+def test_a_file_of_equal_size_and_time_is_decoded_again(tmp_path: Path, decoded: list) -> None:
+    path = tmp_path / "frame.bmp"
+    Image.new("RGB", (8, 8), "red").save(path)
+    os.utime(path, (10**9, 10**9))
+    first = check.check_images([path], threads=1, max_pixels=10**8)
+    Image.new("RGB", (8, 8), "blue").save(path)
+    os.utime(path, (10**9, 10**9))
+    second = check.check_images([path], threads=1, max_pixels=10**8)
+    assert sum(decoded) == 2 and first.crc32_N[0] != second.crc32_N[0]
 
 
 def test_what_depends_on_an_option_is_not_remembered(tmp_path: Path, decoded: list) -> None:

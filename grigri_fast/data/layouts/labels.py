@@ -18,7 +18,7 @@ _ALWAYS = (
 )
 _HEIF = (".heic", ".heif", ".hif")
 _reads_heif = importlib.util.find_spec("pillow_heif") is not None
-_reads_avif = _reads_heif or features.check("avif")
+_reads_avif = features.check("avif")
 
 # Suffixes of the files that are images, in lower case: compare with path.suffix.lower().
 IMAGE_SUFFIXES = frozenset(
@@ -26,7 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 # What to install for images that are not read here.
 OPTIONAL_SUFFIXES = {
-    suffix: "pip install pillow-heif reads them" for suffix in {*_HEIF, ".avif"} - IMAGE_SUFFIXES
+    suffix: f"to read them: pip install {'pillow-heif' if suffix in _HEIF else '-U pillow'}"
+    for suffix in {*_HEIF, ".avif"} - IMAGE_SUFFIXES
 }
 
 

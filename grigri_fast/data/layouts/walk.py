@@ -64,7 +64,8 @@ def images_below(folder: Path, recursive: bool) -> Found:
     found = Found()
     status = folder.stat()
     seen = {(status.st_dev, status.st_ino)}
-    todo, links = [folder], []  # real folders first, so that their own names are used
+    todo = [folder]
+    links: list[Path] = []  # after the others, so that folders are found by their own names
     while todo or links:
         if not todo:
             link = links.pop(0)
