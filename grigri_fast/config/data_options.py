@@ -28,7 +28,16 @@ LayoutName: TypeAlias = Literal[
     "cvat",
     "nus-wide",
     "celeba",
+    "open-images",
+    "chexpert",
+    "chest-xray14",
+    "planet",
+    "metadata",
+    "roboflow",
+    "vertex",
     "predictions",
+    "fastai",
+    "long-values",
 ]
 _LABELS = "Labels"
 

@@ -81,7 +81,7 @@ def read_cells(
 
     def kept(cell: str) -> list[str]:
         words = [word.strip() for word in read.get(cell, [cell])]
-        meant.update(word for word in words if word and word.casefold() in nothing)
+        meant.update(w for w in words if w.casefold() in nothing and w not in ("", "[]"))
         return [word for word in words if word and word.casefold() not in nothing]
 
     labels = [kept(cell) for cell in cells]

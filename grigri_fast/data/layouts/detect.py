@@ -6,12 +6,26 @@ from pathlib import Path
 from types import ModuleType
 
 from ...errors import GrigriError
-from . import annotations, celeba, coco, cvat, dialects, folders, nus_wide, tables, voc
+from . import (
+    annotations,
+    celeba,
+    coco,
+    cvat,
+    dialects,
+    folders,
+    kaggle,
+    medical,
+    metadata,
+    nus_wide,
+    open_images,
+    roboflow,
+    tables,
+    vertex,
+    voc,
+)
 from .labels import LabelOptions, Labels
+from .table_files import TABLE_SUFFIXES, advice
 from .walk import images_below
-
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl"})
-_METADATA = ("metadata.csv", "metadata.jsonl")
 
 
 @dataclass(frozen=True)
@@ -41,9 +55,16 @@ LAYOUTS = [
     _of_module("cvat", cvat),
     _of_module("nus-wide", nus_wide),
     _of_module("celeba", celeba),
+    _of_module("open-images", open_images),
+    Layout("chexpert", medical.is_chexpert, medical.read_chexpert),
+    Layout("chest-xray14", medical.is_xray14, medical.read_xray14),
+    Layout("planet", kaggle.is_planet, kaggle.read_planet),
+    _of_module("metadata", metadata),
+    _of_module("roboflow", roboflow),
+    _of_module("vertex", vertex),
 ]
 _OF_TABLES = (*tables.KINDS, *(dialect.name for dialect in dialects.DIALECTS))
-NAMES = (*(layout.name for layout in LAYOUTS), *_OF_TABLES, *folders.NAMES)
+NAMES = tuple(dict.fromkeys((*(layout.name for layout in LAYOUTS), *_OF_TABLES, *folders.NAMES)))
 _EXPECTED = (
     "a folder per class, a CSV (image,labels or image,<class>,<class>...), images/ +"
     " annotations/<class>.txt, or a layout of --layout: " + ", ".join(NAMES)
@@ -78,20 +99,19 @@ def _choose(data: Path, options: LabelOptions) -> Layout:
         return Layout(str(name), Path.is_dir, folders.read)
     if name is None:
         known = [layout for layout in LAYOUTS if layout.is_here(data)]
-        found = _tables_in(data) if data.is_dir() and known else []
-        metadata = [p.name for p in found if p.name in _METADATA]
-        words = [*(layout.name for layout in known), *metadata]
-        if len(words) > 1:
+        if len(known) > 1:
+            words = " or ".join(layout.name for layout in known)
             raise GrigriError(
-                f"{data}: ambiguous, it can be {' or '.join(words)}; --layout NAME says which, or"
-                " name the file itself as DATA"
+                f"{data}: ambiguous, it can be {words}; --layout NAME says which, or name the file"
+                " itself as DATA"
             )
         if known:
             return known[0]
     if data.is_file():
         if data.suffix.lower() not in TABLE_SUFFIXES:
             kinds = ", ".join(sorted(TABLE_SUFFIXES))
-            raise GrigriError(f"{data} is a file but no {kinds}; expected {_EXPECTED}")
+            what = advice(data) or f"expected {_EXPECTED}"
+            raise GrigriError(f"{data} is a file but no {kinds}; {what}")
         return _of_table(data)
     return _table_or_folders(data, is_table=name is not None)
 
@@ -104,10 +124,9 @@ def _of_table(file: Path) -> Layout:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    """Return the tables in a folder; if there is one of metadata, those alone."""
+    """Return the tables in a folder."""
     found = images_below(folder, recursive=False).skipped
-    files = sorted(path for suffix in TABLE_SUFFIXES for path in found.get(suffix, []))
-    return [path for path in files if path.name in _METADATA] or files
+    return sorted(path for suffix in TABLE_SUFFIXES for path in found.get(suffix, []))
 
 
 def _table_or_folders(data: Path, is_table: bool) -> Layout:
@@ -122,7 +141,7 @@ def _table_or_folders(data: Path, is_table: bool) -> Layout:
         return Layout("class-folders", Path.is_dir, folders.read)
     inner = images_below(data, recursive=False).folders
     having = [path for path in inner if images_below(path, recursive=True).images]
-    is_of_table = is_table or found[0].name in _METADATA or len(having) < 2
+    is_of_table = is_table or len(having) < 2
     if not is_of_table:
         raise GrigriError(
             f"{data}: ambiguous, found {found[0].name} and {len(having)} folders of images; name"

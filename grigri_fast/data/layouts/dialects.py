@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import GrigriError
-from . import tables
-from .json_lines import read_json_lines
+from . import kaggle, medical, open_images, pairs, tables
 from .labels import LabelOptions, Labels
-from .table import Table, read_text_table
+from .table import Table
+from .table_files import read_any
 from .tables import read_table
 
 
@@ -34,6 +34,8 @@ def read(file: Path, options: LabelOptions) -> Labels:
         GrigriError: if it is not sure how, or a cell is wrong.
     """
     table = read_any(file)
+    if options.layout == "long" and pairs.is_value_table(table):
+        return pairs.read_value_table(table, options)
     if options.layout in tables.KINDS:
         return read_table(table, options, options.layout)
     known = [d for d in DIALECTS if options.layout in (None, d.name)]
@@ -41,17 +43,6 @@ def read(file: Path, options: LabelOptions) -> Labels:
         if options.layout is not None or dialect.is_here(table):
             return dialect.read(table, options)
     return read_table(table, options)
-
-
-def read_any(file: Path) -> Table:
-    """Return the table in a file of any kind.
-
-    Raises:
-        GrigriError: if it is no table.
-    """
-    if file.suffix.lower() == ".jsonl":
-        return read_json_lines(file)
-    return read_text_table(file)
 
 
 # ------------------------------------------------------------ what `grigri-fast predict` writes
@@ -78,4 +69,12 @@ def _read_predictions(table: Table, options: LabelOptions) -> Labels:
     return replace(labels, notes=labels.notes + notes)
 
 
-DIALECTS = [Dialect("predictions", _are_predictions, _read_predictions)]
+DIALECTS = [
+    Dialect("predictions", _are_predictions, _read_predictions),
+    Dialect("open-images", open_images.is_table, open_images.read_table),
+    Dialect("chexpert", medical.is_chexpert_table, medical.read_chexpert_table),
+    Dialect("chest-xray14", medical.is_xray14_table, medical.read_xray14_table),
+    Dialect("planet", kaggle.is_planet_table, kaggle.read_planet_table),
+    Dialect("fastai", kaggle.is_fastai_table, kaggle.read_fastai_table),
+    Dialect("long-values", pairs.is_value_table, pairs.read_value_table),
+]

@@ -1,5 +1,6 @@
 """What the readers of data sets share: safe JSON and XML, names and parts, where images are."""
 
+import codecs
 import json
 import os
 import re
@@ -24,6 +25,7 @@ _PART_OF = {
 }
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_NAME = 1000  # characters; no file system has longer names
+_MAX_BYTES = 2**30  # of a label file
 _SAMPLE = 100  # so many images tell in which folder they are
 
 
@@ -48,15 +50,24 @@ def listed(names: Iterable[str]) -> str:
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a UTF-8 file.
+    """Return the text of a file in UTF-8, or in UTF-16 with its mark, as Excel's "Unicode Text".
 
     Raises:
         GrigriError: if it is none, or cannot be read.
     """
     try:
-        text = files.read_text(file)
+        content = files.read_bytes(file, _MAX_BYTES)
     except GrigriError as e:
         raise GrigriError(f"{file}: {e}") from e
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = 1 + content.count(b"\n", 0, e.start)
+        raise GrigriError(
+            f"{file} line {line}: not UTF-8 text (byte {e.start}); save the file as UTF-8 (in"
+            ' Excel: "CSV UTF-8")'
+        ) from e
     if "\0" in text:
         raise GrigriError(f"{file}: not a text file (it contains NUL)")
     return text

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,30 +67,46 @@ class Table:
         )
 
 
+def read_text_rows(file: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows of a CSV or TSV file with the numbers of the lines on which they end.
+
+    The delimiter is what the first line has most of, comma, tab or semicolon, or what a first line
+    such as ``sep=;`` names, which Excel reads.
+
+    Raises:
+        GrigriError: if it is no CSV.
+    """
+    text = read_text(file)
+    first, _, rest = text.partition("\n")
+    named = re.fullmatch(r"sep=(.)", first.strip(" \r"), re.IGNORECASE)
+    delimiter = named[1] if named else max(_DELIMITERS, key=first.count)
+    lines = io.StringIO(rest if named else text, newline="")
+    try:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        return [(reader.line_num + bool(named), row) for row in reader]
+    except (csv.Error, ValueError) as e:
+        raise GrigriError(f"{file}: not a valid CSV: {e}") from e
+
+
 def read_text_table(file: Path) -> Table:
-    """Read a CSV or TSV file; the delimiter is what the header has most of: comma, tab, semicolon.
+    """Read a CSV or TSV file.
 
     Raises:
         GrigriError: if it is not a table: no header, a column twice, rows of other lengths.
     """
-    text = read_text(file)
-    delimiter = max(_DELIMITERS, key=text.split("\n", 1)[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as e:
-        raise GrigriError(f"{file}: not a valid CSV: {e}") from e
-    return make_table(file, rows)
+    return make_table(file, read_text_rows(file))
 
 
 def make_table(file: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> Table:
     """Return a table of rows with their line numbers; the first row is the header.
 
+    Empty rows, and empty columns at the end, are left out: spreadsheets write them.
+
     Raises:
         GrigriError: as for :func:`read_text_table`.
     """
-    stripped = [(line, [cell.strip() for cell in row]) for line, row in rows]
-    stripped = [(line, row) for line, row in stripped if any(row)]
+    stripped = [(line, _without_empty_end([cell.strip() for cell in row])) for line, row in rows]
+    stripped = [(line, row) for line, row in stripped if row]
     header = stripped[0][1] if stripped else []
     body = stripped[1:]
     if len(header) < 2 or not body:
@@ -97,9 +114,17 @@ def make_table(file: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> Table:
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise GrigriError(f"{file} line 1: the column {repeated[0]!r} stands there twice")
+    written = dict(rows)
     for line, row in body:
-        if len(row) != len(header):
+        if not len(row) <= len(header) <= len(written[line]):
             raise GrigriError(
-                f"{file} line {line}: {len(row)} cells where the header has {len(header)}"
+                f"{file} line {line}: {len(written[line])} cells where the header has {len(header)}"
             )
+        row += [""] * (len(header) - len(row))
     return Table(file, header, [row for _, row in body], [line for line, _ in body])
+
+
+def _without_empty_end(row: list[str]) -> list[str]:
+    while row and not row[-1]:
+        row.pop()
+    return row

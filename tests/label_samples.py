@@ -1,0 +1,334 @@
+"""A small, faithful sample of each layout of labels: as its makers or programs write it.
+
+``benchmarks/fuzz.py`` damages them, too.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+CHEXPERT_HEADER = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,"
+    "Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,"
+    "Pleural Effusion,Pleural Other,Fracture,Support Devices\n"
+)
+XRAY14_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+)
+OPEN_IMAGES_HEADER = "ImageID,Source,LabelName,Confidence\n"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Label files by their paths (texts or bytes), empty images, and what to name as DATA."""
+
+    files: dict[str, str | bytes]
+    images: tuple[str, ...]
+    data: str = "."
+
+    def write(self, folder: Path) -> Path:
+        """Write all into a folder; return what to name as DATA."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        for name in self.images:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return folder / self.data
+
+
+def csv_of(*rows: str) -> str:
+    """Return rows as the text of a CSV."""
+    return "".join(f"{row}\n" for row in rows)
+
+
+# ------------------------------------------------------------------------------ medical tables
+
+CHEXPERT = Sample(
+    {
+        "CheXpert-v1.0-small/train.csv": CHEXPERT_HEADER
+        + csv_of(
+            "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg,Female,68,Frontal,AP,"
+            "1.0,,,,,,,,,0.0,,,,1.0",
+            "CheXpert-v1.0-small/train/patient00002/study2/view1_frontal.jpg,Female,87,Frontal,AP,"
+            ",,-1.0,1.0,,-1.0,-1.0,,-1.0,,-1.0,,1.0,",
+            "CheXpert-v1.0-small/train/patient00002/study1/view2_lateral.jpg,Female,83,Lateral,,"
+            ",,,1.0,,,-1.0,,,,,,1.0,",
+        ),
+        "CheXpert-v1.0-small/valid.csv": CHEXPERT_HEADER
+        + csv_of(
+            "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg,Male,73,Frontal,AP,"
+            "0.0,1.0,1.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0",
+        ),
+    },
+    (
+        "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg",
+        "CheXpert-v1.0-small/train/patient00002/study2/view1_frontal.jpg",
+        "CheXpert-v1.0-small/train/patient00002/study1/view2_lateral.jpg",
+        "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg",
+    ),
+    "CheXpert-v1.0-small",
+)
+XRAY14 = Sample(
+    {
+        "Data_Entry_2017.csv": XRAY14_HEADER
+        + csv_of(
+            "00000001_000.png,Cardiomegaly,0,00001,058Y,M,PA,2682,2749,0.143,0.143,",
+            "00000001_001.png,Cardiomegaly|Emphysema,1,00001,058Y,M,PA,2894,2729,0.143,0.143,",
+            "00000002_000.png,No Finding,0,00002,081Y,M,PA,2500,2048,0.171,0.171,",
+            "00000003_000.png,Hernia|Pleural_Thickening,0,00003,081Y,F,PA,2582,2991,0.143,0.143,",
+        ),
+        "BBox_List_2017.csv": "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+        "00000001_001.png,Cardiomegaly,225.0,547.0,86.7,79.1,,,\n",
+        "train_val_list.txt": "00000001_000.png\n00000001_001.png\n00000002_000.png\n",
+        "test_list.txt": "00000003_000.png\n",
+    },
+    (
+        "images_001/images/00000001_000.png",
+        "images_001/images/00000001_001.png",
+        "images_001/images/00000002_000.png",
+        "images_002/images/00000003_000.png",
+    ),
+)
+
+# -------------------------------------------------------------------------------- Open Images
+
+OPEN_IMAGES = Sample(
+    {
+        "train-annotations-human-imagelabels.csv": OPEN_IMAGES_HEADER
+        + csv_of(
+            "000026e7ee790996,verification,/m/04hgtk,0",
+            "000026e7ee790996,verification,/m/07j7r,1",
+            "000026e7ee790996,crowdsource-verification,/m/01g317,1",
+            "000062a39995e348,verification,/m/01g317,0",
+            "000062a39995e348,verification,/m/07j7r,1",
+        ),
+        "validation-annotations-human-imagelabels.csv": OPEN_IMAGES_HEADER
+        + csv_of("0001eeaf4aed83f9,verification,/m/0cmf2,1"),
+        "test-annotations-human-imagelabels.csv": OPEN_IMAGES_HEADER
+        + csv_of(
+            "000a1249af2bc5f0,verification,/m/01g317,1",
+            "000a1249af2bc5f0,verification,/m/0cmf2,0",
+        ),
+        "class-descriptions.csv": csv_of(
+            "/m/01g317,Person", "/m/04hgtk,Human head", "/m/07j7r,Tree", "/m/0cmf2,Airplane"
+        ),
+    },
+    (
+        "train/000026e7ee790996.jpg",
+        "train/000062a39995e348.jpg",
+        "validation/0001eeaf4aed83f9.jpg",
+        "test/000a1249af2bc5f0.jpg",
+    ),
+)
+
+# ----------------------------------------------------------- Planet, fastai, Roboflow, Vertex AI
+
+PLANET = Sample(
+    {
+        "train_v2.csv": csv_of(
+            "image_name,tags",
+            "train_0,haze primary",
+            "train_1,agriculture clear primary water",
+            "train_2,clear primary",
+        ),
+        "sample_submission_v2.csv": csv_of("image_name,tags", "test_0,primary clear"),
+    },
+    ("train-jpg/train_0.jpg", "train-jpg/train_1.jpg", "train-jpg/train_2.jpg",
+     "test-jpg/test_0.jpg"),
+)  # fmt: skip
+FASTAI = Sample(
+    {
+        "train.csv": csv_of(
+            "fname,labels,is_valid",
+            "000005.jpg,chair,True",
+            "000007.jpg,car,True",
+            "000009.jpg,horse person,False",
+            "000012.jpg,car,False",
+        )
+    },
+    tuple(f"train/0000{n}.jpg" for n in ("05", "07", "09", "12")),
+)
+ROBOFLOW = Sample(
+    {
+        "train/_classes.csv": csv_of(
+            "filename, cat, dog, date", "a_jpg.rf.11.jpg, 1, 0, 0", "b_jpg.rf.12.jpg, 1, 1, 1"
+        ),
+        "valid/_classes.csv": csv_of("filename, cat, dog, date", "a_jpg.rf.21.jpg, 0, 0, 0"),
+        "test/_classes.csv": csv_of("filename, cat, dog, date", "c_jpg.rf.31.jpg, 0, 1, 0"),
+        "README.roboflow.txt": "pets - v1\n",
+    },
+    ("train/a_jpg.rf.11.jpg", "train/b_jpg.rf.12.jpg", "valid/a_jpg.rf.21.jpg",
+     "test/c_jpg.rf.31.jpg"),
+)  # fmt: skip
+VERTEX = Sample(
+    {
+        "import.csv": csv_of(
+            "TRAINING,gs://my_bucket/pets/a.jpg,cat,dog",
+            "TEST,gs://my_bucket/pets/b.jpg,cat",
+            "VALIDATION,gs://my_bucket/pets/c.jpg,hot dog",
+            "UNASSIGNED,gs://my_bucket/pets/d.jpg",
+        )
+    },
+    ("pets/a.jpg", "pets/b.jpg", "pets/c.jpg", "pets/d.jpg"),
+    "import.csv",
+)
+
+
+def _vertex_object(name: str, use: str, *labels: str) -> str:
+    return json.dumps(
+        {
+            "imageGcsUri": f"gs://bucket/{name}",
+            "classificationAnnotations": [{"displayName": label} for label in labels],
+            "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use},
+        }
+    )
+
+
+VERTEX_JSONL = Sample(
+    {
+        "import.jsonl": csv_of(
+            _vertex_object("a.jpg", "training", "cat", "dog"),
+            _vertex_object("b.jpg", "test", "cat"),
+            _vertex_object("c.jpg", "training"),
+        )
+    },
+    ("images/a.jpg", "images/b.jpg", "images/c.jpg"),
+    "import.jsonl",
+)
+
+# ---------------------------------------------------------------------------- Hugging Face
+
+CARD = """---
+license: mit
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': cat
+          '1': hot dog
+  - name: labels
+    sequence:
+      class_label:
+        names: {'0': cat, '1': hot dog, '2': sky}
+  splits:
+  - name: train
+---
+# Pets
+"""
+METADATA = Sample(
+    {
+        "README.md": CARD,
+        "train/metadata.csv": csv_of("file_name,label", "0001.png,0", "0002.png,1"),
+        "test/metadata.csv": csv_of("file_name,label", "0001.png,1"),
+    },
+    ("train/0001.png", "train/0002.png", "test/0001.png"),
+)
+METADATA_JSONL = Sample(
+    {
+        "README.md": CARD,
+        "metadata.jsonl": csv_of(
+            json.dumps({"file_name": "0001.png", "labels": [0, 2]}),
+            json.dumps({"file_name": "0002.png", "labels": []}),
+            json.dumps({"file_name": "b/0003.png", "labels": [1]}),
+        ),
+    },
+    ("0001.png", "0002.png", "b/0003.png"),
+)
+
+# -------------------------------------------------------------------------------- plain tables
+
+ONE_HOT = Sample(
+    {"l.csv": csv_of("image,cat,dog,sky", "a.jpg,1,0,1", "b.jpg,0,1,0", "c.jpg,0,0,0")},
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.csv",
+)
+LABEL_COLUMN = Sample(
+    {"l.csv": csv_of("image,labels", "a.jpg,cat|hot dog", "b.jpg,", "c.jpg,cat", "d.jpg,sky")},
+    ("a.jpg", "b.jpg", "c.jpg", "d.jpg"),
+    "l.csv",
+)
+LONG = Sample(
+    {"l.csv": csv_of("photo,tag", "a.jpg,cat", "a.jpg,dog", "b.jpg,cat", "c.jpg,sky",
+                     "c.jpg,dog")},
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.csv",
+)  # fmt: skip
+LONG_VALUES = Sample(
+    {"l.csv": csv_of("image,label,present", "a.jpg,cat,1", "a.jpg,dog,0", "b.jpg,cat,0",
+                     "b.jpg,sky,1")},
+    ("a.jpg", "b.jpg"),
+    "l.csv",
+)  # fmt: skip
+JSON_LINES = Sample(
+    {
+        "l.jsonl": csv_of(
+            '{"file_name": "a.jpg", "labels": ["cat", "hot dog"]}',
+            '{"file_name": "b.jpg", "labels": []}',
+            '{"file_name": "c.jpg", "labels": ["cat"]}',
+        )
+    },
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.jsonl",
+)
+PREDICTIONS = Sample(
+    {"l.csv": csv_of("image,labels,error,cat,hot dog", "a.jpg,cat|hot dog,,0.9,0.8",
+                     "b.jpg,,,0.1,0.2", "c.jpg,,cannot be decoded,,")},
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.csv",
+)  # fmt: skip
+ANNOTATIONS = Sample(
+    {"annotations/cat.txt": "1\n3\n", "annotations/dog.txt": "2\n3\n"},
+    ("images/im1.jpg", "images/im2.jpg", "images/im3.jpg"),
+)
+
+
+def workbook(*rows: tuple[object, ...], more: tuple[str, ...] = ()) -> bytes:
+    """Return an Excel workbook with rows on its first sheet, and other empty or full sheets."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    for name in more:
+        sheet = book.create_sheet(name.removeprefix("full "))
+        if name.startswith("full "):
+            sheet.append(("image", "labels"))
+            sheet.append(("z.jpg", "zebra"))
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def parquet(**columns: list[object]) -> bytes:
+    """Return a Parquet file of columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
+def tables() -> dict[str, Sample]:
+    """Return the samples of tables, by name."""
+    excel = workbook(("image", "cat", "dog"), ("a.jpg", 1.0, 0.0), ("b.jpg", 0, 1))
+    arrow = parquet(file_name=["a.jpg", "b.jpg"], labels=[["cat", "sky"], []])
+    return {
+        "one-hot": ONE_HOT, "label-column": LABEL_COLUMN, "long": LONG,
+        "long-values": LONG_VALUES, "json-lines": JSON_LINES, "predictions": PREDICTIONS,
+        "annotations": ANNOTATIONS, "chexpert": CHEXPERT, "chest-xray14": XRAY14,
+        "open-images": OPEN_IMAGES, "planet": PLANET, "fastai": FASTAI, "roboflow": ROBOFLOW,
+        "vertex": VERTEX, "vertex-jsonl": VERTEX_JSONL, "metadata": METADATA,
+        "metadata-jsonl": METADATA_JSONL,
+        "xlsx": Sample({"l.xlsx": excel}, ("a.jpg", "b.jpg"), "l.xlsx"),
+        "parquet": Sample({"l.parquet": arrow}, ("a.jpg", "b.jpg"), "l.parquet"),
+    }  # fmt: skip
