@@ -263,7 +263,7 @@ def test_wrong_csvs(tmp_path: Path, text: str | bytes, says: str) -> None:
         ('{"file_name": 3, "labels": ["cat"]}', "line 1: file_name must be a text"),
         ('{"file_name": "a.jpg"}', "no column holds labels"),
         ('{"file_name": "a.jpg", "labels": {"cat": 1}}', "is neither a name nor a list of names"),
-        ('{"file_name": "a.jpg", "labels": [1]}', "line 1: expected a list of names"),
+        ('{"file_name": "a.jpg", "labels": [1.5]}', "line 1: expected a list of names"),
         ('{"file_name": "a.jpg", "labels": []}', "no labels"),
     ],
     ids=lambda text: text[:40],

@@ -28,8 +28,8 @@ _LABELS = frozenset({"label", "labels", "class", "classes", "tags", "categories"
 
 
 def is_here(data: Path) -> bool:
-    """Return whether it is a folder with a file of metadata, or with one in each of its parts."""
-    return data.is_dir() and bool(_files_in(data))
+    """Return whether it is a file of metadata, or a folder with one or with one in each part."""
+    return data.name in _FILES if data.is_file() else bool(_files_in(data))
 
 
 def _files_in(data: Path) -> dict[str, list[Path]]:
@@ -61,7 +61,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
             raise GrigriError(
                 f"{of_one[0].parent}: ambiguous, found {names}; name the file itself as DATA"
             )
-    class_names = _names_of_numbers(data if data.is_dir() else data.parent)
+    folder = data if data.is_dir() else data.parent
+    class_names = _names_of_numbers(folder) or _names_of_numbers(folder.parent)
     if len(files) == 1 and "" in files:
         labels = _read(files[""][0], options, class_names)
         return _parts_of_paths(labels) if options.split_column is None else labels
