@@ -157,7 +157,8 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
         " a label is given where its probability is at least its threshold",
         "preprocessing": [
             "Decode to 8-bit RGB, upright (EXIF orientation applied). Grayscale and palettes are"
-            " expanded, transparency is dropped, colour profiles are not applied.",
+            " expanded, the range of 16 bits is scaled to that of 8 (65535 to 255), transparency is"
+            " dropped, colour profiles are not applied.",
             *affine.describe_evaluation(n),
             "Leave the values as they are, 0 to 255.",
         ],

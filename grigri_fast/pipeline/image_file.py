@@ -98,7 +98,7 @@ def read(path: Path, max_pixels: int) -> bytes:
         other = next((name for name, magic in _NOT_READ.items() if magic.match(content)), None)
         if other:
             raise GrigriError(f"{other} is not read: convert it to JPEG, PNG, WebP, BMP or TIFF")
-        raise GrigriError("not a JPEG, PNG, WebP, BMP or TIFF image")
+        raise GrigriError("not a JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF image")
     if format_name == "JPEG":
         scans = content.count(_START_OF_SCAN)
         if scans > _MAX_SCANS:

@@ -203,7 +203,9 @@ def wild(tmp_path: Path) -> list[Path]:
     image.convert("L").save(tmp_path / "grey.png")
     image.putalpha(100)
     image.save(tmp_path / "clear.png")
-    return [*paths, tmp_path / "grey.png", tmp_path / "clear.png"]
+    deep = np.asarray(image.convert("L")).astype(np.uint16) * 257  # 16 bits
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    return [*paths, *(tmp_path / f"{name}.png" for name in ("grey", "clear", "deep"))]
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_formats_that_are_not_read_are_refused_by_name(tmp_path: Path, name: str
 @pytest.mark.parametrize("content", [b"hello", b"\0" * 99, b"\xff\xd8", b"RIFF1234WAVE"])
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
-    with pytest.raises(GrigriError, match=r"^not a JPEG, PNG, WebP, BMP or TIFF image$"):
+    with pytest.raises(GrigriError, match=r"^not a JPEG, PNG, WebP, BMP, TIFF, HEIC or AVIF"):
         image_file.read(tmp_path / "x.jpg", LIMIT)
 
 
