@@ -66,8 +66,8 @@ LAYOUTS = [
 _OF_TABLES = (*tables.KINDS, *(dialect.name for dialect in dialects.DIALECTS))
 NAMES = tuple(dict.fromkeys((*(layout.name for layout in LAYOUTS), *_OF_TABLES, *folders.NAMES)))
 _EXPECTED = (
-    "a folder per class, a CSV (image,labels or image,<class>,<class>...), images/ +"
-    " annotations/<class>.txt, or a layout of --layout: " + ", ".join(NAMES)
+    "a folder per class, a table (image,labels or image,<class>,<class>...), or another layout that"
+    " `grigri-fast train --help` names at --layout"
 )
 
 

@@ -142,9 +142,13 @@ def _refuse_doubtful(data: Path, roots: list[_Root], class_names: list[str]) -> 
                 f" here (folders of images: {others}); {choice}"
             )
     if len(class_names) == 1:
+        (only,) = class_names
+        inner = [root.folder / only for root in roots if only in root.folders]
+        has_folders = any(images_below(folder, recursive=False).folders for folder in inner)
+        advice = f"name {data / only} if the class folders are in it; " if has_folders else ""
         raise GrigriError(
-            f"{data}: {class_names[0]!r} is the only folder of images, so it would be the label of"
-            f" all; {choice}"
+            f"{data}: {only!r} is the only folder of images, so it would be the label of all;"
+            f" {advice}{choice}"
         )
     if all(_DATES.fullmatch(name) for name in class_names):
         raise GrigriError(

@@ -71,6 +71,7 @@ def test_one_name_in_two_folders(tmp_path: Path) -> None:
         (["cat/a.jpg", "dog/b.jpg", "Annotations/a.xml"], "'Annotations' is no class"),
         (["set1/a.jpg", "set2/b.jpg", "boxes_v2/a.json"], "'boxes_v2/a.json'"),
         (["photos/a.jpg"], "'photos' is the only folder of images"),
+        (["set/cat/a.jpg", "set/dog/b.jpg"], "set if the class folders are in it"),
         (["2023/a.jpg", "2024/b.jpg"], "look like dates"),
         (["2023-05/a.jpg", "2024-06-01/b.jpg"], "look like dates"),
         (["100CANON/a.jpg", "101CANON/b.jpg"], "look like dates"),
