@@ -11,18 +11,9 @@ from xml.etree import ElementTree
 
 from ...errors import GrigriError
 from ...runtime import files
+from .cells import PART_OF
 from .labels import IMAGE_SUFFIXES, Labels
 
-_PART_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_NAME = 1000  # characters; no file system has longer names
 _MAX_BYTES = 2**30  # of a label file
@@ -31,7 +22,7 @@ _SAMPLE = 100  # so many images tell in which folder they are
 
 def part_of(word: str) -> str:
     """Return "train", "val" or "test" for a word such as Validation or val2017, else ""."""
-    return _PART_OF.get(word.lower().rstrip("0123456789").rstrip("-_"), "")
+    return PART_OF.get(word.lower().rstrip("0123456789").rstrip("-_"), "")
 
 
 def counted(num: int, noun: str) -> str:
