@@ -107,19 +107,21 @@ def _read(data: Path, tables: dict[str, Table], options: LabelOptions) -> Labels
         if "" in table.values[label]:
             raise GrigriError(f"{table.where(table.find(label, ''), label)}: no label")
         written = list(table.values[image])
-        where = [table.where(table.find(image, name), image) for name in written[:1]]
-        where += [str(table.file)] * (len(written) - 1)
+        if "" in table.values[image]:
+            raise GrigriError(f"{table.where(table.find(image, ''))}: no image name")
+        for name in written:
+            if part_of.setdefault(name, part) != part:
+                raise GrigriError(f"{table.file}: {name} is in {part_of[name]}, too")
         folder = (options.images or table.file.parent) / part
         if not folder.is_dir() or not part:
             folder = options.images  # type: ignore[assignment]
-        located = locate(table.file, written, where, folder)
+        located = locate(table.file, written, [str(table.file)] * len(written), folder)
         name_of = dict(zip(written, located.names, strict=True))
         images += [name_of[name] for name in table.columns[image]]
         notes += [note for note in located.notes if note not in notes]
         for name, path in zip(located.names, located.paths, strict=True):
-            if part_of.setdefault(name, part) != part:
-                raise GrigriError(f"{table.file}: {name} is in {part_of[name]}, too")
             path_of[name] = path
+            part_of[name] = part
     names_of_codes, said = _names_of(data if data.is_dir() else data.parent, set(codes))
     found = joined(images, [names_of_codes[code] for code in codes], values)
     names = [images[row] for row in found.first]
