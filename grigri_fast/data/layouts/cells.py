@@ -15,7 +15,7 @@ NO_LABEL = frozenset(
 )
 # Ways to write 0 and 1; a column keeps to one of them.
 _FLAG_WORDS = [
-    {"0": False, "1": True, "0.0": False, "1.0": True},
+    {"0": False, "1": True, "0.0": False, "1.0": True, "0,0": False, "1,0": True},
     {"false": False, "true": True},
     {"no": False, "yes": True},
 ]
@@ -59,6 +59,12 @@ def read_cells(
     """
     nothing = NO_LABEL if options.no_label is None else {w.casefold() for w in options.no_label}
     full = [cell for cell in dict.fromkeys(cells) if cell.casefold() not in nothing]
+    broken = next((cell for cell in full if "\n" in cell), None)
+    if broken is not None and options.separator != "\n":
+        raise GrigriError(
+            f"{where[cells.index(broken)]}: {broken[:40]!r} has a line break; write labels in one"
+            " line, with | between them"
+        )
     lists = [cell for cell in full if cell.startswith("[")]
     if lists and options.separator is None:
         odd = next((i for i, c in enumerate(cells) if c in full and not c.startswith("[")), None)

@@ -97,8 +97,11 @@ def find(table: Table, options: LabelOptions, kind: Kind | None = None) -> Colum
 
 
 def plain(name: str) -> str:
-    """Return a column's name in lower case, without what stands between its words."""
-    return re.sub(r"[\s_\-.]", "", name).casefold()
+    """Return a column's name in lower case, without what stands between its words.
+
+    The index that pandas writes and reads again as ``Unnamed: 0`` has no name.
+    """
+    return re.sub(r"[\s_\-.]|^Unnamed: \d+$", "", name).casefold()
 
 
 def is_label_name(name: str) -> bool:

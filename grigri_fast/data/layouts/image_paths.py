@@ -10,6 +10,7 @@ from .columns import looks_like_image
 from .walk import images_below, reason_to_skip
 
 _FIRST = 100  # names by which a folder is recognised
+_MAX_NAME = 1000  # characters; no file system has longer names
 _MOST_FOLDERS = 1000  # in which images without a row are looked for
 
 
@@ -51,6 +52,8 @@ def locate(
     for name, place in zip(written, where, strict=True):
         if not name:
             raise GrigriError(f"{place}: no image name")
+        if any(c in name for c in "\n\r\0") or len(name) > _MAX_NAME:
+            raise GrigriError(f"{place}: {name[:60]!r} is no file name")
         if "://" in name:
             raise GrigriError(f"{place}: {name[:60]} is an address; name files on this machine")
         names.append(name)

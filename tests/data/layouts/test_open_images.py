@@ -105,5 +105,5 @@ def test_what_is_ambiguous(tmp_path: Path) -> None:
         (data / "class-descriptions.csv").write_text("/m/01g317\n")
         read_labels(data / VALIDATION, LabelOptions())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GrigriError, match="no train-annotations-human-imagelabels.csv"):
+    with pytest.raises(GrigriError, match="no train-annotations-human-imagelabels"):
         read_labels(tmp_path / "empty", LabelOptions(layout="open-images"))
