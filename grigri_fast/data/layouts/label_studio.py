@@ -244,7 +244,8 @@ def _controls(file: Path, tasks: list[_Task], options: LabelOptions) -> list[str
     missing = [name for name in options.label_columns if name not in there]
     if missing:
         raise GrigriError(
-            f"{file}: --label-columns {missing[0]}: no such answers; there are {reading.listed(there)}"
+            f"{file}: --label-columns {missing[0]}: no such answers; there are "
+            f"{reading.listed(there)}"
         )
     if options.label_columns:
         return list(options.label_columns)

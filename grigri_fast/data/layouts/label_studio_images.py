@@ -71,11 +71,10 @@ def _key(file: Path, tasks: list[tuple[str, dict[str, Any]]], wanted: str | None
         return wanted
     found = [key for key in keys if any(_is_image(data.get(key)) for _, data in tasks)]
     if len(found) != 1:
-        names = reading.listed(found)
         raise GrigriError(
-            f"{file}: {names} name images; --image-column says which to use"
+            f"{file}: {reading.listed(found)} name images; --image-column says which to use"
             if found
-            else f"{file}: no task names an image ({reading.listed(keys)}); --image-column says where"
+            else f"{file}: none of {reading.listed(keys)} names an image; --image-column says which"
         )
     return found[0]
 

@@ -224,7 +224,12 @@ WRONG: list[tuple[str, list[Any], Change, str]] = [
         lambda t: t[0]["data"].update(b="b.png"),
         "image, b name images;",
     ),
-    ("no images", TASKS[:1], lambda t: t[0].update(data={"a": "b"}), "no task names an image"),
+    (
+        "no images",
+        TASKS[:1],
+        lambda t: t[0].update(data={"a": "b", "image": 3}),
+        "none of a, image names an",
+    ),
     (
         "base64",
         TASKS,
