@@ -12,7 +12,7 @@ from ...errors import GrigriError
 from ...runtime import files
 from .table import Table, make_table
 
-_INSTALL = "pip install 'grigri-fast[tables]'"
+_NEEDS = "{}: {} files need {name}: pip install {name}; or save the table as CSV"
 _MAX_CELLS = 100_000_000
 _MAX_BYTES = 2**30
 
@@ -28,7 +28,7 @@ def read_workbook(file: Path) -> Table:
     try:
         import openpyxl
     except ImportError as e:
-        raise GrigriError(f"{file}: {_INSTALL} reads .xlsx files; or save it as CSV") from e
+        raise GrigriError(_NEEDS.format(file, ".xlsx", name="openpyxl")) from e
     _check_readable(file)
     _check_size(file)
     with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def read_parquet(file: Path) -> Table:
         import pyarrow
         import pyarrow.parquet
     except ImportError as e:
-        raise GrigriError(f"{file}: {_INSTALL} reads .parquet files; or save it as CSV") from e
+        raise GrigriError(_NEEDS.format(file, ".parquet", name="pyarrow")) from e
     _check_readable(file)
     try:
         found = pyarrow.parquet.ParquetFile(file)

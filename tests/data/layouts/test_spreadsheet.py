@@ -131,7 +131,7 @@ def test_wrong_parquet(tmp_path: Path, content: bytes, says: str) -> None:
 )
 def test_a_missing_library_is_named(tmp_path: Path, name: str, library: str, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    says = f"pip install 'grigri-fast[tables]' reads {Path(name).suffix} files; or save it as CSV"
+    says = f"files need {library}: pip install {library}; or save the table as CSV"
     refused(write(tmp_path, name, b"x"), says)
 
 
