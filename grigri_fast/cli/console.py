@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _START_S = time.monotonic()  # close to when the program started
 _SHOWN_LINES = 20  # of a long list; the rest is only mentioned
 
+
 _is_terminal = sys.stdout is not None and sys.stdout.isatty()
 # A table in a pipe is as wide as it needs to be; nothing is cut off to 80 columns.
 stdout = Console(highlight=False, width=None if _is_terminal else 240)
@@ -52,6 +53,11 @@ def mention(text: str) -> None:
         text = "\n".join(f"{time.monotonic() - _START_S:8.2f} s  {x}" for x in text.split("\n"))
     if not verbosity.quiet:
         say(text)
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr: a word about the result that is no part of it."""
+    print(text, file=sys.stderr)
 
 
 def say_first(lines: Sequence[str], rest: str) -> None:

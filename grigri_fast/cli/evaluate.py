@@ -30,7 +30,6 @@ from .options import (
     MaxBadOption,
     MaxPixelsOption,
     MemoryLimitOption,
-    PathsArgument,
     RunArgument,
     ThreadsOption,
     ThresholdOption,
@@ -38,6 +37,7 @@ from .options import (
     passed_on,
     with_label_options,
 )
+from .paths import PathsArgument, found_images
 
 if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation, RunEvaluation
@@ -174,11 +174,9 @@ def predict(
     """
     options = passed_on(locals(), "out")
 
-    from ..data.dataset import find_images
-
     if out is not None:
         files.require_writable(out, ".csv", ".json")
-    find_images(images)  # an error at once if a path names nothing
+    options["images"] = found_images(images)  # an error at once if a path names nothing
 
     from ..inference import predictor
     from .progress import progress

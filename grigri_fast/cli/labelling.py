@@ -27,7 +27,6 @@ from .options import (
     ImagesOption,
     MaxPixelsOption,
     MemoryLimitOption,
-    PathsArgument,
     RunArgument,
     ThreadsOption,
     architectures,
@@ -35,6 +34,7 @@ from .options import (
     passed_on,
     with_label_options,
 )
+from .paths import PathsArgument, found_images
 
 if TYPE_CHECKING:
     from ..curation.suggestions import Suggested
@@ -162,9 +162,10 @@ def suggest(
     """
     options = passed_on(locals())
 
-    from ..data.dataset import find_images
-
-    find_images(images)  # an error at once if a path names nothing
+    options["images"] = found_images(images)  # an error at once if a path names nothing
+    if out is None and (images[0] == "-" or images[0].startswith("@")):
+        name = Path(images[0][1:]).stem or "list"
+        options["out"] = Path("runs", f"suggest-{name}")
 
     from ..curation import suggest as suggesting
     from .progress import progress

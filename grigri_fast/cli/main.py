@@ -1,7 +1,5 @@
 """The program: its commands, and the one place where errors become a line and an exit code."""
 
-import io
-import os
 import signal
 import sys
 import traceback
@@ -12,10 +10,12 @@ import typer
 
 from .. import __version__
 from ..errors import GrigriError, Interrupted, UsageError
-from ..runtime import distributed, signals, threads
+from ..runtime import distributed, signals, streams, threads
 from . import data, evaluate, labelling, performance, train
 from .console import verbosity
 from .options import Command
+
+_LONG = ("train", "tune", "reproduce")  # they go on even if nobody reads what they print
 
 app = typer.Typer(
     name="grigri-fast",
@@ -55,9 +55,6 @@ def main(args: list[str] | None = None) -> int:
     0 done; 1 something the user can fix, in one line on stderr; 2 wrong usage; 128 + its number
     for a signal (Ctrl-C 130, SIGTERM 143). Bugs keep their traceback.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     verbosity.quiet = verbosity.verbose = False
     world = distributed.World.from_environment()
     try:
@@ -91,9 +88,10 @@ def _run(args: list[str] | None) -> tuple[int, str]:
         return _interrupted(e.signum, e.advice)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(signal.SIGINT)
-    except BrokenPipeError:  # who read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE, ""
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
+        if not streams.has_lost_reader():
+            raise
+        return streams.EXIT_LOST_READER, ""
     if code == 130:  # what typer makes of Ctrl-C
         return _interrupted(signal.SIGINT)
     return code if isinstance(code, int) else 0, ""
@@ -101,7 +99,8 @@ def _run(args: list[str] | None) -> tuple[int, str]:
 
 def entry() -> None:
     """Be the process ``grigri-fast``: run :func:`main` and exit, even if a thread hangs."""
-    code = main()
+    streams.guard()
+    code = streams.finish(main())
     # With an error, PyTorch would wait for the other processes of a training.
     threads.leave(code, at_once=bool(code) and distributed.World.from_environment().is_shared)
 
@@ -141,6 +140,8 @@ def _top(
     if quiet and verbose:
         raise typer.BadParameter("--quiet does not go with --verbose")
     verbosity.quiet, verbosity.verbose = quiet, verbose
+    if context.invoked_subcommand in _LONG:
+        streams.keep_going()
     world = distributed.World.from_environment()
     if world.is_shared and context.invoked_subcommand != "train":
         raise GrigriError(

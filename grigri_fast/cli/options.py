@@ -73,9 +73,6 @@ DataOrDemoArgument = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train.")]
-PathsArgument = Annotated[
-    list[str], typer.Argument(metavar="PATH...", help="Image files, folders, or globs.")
-]
 ImagesOption = Annotated[str | None, typer.Option(metavar="DIR", help=OPTIONS["images"].text)]
 CheckpointOption = Annotated[
     Literal["last", "best"],

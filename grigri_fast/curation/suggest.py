@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS
-from ..data.dataset import find_images
+from ..data.images import find_images
+from ..data.layouts.walk import Found
 from ..errors import GrigriError
 from ..inference.predictor import Classifier
 from ..pipeline import check
@@ -29,7 +30,7 @@ _LEAST_DOUBT = 0.05  # ... and with a variance p (1 - p) of at least so much: p 
 
 def suggest(
     run: StrPath,
-    images: StrPath | Sequence[StrPath],
+    images: StrPath | Sequence[StrPath] | Found,
     *,
     number: int = 100,
     out: StrPath | None = None,
@@ -45,7 +46,8 @@ def suggest(
 
     Args:
         run: a run folder of ``train``.
-        images: the photographs: files, folders (with all below them) and globs.
+        images: the photographs: files, folders (with all below them) and globs; or what
+            :func:`find_images` returned.
         number: how many to suggest.
         out: folder of the table and the page; ``runs/suggest-<images>`` by default.
         checkpoint: of the run: ``last`` or ``best``.
@@ -62,8 +64,13 @@ def suggest(
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     folder = Path(run)
     model_file = run_folder.checkpoint_path(folder, checkpoint)
-    several = [images] if isinstance(images, str | os.PathLike) else list(images)
-    paths = find_images([str(one) for one in several])
+    several: list[StrPath]
+    if isinstance(images, Found):
+        paths = images.images
+        several = list(paths)
+    else:
+        several = [images] if isinstance(images, str | os.PathLike) else list(images)
+        paths = find_images([str(one) for one in several]).images
     target = (
         Path("runs", f"suggest-{Path(several[0]).resolve().stem}") if out is None else Path(out)
     )

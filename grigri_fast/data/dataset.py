@@ -1,7 +1,6 @@
 """Photographs with labels: :func:`load` reads every label format as one :class:`Dataset`."""
 
-import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from .layouts import IMAGE_SUFFIXES, HowLabels, LabelOptions, read_labels, remarks
+from .layouts import HowLabels, LabelOptions, read_labels, remarks
 
 
 @dataclass(frozen=True)
@@ -114,27 +113,3 @@ def _numbers(groups: list[str]) -> NDArray[np.int64]:
         number_of.setdefault(name or f"\0{row}", len(number_of)) for row, name in enumerate(groups)
     ]
     return np.array(numbers, dtype=np.int64)
-
-
-def find_images(patterns: Iterable[str]) -> list[Path]:
-    """Return the image files that files, folders (searched to the bottom) and globs name.
-
-    Raises:
-        GrigriError: for a pattern that names nothing.
-    """
-    paths: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists() or path.is_symlink():
-            matches = [path]
-        elif glob.has_magic(pattern):
-            names = glob.glob(pattern, recursive=True)  # noqa: PTH207
-            matches = sorted(p for p in map(Path, names) if p.is_file())
-        else:
-            raise GrigriError(f"{pattern}: no such file or folder")
-        if not matches:
-            raise GrigriError(f"{pattern}: no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        paths += matches
-    return list(dict.fromkeys(paths))

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from ..config import MAX_PIXELS
-from ..data.dataset import find_images
+from ..data.images import find_images
+from ..data.layouts.walk import Found
 from ..errors import GrigriError
 from ..pipeline import affine, pillow, warp
 from ..pipeline.batching import Batch
@@ -116,7 +117,7 @@ class Classifier:
 
     def predict(
         self,
-        images: Images,
+        images: Images | Found,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         budget: Budget | None = None,
     ) -> list[Prediction]:
@@ -130,21 +131,19 @@ class Classifier:
         Raises:
             GrigriError: for a path that names nothing, or a picture of another kind.
         """
-        several = [images] if isinstance(images, _ONE_IMAGE) else list(images)
-        names = [os.fspath(one) for one in several if isinstance(one, str | os.PathLike)]
-        if names and len(names) < len(several):
-            raise GrigriError("either files or pictures in memory, not both at once")
         if budget is None:
             with self.compute.open() as budget:
                 return self.predict(images, on_progress, budget)
-        if several and not names:
-            pictures = [_pixels(one) for one in several]
-            loader = _InMemory(pictures, self.info.size_px, self.compute.device)
-            rows = np.arange(len(several))
-            outputs_NC, _ = self._compute(self._forward, loader, rows, budget, on_progress)
-            budget.require_within_limit()
-            return [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
-        paths = find_images(names)
+        if isinstance(images, Found):
+            paths = images.images
+        else:
+            several = [images] if isinstance(images, _ONE_IMAGE) else list(images)
+            names = [os.fspath(one) for one in several if isinstance(one, str | os.PathLike)]
+            if names and len(names) < len(several):
+                raise GrigriError("either files or pictures in memory, not both at once")
+            if several and not names:
+                return self._predict_pictures(several, on_progress, budget)
+            paths = find_images(names).images
         rows = np.arange(len(paths))
         probabilities_NC, bad = self.probabilities(paths, rows, budget, on_progress)
         rows_C = iter(probabilities_NC)
@@ -152,6 +151,20 @@ class Classifier:
             Prediction(path, [], {}, bad[i]) if i in bad else self._prediction(path, next(rows_C))
             for i, path in enumerate(paths)
         ]
+
+    def _predict_pictures(
+        self,
+        several: Sequence[OneImage],
+        on_progress: Callable[[int, int], None],
+        budget: Budget,
+    ) -> list[Prediction]:
+        """Return a prediction for each picture in memory."""
+        pictures = [_pixels(one) for one in several]
+        loader = _InMemory(pictures, self.info.size_px, self.compute.device)
+        rows = np.arange(len(several))
+        outputs_NC, _ = self._compute(self._forward, loader, rows, budget, on_progress)
+        budget.require_within_limit()
+        return [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
 
     def probabilities(
         self,
@@ -374,7 +387,7 @@ def predict(
 
 def predict_with_info(
     run: StrPath,
-    images: Images,
+    images: Images | Found,
     on_progress: Callable[[int, int], None],
     *,
     max_pixels: int = MAX_PIXELS,

@@ -1,6 +1,7 @@
 """The program: its version, closed pipes, signals."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,7 +69,51 @@ def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> 
     line = [sys.executable, "-m", "grigri_fast", *map(str, words)]
     done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert done.returncode == 1 and done.stderr == ""
+    assert done.returncode == 141 and done.stderr == ""
+    if name == "train":  # nobody needs to read what it says
+        assert (tmp_path / "photos-resnet18" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("> /dev/full", 1, "error: stdout: No space left on device; what was printed is lost\n"),
+        ("> /dev/full 2> /dev/full", 1, ""),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_a_log_on_a_full_disk_ends_no_training(
+    trained, tmp_path, redirection: str, code: int, said: str
+) -> None:
+    words = [sys.executable, "-m", "grigri_fast", "train", trained[0], *RESNET18]
+    words += ["--out", tmp_path]
+    line = f"{shlex.join(map(str, words))} {redirection}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+    assert (tmp_path / "photos-resnet18" / "summary.json").is_file()
+
+
+COMMANDS = {
+    "help": ["train", "--help"],
+    "split": ["data", "split", "DATA"],
+    "check": ["data", "check", "DATA", "--threads=1"],
+    "eval": ["eval", "RUN", "--json", "--threads=1"],
+    "predict": ["predict", "RUN", "DATA", "--threads=1"],
+    "info": ["info", "--json"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_output_that_is_lost_is_one_line(trained, name: str) -> None:
+    data, run = trained
+    words = [{"DATA": str(data), "RUN": str(run)}.get(word, word) for word in COMMANDS[name]]
+    line = [sys.executable, "-m", "grigri_fast", *words]
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+    lost = "error: stdout: No space left on device; what was printed is lost\n"
+    assert (done.returncode, done.stderr) == (1, lost)
 
 
 def test_closed_output_and_errors_are_no_traceback() -> None:

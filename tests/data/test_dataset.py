@@ -287,28 +287,6 @@ def test_labels_alone_are_enough(tmp_path: Path) -> None:
     assert len(dataset.load(tmp_path / "labels.csv")) == 2  # to split; images are checked later
 
 
-# --------------------------------------------------------------------------- finding files
-
-
-def test_find_images(tmp_path: Path) -> None:
-    names = ["b.jpg", "a.PNG", "deep/er/c.webp", "deep/notes.txt"]
-    touch(tmp_path, *names)
-    a, b, c = tmp_path / "a.PNG", tmp_path / "b.jpg", tmp_path / "deep/er/c.webp"
-    assert dataset.find_images([str(tmp_path)]) == [a, b, c]
-    assert dataset.find_images([str(b), str(tmp_path)]) == [b, a, c]  # each once, first come
-    assert dataset.find_images([f"{tmp_path}/*.jpg"]) == [b]
-    assert dataset.find_images([f"{tmp_path}/**/*.webp"]) == [c]
-    assert dataset.find_images([str(tmp_path / "deep/notes.txt")]) == [tmp_path / "deep/notes.txt"]
-    touch(tmp_path, "odd[1].jpg")
-    assert dataset.find_images([f"{tmp_path}/odd[1].jpg"]) == [tmp_path / "odd[1].jpg"]
-    for pattern in ("*.bmp", "nowhere.jpg", "a**b["):
-        with pytest.raises(GrigriError):
-            dataset.find_images([f"{tmp_path}/{pattern}"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(GrigriError, match="no images"):
-        dataset.find_images([str(tmp_path / "empty")])
-
-
 # -------------------------------------------------------------------------- odd tables
 
 
