@@ -28,6 +28,8 @@ LayoutName: TypeAlias = Literal[
     "cvat",
     "nus-wide",
     "celeba",
+    "label-studio",
+    "yolo",
     "open-images",
     "chexpert",
     "chest-xray14",

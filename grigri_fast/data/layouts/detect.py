@@ -14,6 +14,7 @@ from . import (
     dialects,
     folders,
     kaggle,
+    label_studio,
     medical,
     metadata,
     nus_wide,
@@ -22,6 +23,7 @@ from . import (
     tables,
     vertex,
     voc,
+    yolo,
 )
 from .labels import LabelOptions, Labels
 from .table_files import TABLE_SUFFIXES, advice
@@ -55,6 +57,8 @@ LAYOUTS = [
     _of_module("cvat", cvat),
     _of_module("nus-wide", nus_wide),
     _of_module("celeba", celeba),
+    _of_module("label-studio", label_studio),
+    _of_module("yolo", yolo),
     _of_module("open-images", open_images),
     Layout("chexpert", medical.is_chexpert, medical.read_chexpert),
     Layout("chest-xray14", medical.is_xray14, medical.read_xray14),
