@@ -63,7 +63,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
     if not rows.names:
         raise GrigriError(f"{file}: no images")
     images = reading.counted(len(rows.names), "image")
-    notes = [f"CelebA: {images}, {len(class_names)} attributes, from {file.name} (1 yes, -1 no)"]
+    notes = [f"{images}, {len(class_names)} attributes, from {file.name} (1 yes, -1 no)"]
     if partition is not None:
         notes.append(f"the parts are from {partition.name}")
     if len(part_of) > len(rows.names):

@@ -55,7 +55,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
             f"{data}: found {names}, which are not one train, val and test part each; name one of "
             f"them as DATA"
         )
-    rows, paths, notes = reading.Rows(), [], []
+    rows, paths, notes, num_without = reading.Rows(), [], [], 0
     class_names: dict[str, None] = {}
     for file, tag, part in zip(files, tags, found, strict=True):
         content = _Content(file)
@@ -70,7 +70,10 @@ def read(data: Path, options: LabelOptions) -> Labels:
             where = f"{file}: images[{number}]"
             rows.add(name, where, image.labels, part=part if len(files) > 1 else "")
             paths.append(folder / image.name)
-        notes.append(content.in_words(folder))
+        notes.append(content.in_words(_relative(folder, data)))
+        num_without += sum(not image.labels for image in content.images)
+    if num_without:
+        notes.append(f"{reading.counted(num_without, 'image')} without a box: no label")
     if ignored:
         notes.append(f"{', '.join(file.name for file in ignored)}: not read, no boxes of objects")
     return rows.result(paths, list(class_names), f"{data} (COCO)", notes)
@@ -167,14 +170,12 @@ class _Content:
             key_of[name] = key
         return list(key_of)
 
-    def in_words(self, folder: Path) -> str:
+    def in_words(self, folder: str) -> str:
         """Return a sentence on what was read."""
-        without = sum(not image.labels for image in self.images)
+        crowds = f" ({self.num_crowds:,} around crowds)" if self.num_crowds else ""
         return (
-            f"{self.file.name}: {reading.counted(len(self.images), 'image')} in {folder}, with the "
-            f"labels of {reading.counted(self.num_boxes, 'box')}"
-            + (f", {self.num_crowds:,} of them around crowds" if self.num_crowds else "")
-            + (f"; {reading.counted(without, 'image')} without a box: no label" if without else "")
+            f"{self.file.name}: {reading.counted(len(self.images), 'image')} in {folder}, "
+            f"{reading.counted(self.num_boxes, 'box')}{crowds}"
         )
 
 
@@ -212,6 +213,12 @@ def _tag(file: Path) -> str:
     if file.name == _ROBOFLOW:
         return file.parent.name
     return re.sub(r"^(instances|annotations|coco)[_-]|[_-](annotations|coco)$", "", file.stem)
+
+
+def _relative(folder: Path, data: Path) -> str:
+    """Return a folder in words, short where it is in the data's."""
+    is_inside = data.is_dir() and folder.is_relative_to(data) and folder != data
+    return f"{folder.relative_to(data)}/" if is_inside else str(folder)
 
 
 def _folders(file: Path, tag: str, images: Path | None) -> Sequence[Path]:

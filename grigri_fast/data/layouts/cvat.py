@@ -72,7 +72,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
     if not class_names:
         class_names = rows.classes()
     images = reading.counted(len(rows.names), "image")
-    notes = [f"CVAT: {images}, with the labels of {reading.counted(num_shapes, 'tag')} and shapes"]
+    notes = [f"{images}, with the labels of {reading.counted(num_shapes, 'tag')} and shapes"]
     without = sum(not labels for labels in rows.labels)
     if without:
         notes.append(f"{reading.counted(without, 'image')} without tag and shape: no label")

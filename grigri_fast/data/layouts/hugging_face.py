@@ -63,7 +63,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
             rows.add(names[row], f"{split} row {row}", labels, part=part)
             paths.append(images[split.name][row][1])
     words = reading.listed(column.name for column in columns)
-    notes = [f"Hugging Face: labels from {words}, images from {image_column}"]
+    notes = [f"labels from {words}, images from {image_column}"]
     if num_unknown:
         notes.append(f"left out: {reading.counted(num_unknown, 'image')} without labels (-1)")
     others = [split.name for split in splits if split.name and not reading.part_of(split.name)]

@@ -51,7 +51,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
     file = files[0]
     tasks = _read_tasks(file)
     controls = _controls(file, tasks, options)
-    notes = [f"Label Studio: labels from {reading.listed(controls)}"]
+    notes = [f"labels from {reading.listed(controls)}"]
     annotated = [task for task in tasks if task.answers]
     if not annotated:
         raise GrigriError(f"{file}: {reading.counted(len(tasks), 'task')}, none is annotated")

@@ -67,7 +67,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
         raise GrigriError(f"{files.lists}: {min(unlisted)} is in a part, but not in {_ALL}")
     images = reading.counted(len(rows.names), "image")
     notes = [
-        f"NUS-WIDE: {images}, {reading.counted(len(class_names), 'class')}, labels from "
+        f"{images}, {reading.counted(len(class_names), 'class')}, labels from "
         f"{files.labels_of(next(iter(tables))).relative_to(files.root)}/"
     ]
     paths = _paths(rows.names, options.images or files.root, is_given=options.images is not None)

@@ -66,7 +66,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
         )
     files = "ImageSets/Main/<class>_<part>.txt" if sets.flags else "Annotations/*.xml"
     images = reading.counted(len(flags_of), "image")
-    notes = [f"Pascal VOC: {images}, labels from {files} in {root}"]
+    notes = [f"{images}, labels from {files} in {root}"]
     if any(0 in flags.values() for flags in flags_of.values()):
         notes.append('classes marked as "difficult" in an image are unknown there')
     if {*class_names} < _OFFICIAL:

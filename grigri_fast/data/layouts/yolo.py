@@ -80,7 +80,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
         raise GrigriError(f"{source.file}: no images with labels; {_EXPECTED}")
     images = reading.counted(len(rows.names), "image")
     notes = [
-        f"YOLO: {images}, with the labels of {reading.counted(counts['box'], 'box')} in "
+        f"{images}, with the labels of {reading.counted(counts['box'], 'box')} in "
         f"{reading.counted(counts['file'], 'file')}; classes from {source.file.name}"
     ]
     without = sum(not labels for labels in rows.labels)

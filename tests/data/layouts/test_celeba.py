@@ -50,7 +50,7 @@ def test_as_it_is_unpacked(tmp_path: Path, data: str) -> None:
     assert labels.class_names == ["5_o_Clock_Shadow", "Arched_Eyebrows", "Male"]
     assert labels.parts == ["train", "val", "test"]
     assert labels.notes == [
-        "CelebA: 3 images, 3 attributes, from list_attr_celeba.txt (1 yes, -1 no)",
+        "3 images, 3 attributes, from list_attr_celeba.txt (1 yes, -1 no)",
         "the parts are from list_eval_partition.txt",
         "the data come with a split: 1 train, 1 val, 1 test",
     ]

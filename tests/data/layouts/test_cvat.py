@@ -61,7 +61,7 @@ def test_a_project(tmp_path: Path, data: str) -> None:
         "Validation/c.jpg",
     ]
     assert labels.notes == [
-        "CVAT: 3 images, with the labels of 5 tags and shapes",
+        "3 images, with the labels of 5 tags and shapes",
         "1 image without tag and shape: no label",
         "attributes of labels are not read",
         "the data come with a split: 2 train, 1 val",

@@ -87,7 +87,7 @@ def test_saved_to_disk(tmp_path: Path) -> None:
         write_image(tmp_path / "photo.jpg", row)
         assert path.read_bytes() == (tmp_path / "photo.jpg").read_bytes()
     assert labels.notes == [
-        "Hugging Face: labels from labels, images from image",
+        "labels from labels, images from image",
         f"the images were written to {folder}",
         "the data come with a split: 3 train, 1 val",
     ]
@@ -145,7 +145,7 @@ def test_boxes(tmp_path: Path, feature: Any, kind: Any, values: list[Any]) -> No
     save(tmp_path, [table(tmp_path, values, features, kind)])
     labels = hugging_face.read(tmp_path, LabelOptions())
     assert labels.labels == [["cat", "sky"], []] and labels.names == ["im0.jpg", "im1.jpg"]
-    assert labels.notes[0] == "Hugging Face: labels from labels.category, images from image"
+    assert labels.notes[0] == "labels from labels.category, images from image"
 
 
 def test_files_of_other_programs(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_exports_say_the_same(tmp_path: Path, content: Any, name: str) -> No
     assert labels.labels == [["cat", "indoor"], ["dog"], []]
     assert labels.class_names == ["cat", "dog", "indoor"]
     assert labels.parts is None and labels.unknown is None
-    assert labels.notes[0] == "Label Studio: labels from choice, images from image"
+    assert labels.notes[0] == "labels from choice, images from image"
     assert labels.notes[-1] == (
         "1 image with several annotations, which differ in 1: the ground truth counts, else the "
         "latest"

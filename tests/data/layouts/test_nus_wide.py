@@ -42,7 +42,7 @@ def test_as_it_is_unpacked(tmp_path: Path) -> None:
     assert labels.parts == ["train", "test", "train"]
     assert labels.paths == [tmp_path / "Flickr" / name for name in NAMES]
     assert labels.notes == [
-        "NUS-WIDE: 3 images, 2 classes, labels from Groundtruth/AllLabels/",
+        "3 images, 2 classes, labels from Groundtruth/AllLabels/",
         "the data come with a split: 2 train, 1 test",
     ]
 

@@ -74,7 +74,7 @@ def test_as_it_is_unpacked(tmp_path: Path, below: str) -> None:
     assert labels.unknown == [[], [], ["aeroplane"], []]
     assert labels.parts == ["train", "train", "train", "val"]
     assert labels.notes == [
-        f"Pascal VOC: 4 images, labels from ImageSets/Main/<class>_<part>.txt in {root}",
+        f"4 images, labels from ImageSets/Main/<class>_<part>.txt in {root}",
         'classes marked as "difficult" in an image are unknown there',
         "2 of Pascal VOC's 20 classes are there",
         "left out: 1 image in JPEGImages that no label file names",

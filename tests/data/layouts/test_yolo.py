@@ -53,7 +53,7 @@ def test_as_it_is_unpacked(tmp_path: Path, data: str) -> None:
     assert labels.class_names == ["person", "traffic light", "cat"]
     assert labels.parts == ["train", "train", "train", "val"]
     assert labels.notes == [
-        "YOLO: 4 images, with the labels of 4 boxes in 3 files; classes from data.yaml",
+        "4 images, with the labels of 4 boxes in 3 files; classes from data.yaml",
         "2 images without a box: no label",
         "left out: 1 label file without an image (lone.txt)",
         "the data come with a split: 3 train, 1 val",
