@@ -61,7 +61,7 @@ def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> 
     words = {
         "--help": ["--help"],
         "data split": ["data", "split", data],
-        "predict": ["predict", run, data],
+        "predict": ["predict", run, data / "images"],
         "train": ["train", data, *RESNET18, "--out", tmp_path],
     }[name]
     reader, writer = os.pipe()
@@ -99,7 +99,7 @@ COMMANDS = {
     "split": ["data", "split", "DATA"],
     "check": ["data", "check", "DATA", "--threads=1"],
     "eval": ["eval", "RUN", "--json", "--threads=1"],
-    "predict": ["predict", "RUN", "DATA", "--threads=1"],
+    "predict": ["predict", "RUN", "IMAGES", "--threads=1"],
     "info": ["info", "--json"],
 }
 
@@ -108,7 +108,8 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_output_that_is_lost_is_one_line(trained, name: str) -> None:
     data, run = trained
-    words = [{"DATA": str(data), "RUN": str(run)}.get(word, word) for word in COMMANDS[name]]
+    places = {"DATA": data, "IMAGES": data / "images", "RUN": run}
+    words = [str(places.get(word, word)) for word in COMMANDS[name]]
     line = [sys.executable, "-m", "grigri_fast", *words]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
