@@ -93,7 +93,7 @@ def interval(score: "Interval") -> str:
     if math.isnan(score.value):
         return "-"
     if math.isnan(score.low):  # the words below say why
-        return f"{score.value:.4f} [dim](no interval)[/dim]"
+        return f"{score.value:.4f} [dim](-)[/dim]"
     low, high = (f"{x:.3f}".removeprefix("0") for x in (score.low, score.high))
     return f"{score.value:.4f} [dim]({low}-{high})[/dim]"
 

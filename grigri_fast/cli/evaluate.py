@@ -58,12 +58,15 @@ _SCORES = {
 def evaluate(
     run: RunArgument,
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Score these images instead of the run's.")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Score these images instead of the run's, or the run's, moved."
+        ),
     ] = None,
     images: ImagesOption = None,
     part: Annotated[
         Literal["train", "val", "test"] | None,
-        typer.Option(help="Part of the run's own data. \\[default: val]"),
+        typer.Option(help="Part of the run's split. \\[default: val; with --data all images]"),
     ] = None,
     threshold: ThresholdOption = "auto",
     checkpoint: CheckpointOption = "last",
@@ -82,15 +85,16 @@ def evaluate(
     """Say how good a trained model is, with 95 % intervals.
 
     Scores at 0.5, with a threshold tuned on the same images (flatters), and cross-fitted: tuned
-    on four fifths, applied to the rest (honest). Then a table per class.
+    on four fifths, applied to the rest (honest). Then a table per class. Images that the model was
+    trained on are left out, wherever they lie now.
 
     Example:  grigri-fast eval runs/my-photos-resnet34 --threshold per-class --save
     """
     options = passed_on(locals(), "as_json", "how_labels") | given(how_labels)
 
-    from ..runs.run_folder import require_one_source
+    from ..runs.run_folder import require_data_for_images
 
-    require_one_source(data, images, part)  # an error before anything heavy loads
+    require_data_for_images(data, images)  # an error before anything heavy loads
 
     from ..evaluation import evaluator
     from .progress import progress
@@ -107,6 +111,8 @@ def show_evaluation(scored: "RunEvaluation", saved: bool) -> None:
     """Print the scores and the table per class."""
     evaluation, path = scored.evaluation, scored.checkpoint
     say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals")
+    for sentence in scored.remarks:
+        say(sentence)
     if scored.bad:
         say(f"{len(scored.bad):,} more cannot be used and are left out:")
         lines = [f"{bad}: {reason}" for bad, reason in scored.bad.items()]
@@ -138,14 +144,17 @@ def show_evaluation(scored: "RunEvaluation", saved: bool) -> None:
 
 def show_scores(evaluation: "Evaluation") -> None:
     """Print the scores with a column per way of choosing the threshold."""
-    from ..evaluation.evaluator import CROSS_FITTED, TUNED
+    from ..evaluation.evaluator import CROSS_FITTED, IN_WORDS, TUNED
 
-    heads = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: "cross-fitted\n(honest)"}
+    how = IN_WORDS[evaluation.exposure]
+    heads = {TUNED: "tuned here\n(flatters)", CROSS_FITTED: f"cross-fitted\n({how})"}
     scores = evaluation.by_name()
     table = new_table("", *(heads.get(name, name) for name in scores))
     for title, key in _SCORES.items():
         table.add_row(title, *(interval(getattr(s, key)) for s in scores.values()))
     show(table)
+    for sentence in evaluation.remarks:
+        say(sentence)
 
 
 def predict(

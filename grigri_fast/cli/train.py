@@ -88,7 +88,7 @@ def show_result(result: "Result") -> None:
     """Print the scores of a finished run, where it is, and what to do next."""
     evaluation = result.evaluation
     if verbosity.quiet:
-        scores = evaluation.honest
+        scores = evaluation.shown
         say(
             f"{result.folder}: micro-F1 {scores.micro_f1.value:.4f} (cross-fitted), mAP"
             f" {number(scores.mAP.value)}"

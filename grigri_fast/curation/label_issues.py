@@ -11,7 +11,7 @@ import csv
 import io
 import shutil
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from ..data.dataset import Dataset
 from ..data.layouts import HowLabels
 from ..errors import GrigriError
 from ..inference.predictor import Classifier
-from ..pipeline.check import without
+from ..pipeline.check import check_images, without
 from ..runs import run_folder
+from ..runs.trained_on import TrainedOn
 from ..runtime import files
 from ..runtime.compute import Compute
 from ..training import trainer
@@ -77,6 +78,8 @@ def find(data: Dataset, predictions: Predictions) -> list[Issue]:
     label of a rare class would come first. A class that all or none of the images have says
     nothing.
     """
+    if data.unknown_NC is not None:
+        return _find_where_known(data, predictions)
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
     from cleanlab.multilabel_classification.rank import get_label_quality_scores_per_class
 
@@ -103,6 +106,22 @@ def find(data: Dataset, predictions: Predictions) -> list[Issue]:
         )
         for i, k in np.argwhere(flags_NC).tolist()
     ]
+    return sorted(issues, key=lambda issue: (issue.score, issue.row, issue.c))
+
+
+def _find_where_known(data: Dataset, predictions: Predictions) -> list[Issue]:
+    """Return what :func:`find` does, class by class, of the images whose label is known."""
+    assert data.unknown_NC is not None
+    issues = []
+    for c, name in enumerate(data.class_names):
+        is_known_N = ~data.unknown_NC[predictions.rows_N, c]
+        alone = replace(data, targets_NC=data.targets_NC[:, [c]], class_names=[name])
+        of_class = Predictions(
+            predictions.rows_N[is_known_N],
+            predictions.probabilities_NC[is_known_N][:, [c]],
+            predictions.source,
+        )
+        issues += [replace(one, c=c) for one in find(replace(alone, unknown_NC=None), of_class)]
     return sorted(issues, key=lambda issue: (issue.score, issue.row, issue.c))
 
 
@@ -144,7 +163,16 @@ def predict_by_run(folder: Path, setting: Setting) -> tuple[Predictions, split.S
     """
     path = run_folder.checkpoint_path(folder, "last")
     part = run_folder.open_part(folder, "val", setting.data)
-    rows_N, probabilities_NC = _predict(path, part.rows, setting)
+    rows, trained_on = part.rows, TrainedOn.read(folder)
+    if trained_on is not None:  # copies of training images are left out, too
+        crc32_N = check_images(
+            setting.data.paths,
+            rows,
+            threads=setting.compute.threads,
+            max_pixels=setting.max_pixels,
+        ).crc32_N
+        rows = rows[~trained_on.are_of("train", crc32_N[rows])]
+    rows_N, probabilities_NC = _predict(path, rows, setting)
     source = f"{len(rows_N):,} images of the validation part of {folder}"
     return Predictions(rows_N, probabilities_NC, source), part.split
 

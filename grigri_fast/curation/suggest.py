@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS
+from ..data import split
 from ..data.images import find_images
 from ..data.layouts.walk import Found
 from ..errors import GrigriError
@@ -88,7 +89,7 @@ def suggest(
         raise GrigriError(
             _nothing_left(several, known, {paths[row]: why for row, why in bad.items()})
         )
-    num_labelled = len(run_folder.open_part(folder, "train").rows)
+    num_labelled = len(split.names(folder / run_folder.SPLIT)["train"])
     found = selection.select(features_ND, probabilities_NC, number, num_labelled)
     suggested = Suggested(
         suggestions=[

@@ -32,7 +32,7 @@ Array = NDArray[np.floating]
 Rows = NDArray[np.intp]
 Wants = Literal["yes", "perhaps", "no", ""]
 # Returns probabilities of the validation images (N, C) by a classifier that was fitted to some rows
-# of the training part.
+# of the training part; -inf for a label that is not known.
 FitAndPredict = Callable[[Rows], Array]
 
 

@@ -90,17 +90,18 @@ def learning_curve(
         train, val = loaded.train_rows, loaded.val_rows
         curve.sizes_of(len(train))  # too few are an error before anything is computed
         features_VND, train, val = _features(session, loaded, callback)
-    targets_NC = loaded.dataset.targets_NC
+    val_targets_NC, unknown_NC = loaded.labels(val)
 
     def fit_and_predict(rows: NDArray[np.intp]) -> NDArray[np.float64]:
         used = train[rows]
-        head = probe.fit_head(features_VND[:, used], targets_NC[used], seed=config.seed)
-        return expit(head.logits(features_VND[:, val]).astype(np.float64))
+        head = probe.fit_head(features_VND[:, used], *loaded.labels(used), seed=config.seed)
+        found_NC = expit(head.logits(features_VND[:, val]).astype(np.float64))
+        return found_NC if unknown_NC is None else np.where(unknown_NC, -np.inf, found_NC)
 
     measured = curve.measure(
         fit_and_predict,
-        targets_NC[train],
-        targets_NC[val],
+        loaded.dataset.targets_NC[train],
+        val_targets_NC,
         loaded.dataset.class_names,
         num_subsets=subsets,
         seed=config.seed,

@@ -395,7 +395,7 @@ class _Search:
             reason = "mAP is no number: no validation image has a label"
             self._enter(trial, FAILED, epochs=num_epochs, reason=reason)
             return
-        micro_f1 = result.evaluation.honest.micro_f1
+        micro_f1 = result.evaluation.shown.micro_f1
         self._enter(
             trial,
             DONE,

@@ -21,7 +21,7 @@ from ..data.layouts.walk import Found
 from ..errors import GrigriError
 from ..pipeline import affine, pillow, warp
 from ..pipeline.batching import Batch
-from ..pipeline.check import check_images, without
+from ..pipeline.check import ImageCheck, check_images, without
 from ..pipeline.loader import ImageLoader
 from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
@@ -172,8 +172,11 @@ class Classifier:
         rows: NDArray[np.intp],
         budget: Budget,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
+        checked: ImageCheck | None = None,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Return the probabilities of some rows' image files, and the files that cannot be used.
+
+        ``checked`` is what the check of the files has found, where they are checked already.
 
         Returns:
             Probabilities of the usable files (C columns) in the order of ``rows``; and by row the
@@ -182,7 +185,7 @@ class Classifier:
         Raises:
             GrigriError: if memory runs out, or not even one image fits within the limit.
         """
-        outputs_NC, bad = self._outputs(self._forward, paths, rows, budget, on_progress)
+        outputs_NC, bad = self._outputs(self._forward, paths, rows, budget, on_progress, checked)
         return self._probabilities(outputs_NC), bad
 
     def probabilities_and_features(
@@ -217,15 +220,18 @@ class Classifier:
         rows: NDArray[np.intp],
         budget: Budget,
         on_progress: Callable[[int, int], None],
+        checked: ImageCheck | None = None,
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Return what a forward pass makes of some rows' files, and those that cannot be used."""
-        checked = check_images(
-            paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels
-        )
-        good = without(rows, checked.bad)
+        if checked is None:
+            checked = check_images(
+                paths, rows, threads=self.compute.threads, max_pixels=self.max_pixels
+            )
+        known_bad = {row: checked.bad[row] for row in rows.tolist() if row in checked.bad}
+        good = without(rows, known_bad)
         none = np.empty((0, len(self.class_names)), dtype=np.float32)
         if not len(good):
-            return none, checked.bad
+            return none, known_bad
         loader = ImageLoader(
             paths,
             checked,
@@ -242,7 +248,7 @@ class Classifier:
         )
         loader.close()
         budget.require_within_limit()
-        bad = dict(sorted((checked.bad | dropped).items()))
+        bad = dict(sorted((known_bad | dropped).items()))
         return none if len(dropped) == len(good) else outputs_NC, bad
 
     def _compute(

@@ -19,7 +19,14 @@ from ..config import MAX_PIXELS, TrainConfig, read_toml
 from ..evaluation import curve as evaluated_curve
 from ..evaluation import evaluator, metrics, thresholds
 from ..evaluation.curve import Curve
-from ..evaluation.evaluator import CROSS_FITTED, TUNED, ClassScores, RunEvaluation, Threshold
+from ..evaluation.evaluator import (
+    CROSS_FITTED,
+    IN_WORDS,
+    TUNED,
+    ClassScores,
+    RunEvaluation,
+    Threshold,
+)
 from ..runs import run_folder
 from ..runs.run_folder import CheckpointName, PartName
 from ..runtime import compute, files
@@ -33,7 +40,6 @@ _MAX_SHOTS = 480  # ... and in all
 _MAX_CURVES = 60  # classes with a curve of their own
 _MAX_HEAT = 40  # classes in a heat map
 _MAX_TAGS = 6  # labels beside a photograph
-_HEADS = {TUNED: "tuned here (flatters)", CROSS_FITTED: "cross-fitted (honest)"}
 
 
 def report(
@@ -150,7 +156,7 @@ def to_html(
         record=record,
         duration=_duration(record),
         scored=scored,
-        heads=[_HEADS.get(name, name) for name in scored.evaluation.by_name()],
+        heads=_heads(scored),
         panels=panels,
         curves=_curves(scored),
         threshold=_thresholds(scored, predicted_NC),
@@ -164,6 +170,13 @@ def to_html(
             for field in dataclasses.fields(record.config)
         ],
     )
+
+
+def _heads(scored: RunEvaluation) -> list[str]:
+    """Return how each column of scores is headed."""
+    how = IN_WORDS[scored.evaluation.exposure]
+    heads = {TUNED: "tuned here (flatters)", CROSS_FITTED: f"cross-fitted ({how})"}
+    return [heads.get(name, name) for name in scored.evaluation.by_name()]
 
 
 def _duration(record: Record) -> str:

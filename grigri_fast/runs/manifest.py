@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,42 @@ from ..data.dataset import Dataset
 from ..errors import GrigriError
 from ..runtime import files
 
-_FORMAT = "grigri-fast data 1"
+# The second says of each image, too, which labels are unknown; it is written where some are.
+_FORMATS = ("grigri-fast data 1", "grigri-fast data 2")
 _UNKNOWN = -1  # the checksum of a file that was not read
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is stored of an image: numbers of its classes and of those unknown, and checksum."""
+
+    labels: list[int]
+    crc32: int
+    unknown: list[int]
+
+    def in_words(self, class_names: Sequence[str]) -> str:
+        """Return the labels, with a question mark where they are unknown."""
+        names = [class_names[c] for c in self.labels] + [f"{class_names[c]}?" for c in self.unknown]
+        return "+".join(names) or "no label"
+
+
+def _images_of(data: Dataset, crc32_N: NDArray[np.int64]) -> list[_Image]:
+    """Return what is stored of each image (N)."""
+    unknown: list[list[int]] = [[]] * len(data)
+    if data.unknown_NC is not None:
+        unknown = [np.flatnonzero(row).tolist() for row in data.unknown_NC]
+    labels = [np.flatnonzero(row).tolist() for row in data.targets_NC]
+    return [_Image(*one) for one in zip(labels, crc32_N.tolist(), unknown, strict=True)]
 
 
 def to_json(data: Dataset, crc32_N: NDArray[np.int64]) -> str:
     """Return the text of ``data.json``: names, labels and checksums, a line per image."""
+    has_unknown = data.unknown_NC is not None
     lines = [
-        json.dumps([name, np.flatnonzero(targets_C).tolist(), int(crc32)])
-        for name, targets_C, crc32 in zip(data.names, data.targets_NC, crc32_N, strict=True)
+        json.dumps([name, one.labels, one.crc32, *([one.unknown] if has_unknown else [])])
+        for name, one in zip(data.names, _images_of(data, crc32_N), strict=True)
     ]
-    head = json.dumps({"format": _FORMAT, "class_names": data.class_names})
+    head = json.dumps({"format": _FORMATS[has_unknown], "class_names": data.class_names})
     images = ",\n".join(lines)
     return f'{head[:-1]},\n"images": [\n{images}\n]}}\n'
 
@@ -63,16 +89,28 @@ def checksums(file: Path) -> set[int]:
     Raises:
         GrigriError: if the file cannot be read.
     """
-    return {crc32 for _, crc32 in _read(file)[0].values()} - {_UNKNOWN}
+    return set(checksum_of(file).values()) - {_UNKNOWN}
 
 
-def _read(file: Path) -> tuple[dict[str, tuple[list[int], int]], list[str]]:
-    """Return labels and checksum of each image by name, and the names of the classes."""
+def checksum_of(file: Path) -> dict[str, int]:
+    """Return by name the checksums of the images in what :func:`to_json` wrote; -1: unknown.
+
+    Raises:
+        GrigriError: if the file cannot be read.
+    """
+    return {name: one.crc32 for name, one in _read(file)[0].items()}
+
+
+def _read(file: Path) -> tuple[dict[str, _Image], list[str]]:
+    """Return what is stored of each image by name, and the names of the classes."""
     try:
         stored = json.loads(files.read_text(file))
-        if stored["format"] != _FORMAT:
+        if stored["format"] not in _FORMATS:
             raise ValueError("of another version")
-        then = {name: (labels, crc32) for name, labels, crc32 in stored["images"]}
+        then = {
+            name: _Image(labels, crc32, *(unknown or [[]]))
+            for name, labels, crc32, *unknown in stored["images"]
+        }
         return then, stored["class_names"]
     except GrigriError as e:
         raise GrigriError(f"{file}: {e}") from e
@@ -81,7 +119,7 @@ def _read(file: Path) -> tuple[dict[str, tuple[list[int], int]], list[str]]:
 
 
 def _difference(
-    then: dict[str, tuple[list[int], int]],
+    then: dict[str, _Image],
     class_names: Sequence[str],
     data: Dataset,
     crc32_N: NDArray[np.int64],
@@ -98,20 +136,20 @@ def _difference(
     for i, (before, name) in enumerate(zip(then, data.names, strict=True)):
         if before != name:
             return f"the order of the images has changed: number {i + 1} was {before}, is {name}"
-    relabelled = []
-    for name, targets_C in zip(data.names, data.targets_NC, strict=True):
-        before, after = (
-            "+".join(class_names[c] for c in labels) or "no label"
-            for labels in (then[name][0], np.flatnonzero(targets_C))
-        )
-        if before != after:
-            relabelled.append(f"{name} (from {before} to {after})")
+    images = dict(zip(data.names, _images_of(data, crc32_N), strict=True))
+    words = {
+        name: [image.in_words(class_names) for image in (then[name], one)]
+        for name, one in images.items()
+    }
+    relabelled = [
+        f"{name} (from {was} to {now})" for name, (was, now) in words.items() if was != now
+    ]
     if relabelled:
         return f"{_some(relabelled)} relabelled"
     changed = [
         name
-        for name, crc32 in zip(data.names, crc32_N.tolist(), strict=True)
-        if crc32 != then[name][1] and _UNKNOWN not in (crc32, then[name][1])
+        for name, one in images.items()
+        if one.crc32 != then[name].crc32 and _UNKNOWN not in (one.crc32, then[name].crc32)
     ]
     return f"the content of {_some(changed)} changed" if changed else ""
 

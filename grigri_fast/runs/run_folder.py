@@ -131,10 +131,8 @@ def require(folder: Path) -> None:
         raise GrigriError(f"{folder}: not a run folder (it has no {CONFIG})")
 
 
-def require_one_source(data: object, images: object, part: object) -> None:
-    """Raise GrigriError unless images to score are a part of a run's own data, or other data."""
-    if data is not None and part is not None:
-        raise GrigriError("--part is of the run's own data; with --data all images are scored")
+def require_data_for_images(data: object, images: object) -> None:
+    """Raise GrigriError if ``--images`` is given without the data whose images they are."""
     if images is not None and data is None:
         raise GrigriError("--images goes with --data")
 
@@ -179,7 +177,12 @@ def open_part(folder: Path, part: str = "val", data: Dataset | None = None) -> R
         config = TrainConfig(**read_toml(folder / CONFIG))
         if config.data is None:
             raise GrigriError(f"{folder / CONFIG} does not say which data")
-        data = dataset.load(files.shown(config.data), config.images, **config.how_labels)
+        if not Path(config.data).exists():
+            raise GrigriError(
+                f"{files.shown(Path(config.data))}: no such file or folder; the data of {folder}"
+                f" were there. If they have moved: eval {folder} --data NEW --part {part}"
+            )
+        data = dataset.load(files.shown(Path(config.data)), config.images, **config.how_labels)
     parts = split.read(folder / SPLIT, data)
     if part not in parts.parts:
         raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts.parts)}")

@@ -14,6 +14,7 @@ import torch
 
 from ..config import TrainConfig
 from ..pipeline import batching
+from . import losses
 
 _LUMA = (0.299, 0.587, 0.114)  # of RGB, as in ITU-R BT.601 and torchvision
 # Random erasing (Zhong et al. 2017, arXiv 1708.04896): area and aspect of the rectangle.
@@ -72,15 +73,15 @@ class Augmentation:
     def __call__(
         self,
         images_NHWC: torch.Tensor,
-        targets_NC: torch.Tensor,
+        labels: torch.Tensor,
         rows_N: torch.Tensor,
         position: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images (uint8) and targets (float32) to train on.
+        """Return images (uint8) and labels (float32) to train on.
 
         Args:
             images_NHWC: uint8 RGB on the device.
-            targets_NC: float32 0/1 on the device.
+            labels: targets, or those with weights (see ``losses``), on the device.
             rows_N: rows of the data set, on the device.
             position: the batch's place in the epoch, from 1.
         """
@@ -94,11 +95,11 @@ class Augmentation:
             if c.mixup or c.cutmix:
                 rng = batching.epoch_rng(c.seed, self._epoch, "mixing", position)
                 blend = drawn_blend(rng, c.mixup, c.cutmix)
-                images, targets_NC = blended(images, targets_NC, blend)
+                images, labels = blended(images, labels, blend)
             images_NHWC = images.round_().clamp_(0, 255).to(torch.uint8)
         if c.label_smoothing:
-            targets_NC = targets_NC * (1 - c.label_smoothing) + c.label_smoothing / 2
-        return images_NHWC, targets_NC
+            labels = losses.smoothed(labels, c.label_smoothing)
+        return images_NHWC, labels
 
 
 def recolored(images_NHWC: torch.Tensor, factors_N3: torch.Tensor) -> torch.Tensor:
@@ -159,17 +160,17 @@ def drawn_blend(rng: np.random.Generator, mixup: float, cutmix: float) -> Blend:
 
 
 def blended(
-    images_NHWC: torch.Tensor, targets_NC: torch.Tensor, blend: Blend
+    images_NHWC: torch.Tensor, labels: torch.Tensor, blend: Blend
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float images and targets blended with those of the image before, in the batch."""
-    others, other_targets = images_NHWC.roll(1, 0), targets_NC.roll(1, 0)
+    """Return float images and labels blended with those of the image before, in the batch."""
+    others, other_labels = images_NHWC.roll(1, 0), labels.roll(1, 0)
     if blend.box is None:
         images, share = torch.lerp(others, images_NHWC, blend.share), blend.share
     else:
         inside_NHW = _inside(images_NHWC.new_tensor([blend.box]), images_NHWC.shape[1])
         images = torch.where(inside_NHW[..., None], others, images_NHWC)
         share = 1 - inside_NHW.float().mean()
-    return images, torch.lerp(other_targets, targets_NC, share)
+    return images, torch.lerp(other_labels, labels, share)
 
 
 def _inside(boxes_N4: torch.Tensor, side: int) -> torch.Tensor:

@@ -112,12 +112,12 @@ def _fit(
             f"features of {config.arch} are not finite in {session.compute.amp}: use --amp fp32, or"
             f" --no-probe"
         )
-    targets_NC = data.dataset.targets_NC
-    head = probe.fit_head(train_VND, targets_NC[train], seed=config.seed)
+    train_labels, val_labels = data.labels(train), data.labels(val)
+    head = probe.fit_head(train_VND, *train_labels, seed=config.seed)
     val_logits_NC = head.logits(val_VND)
     loss_of = LOSSES[config.loss]
-    train_scores = scores.at_half(head.logits(train_VND), targets_NC[train], loss_of)
-    val_scores = scores.validation(val_logits_NC, targets_NC[val], loss_of)
+    train_scores = scores.at_half(head.logits(train_VND), *train_labels, loss_of)
+    val_scores = scores.validation(val_logits_NC, *val_labels, loss_of)
     seconds = time.perf_counter() - start_s
     row = {
         "epoch": 0,

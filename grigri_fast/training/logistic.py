@@ -100,6 +100,7 @@ def solve(
     used_SK: torch.Tensor,
     decay_C: torch.Tensor,
     *,
+    known_SC: torch.Tensor | None = None,
     start: Solution | None = None,
     tolerance: float = 1e-5,
     most_iterations: int = 200,
@@ -114,12 +115,21 @@ def solve(
         targets_SC: float32 from 0 to 1.
         used_SK: float32, 1 for a sample of training set k, else 0.
         decay_C: weight of the penalty, per class.
+        known_SC: float32, 0 for a target that is not known and counts nowhere, else 1; None: all
+            are known.
         start: where to start, by default at the class frequencies.
         tolerance: it ends when the objective, summed over training sets and classes, changes less.
         most_iterations: it ends after so many.
     """
     scores_SD, (num_sets, num_classes) = components.scores_SD, (used_SK.shape[1], len(decay_C))
-    p_C = targets_SC.mean(0).clamp(1e-3, 1 - 1e-3)
+    if known_SC is None:
+        p_C = targets_SC.mean(0)
+        share = (used_SK / used_SK.sum(0).clamp(min=1))[:, :, None]
+    else:
+        p_C = targets_SC.sum(0) / known_SC.sum(0).clamp(min=1)
+        used_SKC = used_SK[:, :, None] * known_SC[:, None]
+        share = used_SKC / used_SKC.sum(0).clamp(min=1)
+    p_C = p_C.clamp(1e-3, 1 - 1e-3)
     curvature_C, log_odds_C = p_C * (1 - p_C), torch.log(p_C / (1 - p_C))
     scale_D1C = (components.variance_D[:, None] * curvature_C + decay_C).rsqrt()[:, None]
     scale_C = curvature_C.rsqrt()
@@ -128,7 +138,6 @@ def solve(
         start = Solution(torch.zeros(shape), log_odds_C.expand(num_sets, -1))
     u_DKC = (start.weight_DKC / scale_D1C).requires_grad_()
     v_KC = (start.bias_KC / scale_C).requires_grad_()
-    share_SK1 = (used_SK / used_SK.sum(0).clamp(min=1))[:, :, None]
     targets_S1C = targets_SC[:, None]
 
     @torch.no_grad()
@@ -136,10 +145,10 @@ def solve(
         weight_DKC, bias_KC = u_DKC * scale_D1C, v_KC * scale_C
         logits_SKC = (scores_SD @ weight_DKC.flatten(1)).view(-1, num_sets, num_classes)
         logits_SKC += bias_KC
-        loss = ((F.softplus(logits_SKC) - targets_S1C * logits_SKC) * share_SK1).sum()
+        loss = ((F.softplus(logits_SKC) - targets_S1C * logits_SKC) * share).sum()
         loss += (decay_C * weight_DKC.square()).sum() / 2
         loss += _BIAS_DECAY * (bias_KC - log_odds_C).square().sum() / 2
-        residual_SKC = logits_SKC.sigmoid_().sub_(targets_S1C).mul_(share_SK1)
+        residual_SKC = logits_SKC.sigmoid_().sub_(targets_S1C).mul_(share)
         gradient_DKC = (scores_SD.T @ residual_SKC.flatten(1)).view_as(weight_DKC)
         u_DKC.grad = (gradient_DKC + decay_C * weight_DKC) * scale_D1C
         v_KC.grad = (residual_SKC.sum(0) + _BIAS_DECAY * (bias_KC - log_odds_C)) * scale_C

@@ -50,7 +50,13 @@ class LinearHead:
         return mean_ND @ self.weight_CD.T + self.bias_C
 
 
-def fit_head(features_VND: NDArray, targets_NC: NDArray, *, seed: int) -> LinearHead:
+def fit_head(
+    features_VND: NDArray,
+    targets_NC: NDArray,
+    unknown_NC: NDArray[np.bool_] | None = None,
+    *,
+    seed: int,
+) -> LinearHead:
     """Fit a head to features: logistic regression with a penalty that cross-validation chooses.
 
     Every view of an image is a sample; in cross-validation the views of an image stay together.
@@ -61,24 +67,33 @@ def fit_head(features_VND: NDArray, targets_NC: NDArray, *, seed: int) -> Linear
     Args:
         features_VND: of the training images alone.
         targets_NC: 0/1 labels.
+        unknown_NC: labels that are not known, which count nowhere; None: all are known.
         seed: of the folds.
     """
     num_views, num_images, _ = features_VND.shape
     features_SE = torch.from_numpy(features_VND).flatten(0, 1)
     targets_SC = torch.from_numpy(targets_NC.astype(np.float32)).repeat(num_views, 1)
+    known_SC = None
+    if unknown_NC is not None:
+        known_SC = torch.from_numpy((~unknown_NC).astype(np.float32)).repeat(num_views, 1)
     components = logistic.components_of(features_SE)
     fold_N = np.random.default_rng(seed).permutation(num_images) % _NUM_FOLDS
     fold_S = torch.from_numpy(np.tile(fold_N, num_views))
-    decay_C, loss = _choose_decay(components.first(_NUM_COMPONENTS), targets_SC, fold_S, num_images)
+    first = components.first(_NUM_COMPONENTS)
+    decay_C, loss = _choose_decay(first, targets_SC, known_SC, fold_S, num_images)
     everything_S1 = torch.ones(len(targets_SC), 1)
-    solution = logistic.solve(components, targets_SC, everything_S1, decay_C)
+    solution = logistic.solve(components, targets_SC, everything_S1, decay_C, known_SC=known_SC)
     weight_EC = components.basis_ED @ solution.weight_DKC[:, 0] / components.std_E[:, None]
     bias_C = solution.bias_KC[0] - components.mean_E @ weight_EC
     return LinearHead(weight_EC.T.contiguous().numpy(), bias_C.numpy(), decay_C.numpy(), loss)
 
 
 def _choose_decay(
-    components: Components, targets_SC: torch.Tensor, fold_S: torch.Tensor, num_images: int
+    components: Components,
+    targets_SC: torch.Tensor,
+    known_SC: torch.Tensor | None,
+    fold_S: torch.Tensor,
+    num_images: int,
 ) -> tuple[torch.Tensor, float]:
     """Return the weight decay of each class, and the cross-validated loss of the common best."""
     middle = _BEST_DECAY * (_BEST_DECAY_IMAGES / num_images) ** _DECAY_POWER
@@ -89,9 +104,15 @@ def _choose_decay(
     for decay in decays_L:  # from the largest: the solution of one is where the next one starts
         decay_C = decay.expand(targets_SC.shape[1])
         solution = logistic.solve(
-            components, targets_SC, used_SK, decay_C, start=solution, tolerance=1e-4
+            components,
+            targets_SC,
+            used_SK,
+            decay_C,
+            known_SC=known_SC,
+            start=solution,
+            tolerance=1e-4,
         )
-        losses.append(_held_out_loss(solution, components, targets_SC, fold_S))
+        losses.append(_held_out_loss(solution, components, targets_SC, known_SC, fold_S))
     loss_LC = torch.stack(losses)
     best = int(loss_LC.sum(1).argmin())
     first, end = max(0, best - 1), min(len(_TRIED), best + 2)
@@ -100,7 +121,11 @@ def _choose_decay(
 
 
 def _held_out_loss(
-    solution: Solution, components: Components, targets_SC: torch.Tensor, fold_S: torch.Tensor
+    solution: Solution,
+    components: Components,
+    targets_SC: torch.Tensor,
+    known_SC: torch.Tensor | None,
+    fold_S: torch.Tensor,
 ) -> torch.Tensor:
     """Return each class's mean loss (C) on the samples that a training set leaves out."""
     loss_C = torch.zeros(targets_SC.shape[1])
@@ -110,8 +135,8 @@ def _held_out_loss(
         loss_SC = F.binary_cross_entropy_with_logits(
             logits_SC, targets_SC[is_out_S], reduction="none"
         )
-        loss_C += loss_SC.sum(0)
-    return loss_C / len(fold_S)
+        loss_C += (loss_SC if known_SC is None else loss_SC * known_SC[is_out_S]).sum(0)
+    return loss_C / (len(fold_S) if known_SC is None else known_SC.sum(0).clamp(min=1))
 
 
 def put_head(network: nn.Module, head: LinearHead) -> None:

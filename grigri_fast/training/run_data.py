@@ -59,8 +59,15 @@ class RunData:
 
     @property
     def frequency_C(self) -> NDArray[np.float64]:
-        """The share of the training images that have each label."""
-        return self.dataset.targets_NC[self.train_rows].mean(0)
+        """The share of the training images that have each label, of those where it is known."""
+        return frequencies(*self.labels(self.train_rows))
+
+    def labels(
+        self, rows: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """Return targets of some images, and which of them are unknown; None: none is."""
+        unknown_NC = self.dataset.unknown_NC
+        return self.dataset.targets_NC[rows], None if unknown_NC is None else unknown_NC[rows]
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of training steps in an epoch."""
@@ -80,6 +87,15 @@ class RunData:
             on_slow=session.log_own,
             **options,
         )
+
+
+def frequencies(
+    targets_NC: NDArray[np.float32], unknown_NC: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """Return the share of the images that have each label, of those where it is known (C,)."""
+    if unknown_NC is None:
+        return targets_NC.mean(0)
+    return targets_NC.sum(0) / np.maximum((~unknown_NC).sum(0), 1)
 
 
 def largest_side(config: TrainConfig) -> int:

@@ -14,12 +14,19 @@ class Sampler:
         config: of the run.
         rows: the images to train on.
         targets_NC: 0/1 labels of these rows.
+        frequency_C: share of the images that have each label.
     """
 
-    def __init__(self, config: TrainConfig, rows: NDArray[np.intp], targets_NC: NDArray) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        rows: NDArray[np.intp],
+        targets_NC: NDArray,
+        frequency_C: NDArray,
+    ) -> None:
         self._rows, self._seed, self._factors_N = rows, config.seed, None
         if config.sampler == "balanced":
-            self._factors_N = repeat_factors(targets_NC, config.most_repeats)
+            self._factors_N = repeat_factors(targets_NC, frequency_C, config.most_repeats)
 
     def rows_of(self, epoch: int) -> NDArray[np.intp]:
         """Return the rows of an epoch, not shuffled; they depend on seed and epoch alone."""
@@ -28,14 +35,13 @@ class Sampler:
         return drawn(batching.epoch_rng(self._seed, epoch, "sampling"), self._rows, self._factors_N)
 
 
-def repeat_factors(targets_NC: NDArray, most: float) -> NDArray[np.float64]:
+def repeat_factors(targets_NC: NDArray, frequency_C: NDArray, most: float) -> NDArray[np.float64]:
     """Return how often each image is to be seen beside one without rare labels, (N,).
 
     LVIS' repeat factors (Gupta et al. 2019, arXiv 1908.03195): a class of frequency f asks for
     sqrt(t / f), at least 1, and an image for the most that one of its classes asks for. Our t is
     the median of the classes' frequencies instead of a number to be tuned, and ``most`` caps it.
     """
-    frequency_C = targets_NC.mean(0)
     has_some = frequency_C > 0
     middle = np.median(frequency_C[has_some]) if has_some.any() else 1.0
     factor_C = np.sqrt(middle / np.maximum(frequency_C, 1e-12)).clip(1, most)

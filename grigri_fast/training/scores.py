@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..evaluation import metrics
-from .losses import Loss
+from ..evaluation import evaluator, metrics
+from ..evaluation.evaluator import Evaluation
+from ..inference import forward
+from .losses import Loss, weights_of
+from .run_data import RunData
+
+Unknown = NDArray[np.bool_] | None
 
 
 def training(totals: list[float], num_images: int) -> dict[str, float]:
@@ -29,12 +34,21 @@ def training(totals: list[float], num_images: int) -> dict[str, float]:
     }
 
 
-def at_half(logits_NC: NDArray[np.float32], targets_NC: NDArray, loss_of: Loss) -> dict[str, float]:
-    """Return loss, micro-F1, subset accuracy and macro-F1 of logits, at threshold 0.5."""
+def at_half(
+    logits_NC: NDArray[np.float32], targets_NC: NDArray, unknown_NC: Unknown, loss_of: Loss
+) -> dict[str, float]:
+    """Return loss, micro-F1, subset accuracy and macro-F1 of logits, at threshold 0.5.
+
+    An unknown label counts in none of them; None: all are known.
+    """
+    labels = [targets_NC]
     predicted_NC = logits_NC >= 0
+    if unknown_NC is not None:
+        labels.append(weights_of(unknown_NC))
+        predicted_NC &= ~unknown_NC
     counts = metrics.count(predicted_NC, targets_NC)
     return {
-        "loss": loss_of(torch.from_numpy(logits_NC), torch.from_numpy(targets_NC)).item(),
+        "loss": loss_of(torch.from_numpy(logits_NC), *map(torch.from_numpy, labels)).item(),
         "micro_f1": float(metrics.micro_f1(counts)),
         "subset_accuracy": metrics.subset_accuracy(predicted_NC, targets_NC),
         "macro_f1": float(metrics.macro_f1(counts)),
@@ -42,11 +56,32 @@ def at_half(logits_NC: NDArray[np.float32], targets_NC: NDArray, loss_of: Loss) 
 
 
 def validation(
-    logits_NC: NDArray[np.float32], targets_NC: NDArray, loss_of: Loss
+    logits_NC: NDArray[np.float32], targets_NC: NDArray, unknown_NC: Unknown, loss_of: Loss
 ) -> dict[str, float]:
     """Return the scores of the validation part at threshold 0.5, and mAP."""
-    average_precision_C = metrics.average_precision(logits_NC, targets_NC)
+    scores_NC = logits_NC if unknown_NC is None else np.where(unknown_NC, -np.inf, logits_NC)
+    average_precision_C = metrics.average_precision(scores_NC, targets_NC)
     return {
-        **at_half(logits_NC, targets_NC, loss_of),
+        **at_half(logits_NC, targets_NC, unknown_NC, loss_of),
         "mAP": metrics.mean_average_precision(average_precision_C),
     }
+
+
+def final(logits_NC: NDArray[np.float32], data: RunData) -> Evaluation:
+    """Return the evaluation of a run's last epoch, by its logits of the validation images.
+
+    Validation images with the content of a training image are left out, if others are left.
+    """
+    rows = data.val_rows
+    crc32_N = data.checked.crc32_N
+    is_seen_N = np.isin(crc32_N[rows], crc32_N[data.train_rows])
+    is_used_N = np.ones_like(is_seen_N) if is_seen_N.all() else ~is_seen_N
+    targets_NC, unknown_NC = data.labels(rows[is_used_N])
+    return evaluator.score(
+        forward.probabilities(logits_NC[is_used_N]),
+        targets_NC,
+        data.dataset.class_names,
+        "auto",
+        unknown_NC=unknown_NC,
+        exposure="seen" if is_seen_N.all() else "unseen",
+    )

@@ -22,7 +22,7 @@ from ..models import normalize
 from ..models.depthwise import FastGradients
 from ..runtime import compute
 from ..runtime.distributed import SINGLE_PROCESS, World
-from .losses import Loss
+from .losses import Loss, parted
 from .optim import DeviceSGD
 
 _WARM_UP_STEPS = 3  # before a capture, as torch.cuda.graph asks for
@@ -72,7 +72,7 @@ class TrainStep:
         model: in training mode while steps are made; it carries its preprocessing.
         optimizer: over the parameters that are trained.
         scaler: of fp16, disabled otherwise.
-        loss_of: loss of logits and targets.
+        loss_of: loss of logits, targets and perhaps weights.
         device, amp: what to compute on and how.
         batch_size: images in a full batch; smaller ones are made without graph or compilation.
         fast: channels_last and, on a GPU, CUDA graphs.
@@ -144,18 +144,18 @@ class TrainStep:
     def __call__(
         self,
         images_NHWC: torch.Tensor,
-        targets_NC: torch.Tensor,
+        labels: torch.Tensor,
         num_images: int | None = None,
     ) -> None:
         """Make a step, unless loss or gradient are not finite.
 
         Args:
             images_NHWC: uint8 RGB on the device; with several processes there may be none.
-            targets_NC: float32 0 to 1 on the device.
+            labels: targets (N, C), or those with weights (N, C, 2), on the device (see ``losses``).
             num_images: images of the step, over all processes.
         """
         with self._off_the_default_stream():
-            self._make(images_NHWC, targets_NC, num_images)
+            self._make(images_NHWC, labels, num_images)
 
     @contextlib.contextmanager
     def _off_the_default_stream(self) -> Iterator[None]:
@@ -175,7 +175,7 @@ class TrainStep:
         current.wait_stream(self._stream)
 
     def _make(
-        self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, num_images: int | None
+        self, images_NHWC: torch.Tensor, labels: torch.Tensor, num_images: int | None
     ) -> None:
         self.number += 1
         is_full = len(images_NHWC) == self._batch_size
@@ -183,7 +183,7 @@ class TrainStep:
             # A graph's memory is needed; the next full batch captures another one.
             self._graph, self._graph_gradients = None, []
             self.compute_gradients(
-                self._compiled if is_full else self._model, images_NHWC, targets_NC, num_images
+                self._compiled if is_full else self._model, images_NHWC, labels, num_images
             )
             self._update()
             return
@@ -192,13 +192,13 @@ class TrainStep:
             self._num_full = 0
         self._num_full += 1
         if self._num_full <= _WARM_UP_STEPS:
-            self.compute_gradients(self._compiled, images_NHWC, targets_NC)
+            self.compute_gradients(self._compiled, images_NHWC, labels)
             self._update()
             return
         if self._graph is None:
-            self._capture(images_NHWC, targets_NC)
+            self._capture(images_NHWC, labels)
         self._images_NHWC.copy_(images_NHWC)
-        self._targets_NC.copy_(targets_NC)
+        self._labels.copy_(labels)
         self._graph.replay()
         if not self._all_in_graph:
             for parameter, gradient in zip(self._trained, self._graph_gradients, strict=True):
@@ -209,7 +209,7 @@ class TrainStep:
         self,
         model: nn.Module,
         images_NHWC: torch.Tensor,
-        targets_NC: torch.Tensor,
+        labels: torch.Tensor,
         num_images: int | None = None,
     ) -> None:
         """Compute the gradients, find out whether they are finite, and add to the sums.
@@ -221,19 +221,17 @@ class TrainStep:
         num_images = num_images or num_own
         if not num_own:  # DDP wants a backward pass of every process: here one of weight 0
             images_NHWC = images_NHWC.new_zeros(2, *images_NHWC.shape[1:])
-            targets_NC = targets_NC.new_zeros(2, *targets_NC.shape[1:])
+            labels = labels.new_zeros(2, *labels.shape[1:])
         # Losses are means over images, and gradients are to be; DDP's are means over processes.
         num_weighed = self._world.size if num_own else 0
         num_parts = _num_parts(len(images_NHWC), self._micro_batch_size)
         logits, losses = [], []
-        for i, (images, targets) in enumerate(
-            zip(
-                images_NHWC.tensor_split(num_parts), targets_NC.tensor_split(num_parts), strict=True
-            )
+        for i, (images, of_part) in enumerate(
+            zip(images_NHWC.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True)
         ):
             with _averaging(model, is_last=i == num_parts - 1):
                 weight = num_weighed * len(images) / num_images
-                part_logits, loss = self._compute_part(model, images, targets, weight)
+                part_logits, loss = self._compute_part(model, images, of_part, weight)
             logits.append(part_logits)
             losses.append(loss)
         with self._phase("metrics"), torch.no_grad():
@@ -241,10 +239,10 @@ class TrainStep:
             gradients = [p.grad for p in self._trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             logits_NC = torch.cat(logits)[:num_own]
-            self._add(logits_NC, targets_NC[:num_own], sum(losses), norm, num_images)
+            self._add(logits_NC, labels[:num_own], sum(losses), norm, num_images)
 
     def _compute_part(
-        self, model: nn.Module, images_NHWC: torch.Tensor, targets_NC: torch.Tensor, weight: float
+        self, model: nn.Module, images_NHWC: torch.Tensor, labels: torch.Tensor, weight: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
         with self._phase("forward"):
@@ -254,7 +252,7 @@ class TrainStep:
             with self._fast_gradients(), compute.autocast(self._device, self._amp):
                 logits_NC = model(inputs_NCHW)
             logits_NC = logits_NC.float()
-            loss = self._loss_of(logits_NC, targets_NC) * weight
+            loss = self._loss_of(logits_NC, *parted(labels)) * weight
         with self._phase("backward"):
             self._scaler.scale(loss).backward()
         return logits_NC.detach(), loss.detach()
@@ -267,12 +265,15 @@ class TrainStep:
     def _add(
         self,
         logits_NC: torch.Tensor,
-        targets_NC: torch.Tensor,
+        labels: torch.Tensor,
         loss: torch.Tensor,
         norm: torch.Tensor,
         num_images: int,
     ) -> None:
+        targets_NC, *weights = parted(labels)
         predicted_NC, true_NC = logits_NC > 0, targets_NC > 0.5  # blended ones are in between
+        if weights:  # an unknown label is not predicted, and right
+            predicted_NC = predicted_NC & (weights[0] > 0)
         of_batch = torch.stack(
             [
                 loss.double() * (num_images / self._world.size),
@@ -318,10 +319,10 @@ class TrainStep:
                 self._optimizer.step()
             self._scaler.update()
 
-    def _capture(self, images_NHWC: torch.Tensor, targets_NC: torch.Tensor) -> None:
+    def _capture(self, images_NHWC: torch.Tensor, labels: torch.Tensor) -> None:
         """Record the step as a CUDA graph; nothing is computed yet."""
         self._images_NHWC = torch.empty_like(images_NHWC)
-        self._targets_NC = torch.empty_like(targets_NC)
+        self._labels = torch.empty_like(labels)
         self._all_in_graph = isinstance(self._optimizer, DeviceSGD)
         self._optimizer.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
@@ -331,7 +332,7 @@ class TrainStep:
             stream=torch.cuda.current_stream(self._device),
             capture_error_mode="thread_local",
         ):
-            self.compute_gradients(self._compiled, self._images_NHWC, self._targets_NC)
+            self.compute_gradients(self._compiled, self._images_NHWC, self._labels)
             if self._all_in_graph:
                 self._update()
         self._graph_gradients = [p.grad for p in self._trained]

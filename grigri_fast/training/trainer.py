@@ -46,7 +46,7 @@ from .autobatch import Fitted
 from .callbacks import Callback
 from .checkpointer import Checkpointer
 from .linear_probe import Probed
-from .losses import LOSSES
+from .losses import LOSSES, labels_of
 from .options import TrainArguments, train_config
 from .resume import resumed_config
 from .run_data import RunData
@@ -241,11 +241,12 @@ class Trainer:
         )
         dataset, rows = data.dataset, data.train_rows
         self.loss_of = LOSSES[config.loss]
-        self.sampler = Sampler(config, rows, dataset.targets_NC[rows])
+        self.sampler = Sampler(config, rows, dataset.targets_NC[rows], data.frequency_C)
         self.augmentation = Augmentation(
             config, len(dataset), self.compute.device, preprocessing_of(prepared.model).mean
         )
-        self.targets_NC = torch.from_numpy(dataset.targets_NC).to(self.compute.device)
+        labels = labels_of(dataset.targets_NC, dataset.unknown_NC, rows)
+        self.labels = labels.to(self.compute.device)
         self.probed = probed
         # Of the last validation.
         self.logits_NC: NDArray[np.float32] | None = probed and probed.val_logits_NC
@@ -326,9 +327,9 @@ class Trainer:
         lr, momentum = optim.lr_and_momentum(config, step, self.num_steps)
         optim.set_lr_and_momentum(prepared.optimizer, lr, momentum)
         distributed.seed_step(self.world, config.seed, step)
-        targets_NC = self.targets_NC[batch.rows_N]
+        labels = self.labels[batch.rows_N]
         prepared.step(
-            *self.augmentation(batch.images_NHWC, targets_NC, batch.rows_N, batch.position),
+            *self.augmentation(batch.images_NHWC, labels, batch.rows_N, batch.position),
             num_images,
         )
         if prepared.average is not None:
@@ -409,11 +410,11 @@ class Trainer:
         Raises:
             DivergedError: if the validation loss is not finite.
         """
-        epoch, dataset = self.progress.epoch, self.data.dataset
+        epoch = self.progress.epoch
         train = scores.training(self.progress.totals, self.progress.num_seen)
-        targets_NC = dataset.targets_NC[self.data.val_rows]
+        labels = self.data.labels(self.data.val_rows)
         val = self.world.from_first(
-            lambda: scores.validation(self.logits_NC, targets_NC, self.loss_of)
+            lambda: scores.validation(self.logits_NC, *labels, self.loss_of)
         )
         row = {
             "epoch": epoch,
@@ -434,14 +435,7 @@ class Trainer:
         progress = self.progress
         if self.logits_NC is None:  # nothing was left to train
             self.validate(self.config.test_size)
-        evaluation = self.world.from_first(
-            lambda: evaluator.score(
-                forward.probabilities(self.logits_NC),
-                self.data.dataset.targets_NC[self.data.val_rows],
-                self.data.dataset.class_names,
-                "auto",
-            )
-        )
+        evaluation = self.world.from_first(lambda: scores.final(self.logits_NC, self.data))
         if self.world.is_first:
             summary = {
                 "epochs": run_folder.num_epochs(progress.history),

@@ -225,7 +225,7 @@ def run(trained: Path, photos_once: Path, photos: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_wrong_uses_of_a_run(refused, run: Path, photos: Path, tmp_path: Path) -> None:
     refused("eval", run, "--part=test", says="has no test part, only train, val")
-    refused("eval", run, "--data", photos, "--part=val", says="--part is of the run's own data")
+    refused("eval", run, "--data", photos, "--part=test", says="has no test part, only train, val")
     refused("eval", run, "--threshold=2", says="is not auto, per-class or a number", code=2)
     refused("eval", run, "--threshold=nan", says="is not auto, per-class or a number", code=2)
     refused("predict", run, tmp_path / "x.jpg", says="x.jpg: no such file or folder")

@@ -28,6 +28,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def unseen(images: Path, folder: Path) -> Path:
+    """Return a folder with the same pictures in other files, which no run was trained on."""
+    folder.mkdir()
+    for path in images.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes() + b"\0")
+    return folder
+
+
 def evaluate(cli, *args: object) -> dict:
     code, out, err = cli("eval", *args, "--json")
     assert (code, err) == (0, "")
@@ -67,7 +75,8 @@ def test_eval_equals_scikit_learn_on_predicts_probabilities(
             "mAP": reference.average_precision_score(true, p, average="macro"),
         }.items():
             assert s[key]["value"] == pytest.approx(expected, abs=1e-9), (name, key)
-            assert s[key]["low"] <= s[key]["value"] <= s[key]["high"]
+            if key in ("micro_f1", "subset_accuracy"):  # the classes have too few images for others
+                assert s[key]["low"] <= s[key]["value"] <= s[key]["high"]
     assert [c["support"] for c in scored["per_class"]] == true.sum(0).tolist()
     assert ("cross-fitted" in scored["scores"]) == (threshold != "0.3")
 
@@ -122,15 +131,86 @@ def test_eval_of_other_data(cli, trained, tmp_path) -> None:
     for name, row in zip(loaded.names, loaded.targets_NC.astype(int), strict=True):
         lines.append(",".join([name, *(str(row[c]) for c in order)]))
     (tmp_path / "other.csv").write_text("\n".join(lines))
-    permuted = evaluate(cli, run, "--data", tmp_path / "other.csv", "--images", data / "images")
-    plain = evaluate(cli, run, "--data", data)
-    assert plain["num_images"] == 48
+    copies = unseen(data / "images", tmp_path / "copies")
+    (tmp_path / "plain.csv").write_text(
+        "\n".join(["image,labels", *(f"{n},{'|'.join(labels_of(r))}" for r, n in _numbered())])
+    )
+    permuted, plain = (
+        evaluate(cli, run, "--data", tmp_path / name, "--images", copies)
+        for name in ("other.csv", "plain.csv")
+    )
+    assert plain["num_images"] == 48 and plain["exposure"] == "unseen" and not plain["seen"]
     assert permuted["scores"] == plain["scores"]
-    # A class that nobody has here is allowed, and has no AP.
-    (tmp_path / "few.csv").write_text("image,labels\nim2.jpg,cat\nim1.jpg,\n")
-    few = evaluate(cli, run, "--data", tmp_path / "few.csv", "--images", data / "images")
+
+
+def _numbered() -> list[tuple[int, str]]:
+    return [(row, f"im{row + 1}.jpg") for row in range(48)]
+
+
+def test_a_class_that_the_data_do_not_know_is_left_out_and_keeps_its_threshold(
+    cli, trained, run, tmp_path
+) -> None:
+    copies = unseen(trained[0] / "images", tmp_path / "copies")
+    lines = [f"{n},{'|'.join({*labels_of(r)} - {'dog'})}" for r, n in _numbered()]
+    (tmp_path / "few.csv").write_text("\n".join(["image,labels", *lines]))
+    cli("eval", run, "--threshold=0.125", "--save")
+    options = ["--data", tmp_path / "few.csv", "--images", copies]
+    few = evaluate(cli, run, *options, "--save")
     by_name = {c["name"]: c for c in few["per_class"]}
-    assert by_name["dog"]["support"] == 0 and by_name["dog"]["average_precision"] is None
+    assert few["missing"] == few["absent"] == ["dog"] and by_name["dog"]["support"] == 0
+    assert by_name["dog"]["average_precision"] is None and by_name["dog"]["f1"] is None
+    kept = header(run)
+    assert kept["thresholds"] == [few["thresholds"], 0.125, few["thresholds"]]
+    assert kept["threshold_source"].endswith("; as before for dog")
+    out = cli("eval", run, *options)[1]
+    assert "classes left out, for these data do not know them: dog" in out
+    assert "macro-F1 and mAP are of 2 classes; no image here has dog" in out
+
+
+def test_images_that_it_was_trained_on_are_left_out_wherever_they_lie(
+    cli, trained, run, tmp_path
+) -> None:
+    data, _ = trained
+    parts = json.loads((run / "split.json").read_text())["parts"]
+    own = evaluate(cli, run)
+    # All images under other names: those of train are known by their content.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    lines = ["image,labels"]
+    for row, name in _numbered():
+        shutil.copy(data / "images" / name, moved / f"x{row}.jpg")
+        lines.append(f"x{row}.jpg,{'|'.join(labels_of(row))}")
+    (moved / "labels.csv").write_text("\n".join(lines))
+    rest = evaluate(cli, run, "--data", moved / "labels.csv")
+    assert rest["exposure"] == "unseen" and rest["num_images"] == 48 - len(parts["train"])
+    assert len(rest["seen"]) == len(parts["train"])
+    found = evaluate(cli, run, "--data", moved / "labels.csv", "--part=val")
+    assert (found["scores"], found["seen"]) == (own["scores"], [])
+    code, out, err = cli("eval", run, "--data", moved / "labels.csv")
+    assert (code, err) == (0, "") and "(honest)" in out
+    assert f"{len(parts['train'])} left out, for the model was trained on them: x" in out
+    # Of nothing but training images the score is not called honest, in either place.
+    for options in (["--part=train"], ["--part=train", "--data", moved / "labels.csv"]):
+        code, out, _ = cli("eval", run, *options)
+        assert code == 0 and "honest" not in out and "(seen in training)" in out
+        assert "the model was trained on all of these images" in out
+
+
+def test_data_that_have_moved_are_asked_for(cli, run, tmp_path) -> None:
+    config = (run / "config.toml").read_text()
+    gone = tmp_path / "gone" / "photos"
+    lines = [f'data = "{gone}"' if x.startswith("data = ") else x for x in config.splitlines()]
+    (run / "config.toml").write_text("\n".join(lines))
+    code, _, err = cli("eval", run)
+    assert code == 1 and err.count("\n") == 1
+    assert f"{gone}: no such file or folder; the data of {run} were there" in err
+    assert f"If they have moved: eval {run} --data NEW --part val" in err
+
+
+def test_the_best_epoch_is_not_called_honest_where_it_was_chosen(cli, trained) -> None:
+    _, out, _ = cli("eval", trained[1], "--checkpoint=best")
+    assert "(epoch chosen here)" in out and "honest" not in out
+    assert "(honest)" in cli("eval", trained[1], "--checkpoint=best", "--part=test")[1]
 
 
 def test_predict_writes_csv_and_json_that_agree(cli, trained, tmp_path) -> None:
@@ -222,7 +302,8 @@ def test_eval_scores_every_image_once(cli, trained, run, tmp_path, count: int) -
     rows = [1, *(row for row in range(48) if row != 1)][:count]  # the first has a label
     lines = [f"{loaded.names[row]},{'|'.join(labels_of(row))}" for row in rows]
     (tmp_path / "some.csv").write_text("\n".join(["image,labels", *lines]))
-    options = ["--data", tmp_path / "some.csv", "--images", data / "images", "--amp=fp32"]
+    copies = unseen(data / "images", tmp_path / "copies")
+    options = ["--data", tmp_path / "some.csv", "--images", copies, "--amp=fp32"]
     scored = evaluate(cli, run, *options, "--threshold=0.5")
     by_path = probabilities(cli, run, *(loaded.paths[row] for row in rows))
     given = np.array([by_path[str(loaded.paths[row])] for row in rows]) >= 0.5

@@ -1,5 +1,7 @@
 """Planted label errors are found, and what is in order is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_set import labelled
@@ -55,3 +57,15 @@ def test_certain_predictions_are_no_obstacle() -> None:
         labelled(targets_NC), Predictions(np.arange(40), probabilities_NC, "")
     )
     assert [i.row for i in issues] == [6]
+
+
+def test_labels_that_are_not_known_are_no_issues() -> None:
+    targets_NC = np.zeros((40, 2), dtype=bool)
+    targets_NC[::2] = True
+    probabilities_NC = np.where(targets_NC, 0.9, 0.1)
+    probabilities_NC[[4, 30]] = 0.05
+    unknown_NC = np.zeros((40, 2), dtype=bool)
+    unknown_NC[30, 0] = unknown_NC[4, 1] = True
+    data = replace(labelled(targets_NC & ~unknown_NC), unknown_NC=unknown_NC)
+    issues = label_issues.find(data, Predictions(np.arange(40), probabilities_NC, ""))
+    assert {(i.row, i.c) for i in issues} == {(4, 0), (30, 1)}

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from grigri_fast.errors import GrigriError
 from grigri_fast.evaluation import evaluator, metrics, thresholds
 from grigri_fast.evaluation.evaluator import AT_HALF, CROSS_FITTED, TUNED
 from grigri_fast.runtime import files
@@ -56,3 +57,55 @@ def test_the_summary_is_a_part_of_what_eval_prints(case) -> None:
     summary = json.loads(files.to_json(found.summary()))
     assert summary["scores"] == printed["scores"]
     assert summary["threshold"] == printed["thresholds"] and summary["num_images"] == 80
+
+
+def test_unknown_labels_count_nowhere(case) -> None:
+    """Whatever the model says of them, the scores are the same; and they are those of the rest."""
+    probabilities_NC, targets_NC = case
+    unknown_NC = np.random.default_rng(1).random((80, 3)) < 0.3
+    targets_NC = targets_NC * ~unknown_NC
+    found, other = (
+        evaluator.score(p, targets_NC, NAMES, "per-class", unknown_NC=unknown_NC)
+        for p in (probabilities_NC, np.where(unknown_NC, 1 - probabilities_NC, probabilities_NC))
+    )
+    assert found == other and found.num_unknown == unknown_NC.sum()
+    known = ~unknown_NC[:, 0]
+    alone = probabilities_NC[known, :1], targets_NC[known, :1]
+    ap = metrics.average_precision(*alone)[0]
+    assert found.per_class[0].average_precision == pytest.approx(ap)
+    assert found.per_class[0].threshold == thresholds.best_f1_threshold(*alone)
+    nothing = evaluator.score(*case, NAMES, "auto", unknown_NC=np.zeros((80, 3), dtype=bool))
+    assert nothing == evaluator.score(*case, NAMES, "auto")
+
+
+def test_a_class_without_positives_is_named_and_left_out(case) -> None:
+    probabilities_NC, targets_NC = case
+    targets_NC[:, 1] = 0
+    found = evaluator.score(probabilities_NC, targets_NC, NAMES, 0.5)
+    assert found.absent == ["dog"] and np.isnan(found.per_class[1].f1)
+    f1_C = metrics.f1(metrics.count(probabilities_NC >= 0.5, targets_NC))
+    assert found.at_half.macro_f1.value == pytest.approx(f1_C[[0, 2]].mean())
+    assert found.remarks == ["macro-F1 and mAP are of 2 classes; no image here has dog"]
+    assert found.to_json()["absent"] == ["dog"] == found.summary()["absent"]
+
+
+def test_what_has_no_interval_says_why(case) -> None:
+    probabilities_NC, targets_NC = case
+    targets_NC[5:] = 0
+    targets_NC[0] = 1
+    found = evaluator.score(probabilities_NC, targets_NC, NAMES, 0.5)
+    assert np.isnan([found.at_half.mAP.low, found.at_half.macro_f1.high]).all()
+    assert found.at_half.micro_f1.low <= found.at_half.micro_f1.value
+    mean = targets_NC.sum() / 3
+    assert found.remarks == [
+        f"macro-F1 and mAP have no interval: a class has {mean:.1f} images on average, and it"
+        f" takes 5"
+    ]
+
+
+@pytest.mark.parametrize("exposure", ["seen", "chosen", "unknown"])
+def test_scores_of_what_may_have_been_seen_are_not_honest(case, exposure: str) -> None:
+    found = evaluator.score(*case, NAMES, "auto", exposure=exposure)
+    assert found.shown is found.cross_fitted and found.to_json()["exposure"] == exposure
+    with pytest.raises(GrigriError, match="these scores are not honest"):
+        _ = found.honest

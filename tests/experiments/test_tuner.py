@@ -72,7 +72,7 @@ def scripted(score_of):
             (folder / run_folder.RESULTS).write_text(files.to_csv(history))
             callback.on_epoch(row, config.epochs, False)
         scores = SimpleNamespace(micro_f1=Interval(0.5, 0.4, 0.6))
-        evaluation = SimpleNamespace(num_images=10, honest=scores)
+        evaluation = SimpleNamespace(num_images=10, shown=scores)
         return SimpleNamespace(folder=folder, history=history, evaluation=evaluation, train_s=1.0)
 
     return train

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,19 @@ def test_a_damaged_file_is_said_to_be_one(file: Path, text: str) -> None:
     file.unlink()
     with pytest.raises(GrigriError, match=r"data\.json: No such file"):
         manifest.require_same(file, data_of())
+
+
+def test_unknown_labels_are_stored_and_compared(tmp_path: Path) -> None:
+    unknown_NC = np.zeros((4, 2), dtype=bool)
+    unknown_NC[1, 0] = True
+    data, file = replace(data_of(), unknown_NC=unknown_NC), tmp_path / "data.json"
+    file.write_text(manifest.to_json(data, np.array(SUMS)))
+    assert '"grigri-fast data 2"' in file.read_text()
+    assert manifest.difference(file, data, np.array(SUMS)) == ""
+    assert manifest.difference(file, data_of()) == "b.jpg (from cat? to no label) relabelled"
+    assert manifest.checksums(file) == {11, 22, 33}
+
+
+def test_where_all_is_known_the_file_is_as_it_always_was() -> None:
+    text = manifest.to_json(data_of(), np.array(SUMS))
+    assert '"grigri-fast data 1"' in text and '\n["a.jpg", [0], 11],\n' in text

@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from grigri_fast.config import TrainConfig, resolve
-from grigri_fast.training import augment
+from grigri_fast.training import augment, losses
 from grigri_fast.training.augment import Augmentation, Blend
 
 CPU = torch.device("cpu")
@@ -130,3 +130,16 @@ def test_label_smoothing_moves_targets_towards_a_half() -> None:
     _, targets_NC, rows_N = batch()
     _, targets = augmentation(label_smoothing=0.1)(batch()[0], targets_NC, rows_N, 1)
     assert sorted(set(targets.flatten().tolist())) == pytest.approx([0.05, 0.95])
+
+
+def test_a_blend_of_unknown_labels_is_the_sum_of_the_losses() -> None:
+    """Cross-entropy is linear in the target: each image's own loss counts by its share."""
+    images_NHWC, targets_NC, _ = batch()
+    unknown_NC = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.5
+    targets_NC = targets_NC * ~unknown_NC
+    labels = losses.labels_of(targets_NC.numpy(), unknown_NC.numpy(), np.arange(6))
+    _, blended = augment.blended(images_NHWC.float(), labels, Blend(share=0.7))
+    logits_NC = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
+    found = losses.bce(logits_NC, *losses.parted(blended))
+    own, other = (losses.bce(logits_NC, *losses.parted(one)) for one in (labels, labels.roll(1, 0)))
+    torch.testing.assert_close(found, 0.7 * own + 0.3 * other)

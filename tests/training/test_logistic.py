@@ -57,3 +57,22 @@ def test_a_class_that_is_nowhere_ends_at_a_finite_bias() -> None:
     components = logistic.components_of(features_SE)
     solution = logistic.solve(components, targets_SC, torch.ones(50, 1), torch.full((2,), 0.1))
     assert -12 < solution.bias_KC[0, 1] < -6
+
+
+def test_a_label_that_is_not_known_is_as_if_the_sample_were_not_there() -> None:
+    features_SE, targets_SC = samples(400, 10)
+    components = logistic.components_of(features_SE)
+    known_SC = torch.ones(400, 2)
+    known_SC[:150, 1] = 0
+    decay_C, everything_S1 = torch.tensor([0.05, 0.05]), torch.ones(400, 1)
+    masked = targets_SC * known_SC
+    found = logistic.solve(
+        components, masked, everything_S1, decay_C, known_SC=known_SC, tolerance=1e-9
+    )
+    used_SK = torch.ones(400, 2)
+    used_SK[:150, 1] = 0
+    expected = logistic.solve(components, targets_SC, used_SK, decay_C, tolerance=1e-9)
+    for c in range(2):
+        torch.testing.assert_close(
+            found.weight_DKC[:, 0, c], expected.weight_DKC[:, c, c], atol=5e-3, rtol=0
+        )

@@ -1,9 +1,20 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from grigri_fast.training.losses import LOSSES, asl, bce, focal, mse
+from grigri_fast.training.losses import (
+    LOSSES,
+    asl,
+    bce,
+    focal,
+    labels_of,
+    mse,
+    parted,
+    smoothed,
+    weights_of,
+)
 
 
 def random_case(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -96,3 +107,51 @@ def test_the_gradient_of_bce_is_probability_minus_target() -> None:
     torch.testing.assert_close(
         logits_NC.grad, (torch.sigmoid(logits_NC) - targets_NC).detach() / 35
     )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_weighted_labels_is_a_mean_over_the_known_ones(name: str) -> None:
+    logits_NC, targets_NC = random_case()
+    unknown_NC = np.random.default_rng(0).random((7, 5)) < 0.4
+    targets_NC = targets_NC * torch.from_numpy(~unknown_NC)
+    labels = labels_of(targets_NC.numpy(), unknown_NC, np.arange(7))
+    logits_NC.requires_grad_()
+    loss = LOSSES[name](logits_NC, *parted(labels))
+    known = torch.from_numpy(~unknown_NC)
+    expected = torch.stack(
+        [LOSSES[name](a, b) for a, b in zip(logits_NC[known], targets_NC[known], strict=True)]
+    ).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert (logits_NC.grad[~known] == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_without_unknown_labels_a_loss_is_the_plain_one_to_the_last_bit(name: str) -> None:
+    logits_NC, targets_NC = random_case(torch.float32)
+    labels = labels_of(targets_NC.numpy(), None, np.arange(7))
+    assert labels.shape == (7, 5)
+    assert torch.equal(
+        LOSSES[name](logits_NC, *parted(labels)), LOSSES[name](logits_NC, targets_NC)
+    )
+
+
+def test_weights_are_one_on_average() -> None:
+    unknown_NC = np.array([[True, False], [False, False]])
+    assert weights_of(unknown_NC) == pytest.approx(np.array([[0, 4], [4, 4]]) / 3)
+    assert not weights_of(np.ones((2, 2), dtype=bool)).any()
+
+
+def test_the_images_to_train_on_have_weights_of_one_on_average() -> None:
+    """The other image, of which everything is known, is only validated on."""
+    unknown_NC = np.array([[True, False], [False, False]])
+    labels = labels_of(np.zeros((2, 2), dtype=np.float32), unknown_NC, np.array([0]))
+    assert labels[..., 1].tolist() == [[0, 2], [2, 2]]
+
+
+def test_smoothing_moves_known_targets_alone() -> None:
+    unknown_NC = np.array([[True, False, False]])
+    labels = labels_of(np.array([[0, 0, 1]], dtype=np.float32), unknown_NC, np.arange(1))
+    targets_NC, weights_NC = parted(smoothed(labels, 0.2))
+    assert targets_NC[0].tolist() == pytest.approx([0, 0.1, 0.9])
+    assert torch.equal(weights_NC, labels[..., 1])

@@ -43,6 +43,24 @@ def test_it_is_the_same_every_time_and_works_with_two_images() -> None:
     assert np.isfinite(probe.fit_head(*features(2), seed=0).weight_CD).all()
 
 
+def test_unknown_labels_have_no_say() -> None:
+    features_VND, targets_NC = features(300)
+    unknown_NC = np.zeros(targets_NC.shape, dtype=bool)
+    plain = probe.fit_head(features_VND, targets_NC, seed=0)
+    same = probe.fit_head(features_VND, targets_NC, unknown_NC, seed=0)
+    assert np.allclose(plain.weight_CD, same.weight_CD, atol=1e-3)
+    unknown_NC[:150] = True
+    wrong_NC = np.where(unknown_NC, 1 - targets_NC, targets_NC)
+    known = np.where(unknown_NC, 0, targets_NC)
+    head = probe.fit_head(features_VND, known, unknown_NC, seed=0)
+    test_VND, truth_NC = features(400, seed=1)
+    right = [
+        ((h.logits(test_VND) > 0) == (truth_NC > 0.5)).mean()
+        for h in (head, probe.fit_head(features_VND, wrong_NC, seed=0))
+    ]
+    assert right[0] > 0.85 > right[1]
+
+
 class TwoHeads(nn.Module):
     """Logits are the mean of those of two heads, as in the distilled networks of timm."""
 

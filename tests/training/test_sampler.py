@@ -8,10 +8,12 @@ def test_factors_are_those_of_the_rarest_label() -> None:
     """Frequencies 0.8, 0.2, 0.05: the median is 0.2, so the rare class asks for sqrt(4) = 2."""
     targets_NC = np.zeros((20, 3))
     targets_NC[:16, 0] = targets_NC[:4, 1] = targets_NC[0, 2] = 1
-    factors_N = sampler.repeat_factors(targets_NC, 4.0)
+    frequency_C = targets_NC.mean(0)
+    factors_N = sampler.repeat_factors(targets_NC, frequency_C, 4.0)
     assert factors_N.tolist() == pytest.approx([2.0] + [1.0] * 19)
-    assert sampler.repeat_factors(targets_NC, 1.5)[0] == 1.5
-    assert sampler.repeat_factors(np.zeros((4, 2)), 4.0).tolist() == [1.0] * 4
+    assert sampler.repeat_factors(targets_NC, frequency_C, 1.5)[0] == 1.5
+    none = sampler.repeat_factors(np.zeros((4, 2)), np.zeros(2), 4.0)
+    assert none.tolist() == [1.0] * 4
 
 
 def test_as_many_rows_as_there_are_each_in_proportion() -> None:

@@ -3,6 +3,7 @@ import copy
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from grigri_fast.models import activation_checkpoint, depthwise, normalize
 from grigri_fast.runs import training_state
 from grigri_fast.runtime.compute import Compute
 from grigri_fast.training import optim
-from grigri_fast.training.losses import LOSSES
+from grigri_fast.training.losses import LOSSES, labels_of
 from grigri_fast.training.step import TrainStep
 
 CPU = torch.device("cpu")
@@ -256,3 +257,37 @@ def test_depthwise_convolutions_get_fast_gradients_also_where_activations_are_re
         gradients.append([p.grad for p in model.parameters()])
     assert len(used) == 2
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_an_unknown_label_moves_nothing_and_counts_nowhere() -> None:
+    """In micro-batches, too, whatever its target would be."""
+    ((images_NHWC, targets_NC),) = batches(1)
+    unknown_NC = np.random.default_rng(0).random((6, 3)) < 0.4
+    states, sums = [], []
+    for micro_batch_size in (6, 3):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+        step = step_of(
+            network,
+            torch.optim.SGD(network.parameters(), lr=0.1),
+            micro_batch_size=micro_batch_size,
+        )
+        # The network takes NCHW; any order of the pixels does here.
+        step(images_NHWC, labels_of(targets_NC.numpy() * ~unknown_NC, unknown_NC, np.arange(6)))
+        states.append(network[1].weight.detach().clone())
+        sums.append(step.read_sums())
+    torch.testing.assert_close(states[0], states[1])
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    logits_NC = plain(normalize.normalize(images_NHWC))
+    known_NC, true_NC = torch.from_numpy(~unknown_NC), targets_NC > 0.5
+    loss = LOSSES["bce"](logits_NC[known_NC], targets_NC[known_NC])
+    loss.backward()
+    expected = plain[1].weight - 0.1 * plain[1].weight.grad
+    torch.testing.assert_close(states[0], expected.detach())
+    predicted_NC = logits_NC > 0
+    assert sums[0].loss == pytest.approx(6 * loss.item(), rel=1e-5)
+    assert sums[0].tp == (predicted_NC & true_NC & known_NC).sum()
+    assert sums[0].fp == (predicted_NC & ~true_NC & known_NC).sum()
+    assert sums[0].fn == (~predicted_NC & true_NC & known_NC).sum()
+    assert sums[0].right == ((predicted_NC == true_NC) | ~known_NC).all(1).sum()
