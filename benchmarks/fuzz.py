@@ -1,13 +1,15 @@
 """Do damaged files ever crash, hang or surprise the check of the images, or a reader?
 
-    python benchmarks/fuzz.py [--images 20000] [--texts 6000] [--seed 0] [--out result.json]
+    python benchmarks/fuzz.py [--images 20000] [--texts 6000] [--labels 20000] [--seed 0]
+        [--out result.json] [--keep DIR]
 
 Seed files of every kind that is read (and some that are not) are damaged: bits, bytes, numbers,
 blocks, cuts, splices; input i depends on seed and i alone. Images go through
-``check.check_images``, 64 at a time; label files, configs, splits, checkpoints and weights through
+``check.check_images``, 64 at a time; configs, splits, checkpoints, weights and label files through
 their readers. All this happens in child processes. What counts as a finding: a child that ends by a
 signal, hangs, raises anything but ``GrigriError``, or takes more than 600 MiB for a batch of small
-files; also an image whose decoder crashed, where it was the image's fault. A finding is narrowed
+files; an image whose decoder crashed, where it was the image's fault; a damaged label file that is
+read as something else without a word (the rules are in ``fuzz_labels.py``). A finding is narrowed
 down to single inputs, which ``--keep DIR`` saves.
 """
 
@@ -17,12 +19,10 @@ import json
 import random
 import re
 import resource
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from damage import damaged
+from fuzz_labels import fuzz_labels, label_input
 from PIL import Image
 
 _BATCH = 64  # images in a call of check_images
@@ -37,7 +39,6 @@ _SHARE = 1024  # inputs in a child process
 _PATIENCE_S = 300  # for a share
 _MAX_PIXELS = 1_000_000
 _MORE_MEMORY_KIB = 600 * 1024
-_INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 # ------------------------------------------------------------------------------ whole files
@@ -91,7 +92,7 @@ def whole_images() -> list[bytes]:
 
 @cache
 def whole_texts() -> dict[str, list[bytes]]:
-    """Return whole files of every other kind that is read, by kind."""
+    """Return whole files of every other kind that is read but labels, by kind."""
     import safetensors.torch
     import torch
 
@@ -100,9 +101,6 @@ def whole_texts() -> dict[str, list[bytes]]:
     from grigri_fast.runs import checkpoint
     from grigri_fast.runtime.option import write_toml
 
-    rows = "".join(f"{i}.jpg,{i % 2},{i % 3 // 2},0\n" for i in range(9))
-    labels = "".join(f"{i}.jpg,{'|'.join(['cat', 'é dog'][: i % 3])}\n" for i in range(9))
-    lines = [json.dumps({"file_name": f"{i}.jpg", "labels": ["cat"] * (i % 2)}) for i in range(9)]
     parts = {"train": [f"{i}.jpg" for i in range(7)], "val": ["7.jpg", "8.jpg"]}
     weights = {"a.weight": torch.ones(3, 4), "a.bias": torch.zeros(3)}
     pickled = io.BytesIO()
@@ -113,9 +111,6 @@ def whole_texts() -> dict[str, list[bytes]]:
         checkpoint.save(path, factory.build("simple", 2, 16), info)
         model = path.read_bytes()
     return {
-        "csv": [b"image,cat,dog,sky\n" + rows.encode(), b"image,labels\n" + labels.encode()],
-        "jsonl": ["\n".join(lines).encode()],
-        "annotations": [b"1\n2\n5\n", b"3\n\n4\n"],
         "toml": [write_toml(TrainConfig(data="photos", lr=0.1, name="run")).encode()],
         "split": [json.dumps({"format": "grigri-fast split 1", "parts": parts}).encode()],
         "checkpoint": [model],
@@ -124,86 +119,7 @@ def whole_texts() -> dict[str, list[bytes]]:
     }
 
 
-# --------------------------------------------------------------------------------- damage
-
-
-def damaged(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """Return ``content`` with one to four kinds of damage."""
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        content = rng.choice(_DAMAGES)(bytearray(content), others, rng)
-    return content
-
-
-def _place(data: bytearray, rng: random.Random) -> int:
-    """Return a place, half of the time among the first bytes, where the headers are."""
-    return rng.randrange(max(1, min(len(data), 100 if rng.random() < 0.5 else len(data))))
-
-
-def _flip(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    for _ in range(rng.choice((1, 2, 8, 40)) if data else 0):
-        data[_place(data, rng)] ^= 1 << rng.randrange(8)
-    return bytes(data)
-
-
-def _overwrite(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    for _ in range(rng.choice((1, 3, 20)) if data else 0):
-        data[_place(data, rng)] = rng.randrange(256)
-    return bytes(data)
-
-
-def _number(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    at, form = _place(data, rng), rng.choice(("B", "<H", ">H", "<I", ">I"))
-    value = rng.choice(_INTERESTING) & (256 ** struct.calcsize(form) - 1)
-    data[at : at + struct.calcsize(form)] = struct.pack(form, value)
-    return bytes(data)
-
-
-def _cut(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    return bytes(data[: _place(data, rng)])
-
-
-def _remove(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    at = _place(data, rng)
-    del data[at : at + rng.choice((1, 4, 64))]
-    return bytes(data)
-
-
-def _repeat(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    at = _place(data, rng)
-    data[at:at] = data[at : at + rng.choice((1, 16, 256))] * rng.choice((1, 2, 50))
-    return bytes(data)
-
-
-def _splice(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    other = rng.choice(others)
-    return bytes(data[: _place(data, rng)]) + other[_place(bytearray(other), rng) :]
-
-
-def _lines(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    lines = bytes(data).split(b"\n")
-    i = rng.randrange(len(lines))
-    odd = (b"", b"9" * 5000, b'"', b"\0", b"\xff\xfe", b"[" * 3000, b"a,b,c,d,e,f", b"-1", b"1e999")
-    new = rng.choice((lines[i], rng.choice(lines), *odd))
-    lines[i : i + rng.randrange(2)] = [new]
-    return b"\n".join(lines)
-
-
-def _sums(data: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    """Damage a PNG's chunks and mend their checksums, so that a decoder gets deeper."""
-    at = 8
-    while data[:4] == b"\x89PNG" and at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        end = at + 8 + length
-        if end + 4 > len(data):
-            break
-        if length and rng.random() < 0.5:
-            data[rng.randrange(at + 8, end)] = rng.randrange(256)
-        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[at + 4 : end]))
-        at = end + 4
-    return bytes(data)
-
-
-_DAMAGES = (_flip, _overwrite, _number, _cut, _remove, _repeat, _splice, _lines, _sums)
+# ---------------------------------------------------------------------------------- inputs
 
 
 def image_input(number: int, seed: int) -> bytes:
@@ -264,14 +180,9 @@ def fuzz_texts(numbers: range, seed: int, folder: Path) -> Counter:
     from grigri_fast.errors import GrigriError
 
     said: Counter = Counter()
-    (folder / "images").mkdir()
-    (folder / "annotations").mkdir()
-    for number in range(1, 7):
-        (folder / "images" / f"im{number}.jpg").touch()
     for number in numbers:
         kind, content = text_input(number, seed)
-        place = "annotations/cat.txt" if kind == "annotations" else f"x.{kind}"
-        file = folder / place
+        file = folder / f"x.{kind}"
         file.write_bytes(content)
         try:
             _READERS[kind](file)
@@ -298,12 +209,6 @@ def _read_weights(file: Path) -> None:
     factory.read_state(file)
 
 
-def _read_labels(file: Path) -> None:
-    from grigri_fast.data import dataset
-
-    dataset.load(file.parent.parent if file.parent.name == "annotations" else file)
-
-
 def _read_config(file: Path) -> None:
     from grigri_fast.config import TrainConfig, read_toml, resolve
 
@@ -319,16 +224,18 @@ def _read_split(file: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Path], None]] = {
-    "csv": _read_labels,
-    "jsonl": _read_labels,
-    "annotations": _read_labels,
     "toml": _read_config,
     "split": _read_split,
     "checkpoint": _read_checkpoint,
     "safetensors": _read_weights,
     "pth": _read_weights,
 }
-_CHECKS = {"images": fuzz_images, "texts": fuzz_texts}
+_INPUTS: dict[str, Callable[[int, int], Any]] = {
+    "images": image_input,
+    "texts": text_input,
+    "labels": label_input,
+}
+_CHECKS = {"images": fuzz_images, "texts": fuzz_texts, "labels": fuzz_labels}
 
 
 # --------------------------------------------------------------------------- in the parent
@@ -368,6 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--texts", type=int, default=6_000)
+    parser.add_argument("--labels", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path)
@@ -375,7 +283,8 @@ def main() -> None:
     start_s = time.perf_counter()
     said: Counter = Counter()
     findings: dict[str, str] = {}
-    for what, count in (("images", options.images), ("texts", options.texts)):
+    counts = {"images": options.images, "texts": options.texts, "labels": options.labels}
+    for what, count in counts.items():
         for first in range(0, count, _SHARE):
             numbers = range(first, min(first + _SHARE, count))
             here, wrong = run_child(what, numbers, options.seed)
@@ -386,19 +295,19 @@ def main() -> None:
                 if options.keep is not None:
                     options.keep.mkdir(parents=True, exist_ok=True)
                     for n in few:
-                        made = (image_input if what == "images" else text_input)(n, options.seed)
-                        content = made if isinstance(made, bytes) else made[1]
+                        made = _INPUTS[what](n, options.seed)
+                        content = made if isinstance(made, bytes) else made[-1]
                         (options.keep / f"{what}-{n}").write_bytes(content)
             print(f"{what} {numbers.stop:,}/{count:,}  {len(findings)} findings", flush=True)
     for key, number in sorted(said.items(), key=lambda item: (item[0].split(":")[0], -item[1])):
         print(f"{number:8,}  {key}")
     took_s = time.perf_counter() - start_s
-    print(f"{options.images + options.texts:,} inputs, {len(findings)} findings, {took_s:.0f} s")
+    print(f"{sum(counts.values()):,} inputs, {len(findings)} findings, {took_s:.0f} s")
     if options.out is not None:
         result = {
             "command": " ".join(["python", "benchmarks/fuzz.py", *sys.argv[1:]]),
             "seed": options.seed,
-            "inputs": {"images": options.images, "texts": options.texts},
+            "inputs": counts,
             "said": dict(said),
             "findings": findings,
             "seconds": round(took_s),

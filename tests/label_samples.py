@@ -332,3 +332,165 @@ def tables() -> dict[str, Sample]:
         "xlsx": Sample({"l.xlsx": excel}, ("a.jpg", "b.jpg"), "l.xlsx"),
         "parquet": Sample({"l.parquet": arrow}, ("a.jpg", "b.jpg"), "l.parquet"),
     }  # fmt: skip
+
+
+# --------------------------------------------------------------------- whole-folder layouts
+
+
+def _json(**lists: list[object]) -> str:
+    """Return JSON with an element of each list on a line."""
+    rows = (
+        f'"{key}": [\n' + ",\n".join(json.dumps(value) for value in values) + "\n]"
+        for key, values in lists.items()
+    )
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+COCO = Sample(
+    {
+        "annotations/instances_train2017.json": _json(
+            images=[{"file_name": f"000000{n}.jpg", "id": n} for n in (391895, 522418, 184613)],
+            annotations=[
+                {"image_id": 391895, "category_id": 18, "iscrowd": 0, "id": 1},
+                {"image_id": 391895, "category_id": 1, "iscrowd": 1, "id": 2},
+                {"image_id": 184613, "category_id": 1, "iscrowd": 0, "id": 4},
+            ],
+            categories=[{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
+        ),
+        "annotations/instances_val2017.json": _json(
+            images=[{"file_name": "000000397133.jpg", "id": 397133}],
+            annotations=[{"image_id": 397133, "category_id": 18, "iscrowd": 0, "id": 9}],
+            categories=[{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}],
+        ),
+    },
+    (
+        *(f"train2017/000000{n}.jpg" for n in (391895, 522418, 184613)),
+        "val2017/000000397133.jpg",
+    ),
+)
+VOC = Sample(
+    {
+        "ImageSets/Main/aeroplane_train.txt": "2007_000027 -1\n2007_000032  1\n2007_000033  0\n",
+        "ImageSets/Main/aeroplane_val.txt": "2007_000042 -1\n",
+        "ImageSets/Main/person_train.txt": "2007_000027  1\n2007_000032  1\n2007_000033 -1\n",
+        "ImageSets/Main/person_val.txt": "2007_000042 -1\n",
+        "ImageSets/Main/train.txt": "2007_000027\n2007_000032\n2007_000033\n",
+        "ImageSets/Main/val.txt": "2007_000042\n",
+    },
+    tuple(f"JPEGImages/2007_0000{n}.jpg" for n in (27, 32, 33, 42)),
+)
+
+
+def _voc_xml(stem: str, *names: str) -> str:
+    things = "".join(
+        f"<object><name>{name}</name><difficult>0</difficult></object>" for name in names
+    )
+    return f"<annotation>\n<filename>{stem}.jpg</filename>\n{things}\n</annotation>\n"
+
+
+VOC_XML = Sample(
+    {
+        "Annotations/2007_000027.xml": _voc_xml("2007_000027", "person"),
+        "Annotations/2007_000032.xml": _voc_xml("2007_000032", "aeroplane", "person"),
+    },
+    ("JPEGImages/2007_000027.jpg", "JPEGImages/2007_000032.jpg"),
+)
+CVAT = Sample(
+    {
+        "annotations.xml": """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+<version>1.1</version>
+<meta><project><labels>
+<label><name>cat</name></label>
+<label><name>dog</name></label>
+</labels></project></meta>
+<image id="0" name="aa.jpg" subset="Train"><tag label="cat"></tag><box label="dog"></box></image>
+<image id="1" name="deep/bb.jpg" subset="Train"></image>
+<image id="2" name="cc.jpg" subset="Validation"><polygon label="cat" points="1,2"></polygon></image>
+</annotations>
+"""
+    },
+    ("images/Train/aa.jpg", "images/Train/deep/bb.jpg", "images/Validation/cc.jpg"),
+)
+NUS_WIDE = Sample(
+    {
+        "ImageList/Imagelist.txt": "actor\\0001_21.jpg\nactor\\0002_17.jpg\nzebra\\0001_99.jpg\n",
+        "ImageList/TrainImagelist.txt": "zebra\\0001_99.jpg\nactor\\0001_21.jpg\n",
+        "ImageList/TestImagelist.txt": "actor\\0002_17.jpg\n",
+        "Groundtruth/AllLabels/Labels_sky.txt": "1\n0\n1\n",
+        "Groundtruth/AllLabels/Labels_zebra.txt": "0\n0\n1\n",
+    },
+    ("Flickr/actor/0001_21.jpg", "Flickr/actor/0002_17.jpg", "Flickr/zebra/0001_99.jpg"),
+)
+CELEBA = Sample(
+    {
+        "Anno/list_attr_celeba.txt": "3\n5_o_Clock_Shadow Arched_Eyebrows Male\n"
+        "000001.jpg -1  1 -1\n000002.jpg  1 -1  1\n000003.jpg -1 -1 -1\n",
+        "Eval/list_eval_partition.txt": "000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n",
+    },
+    tuple(f"Img/img_align_celeba/00000{n}.jpg" for n in (1, 2, 3)),
+)
+CELEBA_KAGGLE = Sample(
+    {
+        "list_attr_celeba.csv": "image_id,5_o_Clock_Shadow,Arched_Eyebrows,Male\n"
+        "000001.jpg,-1,1,-1\n000002.jpg,1,-1,1\n000003.jpg,-1,-1,-1\n",
+        "list_eval_partition.csv": "image_id,partition\n000001.jpg,0\n000002.jpg,1\n000003.jpg,2\n",
+    },
+    tuple(f"img_align_celeba/00000{n}.jpg" for n in (1, 2, 3)),
+)
+
+
+def _task(number: int, name: str, *labels: str) -> str:
+    result = {"value": {"choices": list(labels)}, "from_name": "choice", "to_name": "image",
+              "type": "choices"}  # fmt: skip
+    annotations = [{"id": number, "result": [result] if labels else [], "was_cancelled": False}]
+    data = {"image": f"/data/upload/5/{name}"}
+    return json.dumps({"id": number, "annotations": annotations, "data": data})
+
+
+LABEL_STUDIO = Sample(
+    {
+        "export.json": "[\n"
+        + ",\n".join(
+            (
+                _task(1, "0a1b2c3d-aa.jpg", "cat", "indoor"),
+                _task(2, "1a1b2c3d-bb.jpg", "dog"),
+                _task(5, "4a1b2c3d-ee.jpg"),
+            )
+        )
+        + "\n]\n"
+    },
+    ("aa.jpg", "bb.jpg", "ee.jpg"),
+    "export.json",
+)
+_ABOUT = "annotator,annotation_id,created_at,updated_at,lead_time"
+LABEL_STUDIO_CSV = Sample(
+    {
+        "export.csv": csv_of(
+            f"image,id,choice,{_ABOUT}",
+            '/data/upload/5/0a1b2c3d-aa.jpg,1,"{""choices"": [""cat"", ""indoor""]}",1,7,'
+            "2026-01-01,2026-01-01,3.5",
+            "/data/upload/5/1a1b2c3d-bb.jpg,2,dog,1,8,2026-01-01,2026-01-01,3.5",
+        )
+    },
+    ("aa.jpg", "bb.jpg"),
+    "export.csv",
+)
+YOLO = Sample(
+    {
+        "data.yaml": "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: person\n"
+        "  1: traffic light\n  2: cat\n",
+        "labels/train/aa.txt": "2 0.5 0.5 0.25 0.25\n0 0.1 0.1 0.2 0.2\n",
+        "labels/val/dd.txt": "1 0.1 0.1 0.2 0.2\n",
+    },
+    ("images/train/aa.jpg", "images/train/bb.png", "images/val/dd.jpg"),
+)
+
+
+def folders() -> dict[str, Sample]:
+    """Return the samples of layouts of whole folders, by name."""
+    return {
+        "coco": COCO, "voc": VOC, "voc-xml": VOC_XML, "cvat": CVAT, "nus-wide": NUS_WIDE,
+        "celeba": CELEBA, "celeba-kaggle": CELEBA_KAGGLE, "label-studio": LABEL_STUDIO,
+        "label-studio-csv": LABEL_STUDIO_CSV, "yolo": YOLO,
+    }  # fmt: skip

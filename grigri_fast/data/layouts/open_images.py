@@ -161,9 +161,13 @@ def _names_of(folder: Path, codes: set[str]) -> tuple[dict[str, str], list[str]]
     names: dict[str, str] = {}
     for file in files:
         for line, row in read_text_rows(file):
-            if len(row) != 2 or not row[1].strip():
+            if not any(row):
+                continue
+            if len(row) != 2 or not row[0].strip() or not row[1].strip():
                 raise GrigriError(f"{file} line {line}: expected a code and a name")
-            names.setdefault(row[0].strip(), row[1].strip())
+            code, name = row[0].strip(), row[1].strip()
+            if names.setdefault(code, name) != name:
+                raise GrigriError(f"{file} line {line}: {code} was {names[code]!r} before")
     if not files:
         is_coded = any(code.startswith("/") for code in codes)
         hint = "put class-descriptions.csv beside the table for the classes' names"

@@ -66,6 +66,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     notes = [
         f"each row is gs://bucket/image and its labels; {bucket} is {folder} here",
     ]
+    if {item.part for item in items} in ({"train"}, {"train", ""}):
+        notes.append("all parts that are given are for training: no split")
     num_empty = sum(not item.labels for item in items)
     if num_empty:
         notes.append(f"{reading.counted(num_empty, 'image')} without label")

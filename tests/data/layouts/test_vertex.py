@@ -49,7 +49,9 @@ def test_where_the_bucket_is_on_this_machine(tmp_path: Path, place: str) -> None
 def test_all_for_training_is_no_split(tmp_path: Path) -> None:
     text = VERTEX.files["import.csv"].replace("TEST", "TRAIN").replace("VALIDATION", "training")
     data = replace(VERTEX, files={"import.csv": text}).write(tmp_path)
-    assert read_labels(data, LabelOptions()).parts is None
+    labels = read_labels(data, LabelOptions())
+    assert labels.parts is None
+    assert "all parts that are given are for training: no split" in labels.notes
 
 
 @pytest.mark.parametrize(
