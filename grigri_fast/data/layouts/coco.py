@@ -59,6 +59,11 @@ def read(data: Path, options: LabelOptions) -> Labels:
     class_names: dict[str, None] = {}
     for file, tag, part in zip(files, tags, found, strict=True):
         content = _Content(file)
+        if content.num_boxes == 0 and len(files) > 1:
+            if part != "test":
+                raise GrigriError(f"{file}: {len(content.images):,} images and no boxes")
+            notes.append(f"left out: {file.name}, which has no boxes")
+            continue
         class_names.update(dict.fromkeys(content.class_names))
         folder = reading.fitting_folder(
             [image.name for image in content.images], _folders(file, tag, options.images)

@@ -1,4 +1,4 @@
-"""Label Studio's exports: JSON, JSON-MIN and CSV. An image has the labels of its annotation.
+"""Label Studio's exports: JSON, JSON-MIN, CSV and TSV. An image has the labels of its annotation.
 
 The formats: https://labelstud.io/guide/export. Of several annotations of an image the ground truth
 counts, else the latest. Images that nobody has annotated are left out: their labels are unknown.
@@ -24,6 +24,7 @@ _OF_TASKS = re.compile(
     r'|inner_id)"\s*:'
 )
 _OF_MIN = re.compile(r'"(annotator|annotation_id|lead_time)"\s*:')
+_TABLES = (".csv", ".tsv")
 _EXPECTED = "expected an export of Label Studio: JSON, JSON-MIN or CSV"
 
 
@@ -112,7 +113,7 @@ class _Task:
 
 
 def _read_tasks(file: Path) -> list[_Task]:
-    if file.suffix.lower() == ".csv":
+    if file.suffix.lower() in _TABLES:
         table = read_text_table(file)
         records = [
             (table.where(row), dict(zip(table.header, map(_of_cell, cells), strict=True)))
@@ -292,8 +293,8 @@ def _several(tasks: list[_Task], controls: list[str]) -> list[str]:
 
 def _is_export(file: Path) -> bool:
     suffix = file.suffix.lower()
-    if suffix == ".csv":
-        header = reading.head(file).split("\n", 1)[0].replace('"', "").strip().split(",")
+    if suffix in _TABLES:
+        header = re.split(r"[,\t]", reading.head(file).split("\n", 1)[0].replace('"', "").strip())
         return {"annotation_id", "annotator"} <= {*header}
     start = reading.head(file) if suffix == ".json" else ""
     if not start.lstrip().startswith("["):
@@ -302,4 +303,4 @@ def _is_export(file: Path) -> bool:
 
 
 def _files_in(data: Path) -> list[Path]:
-    return [file for file in reading.visible(data, ".json", ".csv") if _is_export(file)]
+    return [file for file in reading.visible(data, ".json", *_TABLES) if _is_export(file)]

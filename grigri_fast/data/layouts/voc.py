@@ -3,14 +3,16 @@
 The format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html (sections 2.4 and
 3.1). The files of a class say 1, -1 or 0 of each image of a part. 0 means that the class is only
 there in ways hard to see ("difficult"), so that an image counts neither as one with the class nor
-as one without: it is unknown here. Without such files the objects in the XML files count.
+as one without: it is unknown here. Without such files the objects in the XML files count. XML files
+beside their images are read by :mod:`voc_beside`.
 """
 
 from collections import defaultdict
+from collections.abc import Container
 from pathlib import Path
 
 from ...errors import GrigriError
-from . import reading
+from . import reading, voc_beside
 from .labels import LabelOptions, Labels
 
 _IMAGES = ("JPEGImages", "images")
@@ -28,7 +30,7 @@ _OFFICIAL = frozenset(
 
 def is_here(data: Path) -> bool:
     """Return whether ``data`` is a folder of VOC, or has such a folder in it."""
-    return bool(_roots(data))
+    return bool(_roots(data) or voc_beside.folders(data))
 
 
 def read(data: Path, options: LabelOptions) -> Labels:
@@ -39,6 +41,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     """
     options.require_only("Pascal VOC", "images")
     roots = _roots(data)
+    if not roots and voc_beside.folders(data):
+        return voc_beside.read(data, voc_beside.folders(data), options)
     if len(roots) != 1:
         found = " and ".join(str(root.relative_to(data)) for root in roots)
         raise GrigriError(
@@ -71,7 +75,11 @@ def read(data: Path, options: LabelOptions) -> Labels:
         notes.append('classes marked as "difficult" in an image are unknown there')
     if {*class_names} < _OFFICIAL:
         notes.append(f"{len(class_names)} of Pascal VOC's 20 classes are there")
-    others = name_of.keys() - used
+    secret = sets.secret(flags_of)
+    if secret:
+        images = reading.counted(len(secret), "image")
+        notes.append(f"left out: {images} of test.txt, whose labels are not here")
+    others = name_of.keys() - used - secret
     if others:
         images = reading.counted(len(others), "image")
         notes.append(f"left out: {images} in {folder.name} that no label file names")
@@ -112,6 +120,8 @@ class _Sets:
         """Return the parts that there are; trainval counts as train if it is not split."""
         found = {part for parts in self.flags.values() for part in parts} | {*self._listed}
         parts = [part for part in _PARTS if part in found]
+        if self.flags and not any("test" in of_class for of_class in self.flags.values()):
+            parts = [part for part in parts if part != "test"]  # VOC 2012's are secret
         if "trainval" in found and not {"train", "val"} & found:
             parts.append("trainval")
         return parts
@@ -149,9 +159,14 @@ class _Sets:
                     )
         return flags_of
 
-    def only_listed(self) -> set[str]:
+    def listed(self) -> set[str]:
         """Return the images that are named at all, in files without classes."""
         return {stem for stems in self._listed.values() for stem in stems}
+
+    def secret(self, labelled: Container[str]) -> set[str]:
+        """Return the images of the test part if none of them has labels, as in VOC 2012."""
+        stems = self._listed.get("test", [])
+        return set() if any(stem in labelled for stem in stems) else {*stems}
 
 
 def _read_flags(file: Path) -> dict[str, int]:
@@ -188,19 +203,10 @@ def _objects(root: Path, sets: _Sets) -> dict[str, dict[str, int]]:
     """Return 1 by image and class of the objects in the XML files, 0 of what is only difficult."""
     flags_of: dict[str, dict[str, int]] = {}
     for file in reading.visible(_annotations(root), ".xml"):
-        top = reading.read_xml(file)
-        if top.tag != "annotation":
-            raise GrigriError(f"{file}: <{top.tag[:40]}> is no annotation of Pascal VOC")
-        flags = flags_of[file.stem] = {}
-        for thing in top.findall("object"):
-            name = reading.class_name(thing.findtext("name"), f"{file}: <object><name>")
-            difficult = (thing.findtext("difficult") or "0").strip()
-            if difficult not in ("0", "1"):
-                raise GrigriError(f"{file}: <difficult> must be 0 or 1, not {difficult[:40]!r}")
-            flags[name] = max(flags.get(name, 0), 1 - int(difficult))
+        flags_of[file.stem] = voc_beside.read_objects(file)
     if not flags_of:
         raise GrigriError(f"{root}: no class files and no Annotations/*.xml; {_EXPECTED}")
-    listed = sets.only_listed()
+    listed = sets.listed() - sets.secret(flags_of)
     if listed - flags_of.keys():
         raise GrigriError(
             f"{sets.folder}: names {min(listed - flags_of.keys())}, which has no file in "

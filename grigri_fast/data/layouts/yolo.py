@@ -207,9 +207,12 @@ def _refuse_doubles(file: Path, names: list[str]) -> None:
 
 
 def _resolved(entry: str, bases: list[Path]) -> Path | None:
-    """Return the folder or list that an entry names. Roboflow begins them with one ../ too many."""
-    inner = entry.removeprefix("../")
-    candidates = [base / e for e in dict.fromkeys([entry, inner]) for base in bases]
+    """Return the folder or list that an entry names; Roboflow begins them with one ../ too many."""
+    steps = Path(entry).parts
+    # The folder may have been moved: of /content/pets/train/images try pets/train/images, too.
+    tails = [str(Path(*steps[n:])) for n in range(1, len(steps) - 1)] if steps else []
+    candidates = [base / e for e in (entry, entry.removeprefix("../")) for base in bases]
+    candidates += [bases[-1] / tail for tail in tails]
     return next((path for path in candidates if reading.exists(path)), None)
 
 

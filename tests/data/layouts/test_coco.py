@@ -187,6 +187,17 @@ def test_wrong_files_are_refused(tmp_path: Path, change: Any, message: str) -> N
     assert str(error.value).startswith(str(file))
 
 
+def test_a_part_without_boxes(tmp_path: Path) -> None:
+    data = unpacked(tmp_path)
+    write(data / "annotations" / "instances_test2017.json", {**TRAIN, "annotations": []})
+    labels = coco.read(data, LabelOptions())
+    assert len(labels.names) == 4
+    assert "left out: instances_test2017.json, which has no boxes" in labels.notes
+    write(data / "annotations" / "instances_val2017.json", {**TRAIN, "annotations": []})
+    with pytest.raises(GrigriError, match=r"instances_val2017\.json: 3 images and no boxes"):
+        coco.read(data, LabelOptions())
+
+
 def test_a_damaged_part_is_not_overlooked(tmp_path: Path) -> None:
     file = unpacked(tmp_path) / "annotations" / "instances_val2017.json"
     file.write_text(file.read_text()[:20])

@@ -105,10 +105,10 @@ MIN = [
 ]
 
 
-def as_csv(records: list[dict[str, Any]]) -> str:
+def as_csv(records: list[dict[str, Any]], delimiter: str = ",") -> str:
     out = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(out, names)
+    writer = csv.DictWriter(out, names, delimiter=delimiter)
     writer.writeheader()
     for record in records:
         writer.writerow(
@@ -128,7 +128,13 @@ def unpacked(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "name"), [(TASKS, "a.json"), (MIN, "a.json"), (as_csv(MIN), "a.csv")]
+    ("content", "name"),
+    [
+        (TASKS, "a.json"),
+        (MIN, "a.json"),
+        (as_csv(MIN), "a.csv"),
+        (as_csv(MIN, "\t"), "a.tsv"),
+    ],
 )
 def test_the_exports_say_the_same(tmp_path: Path, content: Any, name: str) -> None:
     file = write(tmp_path, content, name)

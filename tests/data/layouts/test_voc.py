@@ -118,6 +118,20 @@ def test_trainval_and_test(tmp_path: Path) -> None:
     assert labels.parts == ["test", "train", "train"]
 
 
+def test_the_secret_labels_of_2012(tmp_path: Path) -> None:
+    root = unpacked(tmp_path) / "VOCdevkit" / "VOC2012"
+    write(root / "ImageSets" / "Main" / "test.txt", "2008_000001\n2008_000004\n")
+    write(root / "JPEGImages" / "2008_000001.jpg")
+    left_out = "left out: 2 images of test.txt, whose labels are not here"
+    for pattern in ("nothing", "*_*.txt"):  # class files, and then the XML files
+        for file in (root / "ImageSets" / "Main").glob(pattern):
+            file.unlink()
+        labels = voc.read(root, LabelOptions())
+        assert labels.names == [f"{stem}.jpg" for stem in STEMS]
+        assert left_out in labels.notes
+        assert labels.parts == ["train", "train", "train", "val"]
+
+
 def test_others_are_not_voc(tmp_path: Path) -> None:
     for name in ("JPEGImages/a.jpg", "cat/b.jpg", "annotations/cat.txt", "images/im1.jpg"):
         write(tmp_path / name, "1\n")

@@ -72,6 +72,13 @@ def test_roboflow(tmp_path: Path) -> None:
     assert "left out: the part test, ../test/images is not there" in labels.notes
 
 
+def test_a_folder_that_was_moved(tmp_path: Path) -> None:
+    unpacked(tmp_path)
+    text = YAML.replace("../datasets/coco8", "/content/coco8")
+    write(tmp_path / "data.yaml", text.replace("images/train", "/content/coco8/images/train"))
+    assert yolo.read(tmp_path, LabelOptions()).names == IMAGES
+
+
 def test_one_folder_for_train_and_val_is_no_split(tmp_path: Path) -> None:
     unpacked(tmp_path)
     write(tmp_path / "data.yaml", YAML.replace("images/val", "images/train"))
