@@ -388,6 +388,13 @@ def _voc_xml(stem: str, *names: str) -> str:
     return f"<annotation>\n<filename>{stem}.jpg</filename>\n{things}\n</annotation>\n"
 
 
+VOC_BESIDE = Sample(
+    {
+        "train/im_27.xml": _voc_xml("im_27", "person"),
+        "valid/im_32.xml": _voc_xml("im_32", "aeroplane", "person"),
+    },
+    ("train/im_27.jpg", "valid/im_32.jpg"),
+)
 VOC_XML = Sample(
     {
         "Annotations/2007_000027.xml": _voc_xml("2007_000027", "person"),
@@ -463,6 +470,19 @@ LABEL_STUDIO = Sample(
     ("aa.jpg", "bb.jpg", "ee.jpg"),
     "export.json",
 )
+LABEL_STUDIO_MIN = Sample(
+    {
+        "export.json": """[
+{"image": "/data/upload/5/0a1b2c3d-aa.jpg", "id": 1, "choice": {"choices": ["cat", "indoor"]},
+"annotator": 1, "annotation_id": 7, "updated_at": "2026-01-01"},
+{"image": "/data/upload/5/1a1b2c3d-bb.jpg", "id": 2, "choice": "dog",
+"annotator": 1, "annotation_id": 8, "updated_at": "2026-01-01"}
+]
+"""
+    },
+    ("aa.jpg", "bb.jpg"),
+    "export.json",
+)
 _ABOUT = "annotator,annotation_id,created_at,updated_at,lead_time"
 LABEL_STUDIO_CSV = Sample(
     {
@@ -487,9 +507,43 @@ YOLO = Sample(
 )
 
 
+def hugging_face() -> dict[str, Sample]:
+    """Return samples of Hugging Face's datasets, with the images beside the files, by name."""
+    import pyarrow
+    import pyarrow.ipc
+    import pyarrow.parquet
+
+    names = ("aa.jpg", "bb.jpg", "cc.jpg")
+    of_class = {"names": ["cat", "hot dog", "sky"], "_type": "ClassLabel"}
+    features = {"image": {"_type": "Image"}, "labels": {"feature": of_class, "_type": "List"}}
+    images = pyarrow.array(
+        [{"bytes": None, "path": name} for name in names],
+        pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
+    )
+    table = pyarrow.table({"image": images, "labels": [[0, 2], [], [1]]})
+    table = table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    arrow, hub = io.BytesIO(), io.BytesIO()
+    with pyarrow.ipc.new_stream(arrow, table.schema) as stream:
+        stream.write_table(table)
+    pyarrow.parquet.write_table(table, hub)
+    state = json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}, indent=2)
+    saved = {
+        "state.json": state,
+        "dataset_info.json": json.dumps({"features": features}, indent=2),
+        "data-00000-of-00001.arrow": arrow.getvalue(),
+    }
+    return {
+        "hugging-face": Sample(saved, names),
+        "hugging-face-hub": Sample({"train-00000-of-00001.parquet": hub.getvalue()}, tuple(names)),
+    }
+
+
 def folders() -> dict[str, Sample]:
     """Return the samples of layouts of whole folders, by name."""
     return {
+        **hugging_face(), "label-studio-min": LABEL_STUDIO_MIN, "voc-beside": VOC_BESIDE,
         "coco": COCO, "voc": VOC, "voc-xml": VOC_XML, "cvat": CVAT, "nus-wide": NUS_WIDE,
         "celeba": CELEBA, "celeba-kaggle": CELEBA_KAGGLE, "label-studio": LABEL_STUDIO,
         "label-studio-csv": LABEL_STUDIO_CSV, "yolo": YOLO,

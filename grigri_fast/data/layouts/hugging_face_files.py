@@ -278,6 +278,8 @@ def images(data: Path, splits: Sequence[Split], column: str) -> Images:
             for number, split in enumerate(splits)
         }
         (unfinished / _NAMES).write_text(json.dumps(named), encoding="utf-8")
+    if not any(folder.glob("*/*")):  # no image was within the files
+        shutil.rmtree(folder)
     return {
         split: [(name, folder / path) for name, path in found] for split, found in named.items()
     }

@@ -166,6 +166,7 @@ def test_images_beside_the_files(tmp_path: Path) -> None:
     assert labels.paths == [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg"]
     assert labels.names == ["train/images/a.jpg", "train/images/b.jpg"]
     assert labels.labels == [["x"], []] and len(labels.notes) == 1
+    assert not list((tmp_path / "cache" / "grigri-fast" / "hugging-face").iterdir())
 
 
 def test_converted_by_the_hub(tmp_path: Path) -> None:
