@@ -145,7 +145,8 @@ def wrong_with(layout: str, file: str, content: bytes, before: Reading, after: R
     others = [_text(_content(layout, other)) for other in samples()[layout].files if other != file]
     forms = f"{new} {file} {unicodedata.normalize('NFC', _unescaped(new))} {' '.join(others)}"
     for name in after.class_names - before.class_names:
-        if _squeezed(name) not in _squeezed(forms):
+        words = (re.sub(r" \(.*", "", name), name.partition(" (")[2].rstrip(")"))
+        if not all(_squeezed(word) in _squeezed(forms) for word in words):
             return f"the class {name!r} stands nowhere"
     if after.notes - before.notes:
         return ""

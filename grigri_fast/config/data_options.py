@@ -30,6 +30,7 @@ LayoutName: TypeAlias = Literal[
     "celeba",
     "label-studio",
     "yolo",
+    "hugging-face",
     "open-images",
     "chexpert",
     "chest-xray14",

@@ -178,6 +178,9 @@ def _names_of(folder: Path, codes: set[str]) -> tuple[dict[str, str], list[str]]
         for code in codes & names.keys()
     }
     said = [f"names of classes are from {', '.join(file.name for file in files)}"]
+    twice = sorted({name for name in shown.values() if name.endswith(")")} - {*names.values()})
+    if twice:
+        said.append(f"codes are added where two classes have one name: {', '.join(twice[:2])}, ...")
     without = sorted(codes - names.keys())
     if without:
         said.append(f"{reading.counted(len(without), 'class')} not named there: {without[0]}, ...")

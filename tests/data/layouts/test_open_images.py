@@ -59,6 +59,8 @@ def test_classes_of_one_name_stay_two(tmp_path: Path) -> None:
     )
     labels = read(tmp_path, "a,x,/m/1,1", "b,x,/m/2,1", "b,x,/m/3,1", "b,x,/m/4,1")
     assert labels.class_names == ["/m/4", "Cat", "Light (/m/1)", "Light (/m/2)"]
+    says = "codes are added where two classes have one name: Light (/m/1), Light (/m/2), ..."
+    assert says in labels.notes
     assert "1 class not named there: /m/4, ..." in labels.notes
 
 
