@@ -18,6 +18,7 @@ before, exactly. Parquet and Arrow files have none, and a byte of a cell cannot 
 another: rule 1 is not asked of them.
 """
 
+import os
 import random
 import re
 import resource
@@ -34,6 +35,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 _BY_PLACE = frozenset({"nus-wide"})  # line i of a file is of image i of the list
 _WITHOUT_CHECKSUMS = (".parquet", ".arrow")
+_WITHOUT_SUMS = (".parquet", ".arrow")
 _MORE_MEMORY_KIB = 600 * 1024
 
 
@@ -185,6 +187,7 @@ def fuzz_labels(numbers: range, seed: int, folder: Path) -> Counter:
     """Read damaged label files; return how often they were read, refused, or said to differ."""
     from grigri_fast.errors import GrigriError
 
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # of images in Hugging Face's tables
     said: Counter = Counter()
     places = {layout: sample.write(folder / layout) for layout, sample in samples().items()}
     whole = {layout: Reading(place) for layout, place in places.items()}

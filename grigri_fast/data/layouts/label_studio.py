@@ -23,6 +23,7 @@ _OF_TASKS = re.compile(
     r'"(annotations|completions|completed_by|was_cancelled|result|drafts|predictions|file_upload'
     r'|inner_id)"\s*:'
 )
+_PLAIN = ("annotation_id", "created_at", "updated_at", "lead_time")  # numbers and times
 _OF_MIN = re.compile(r'"(annotator|annotation_id|lead_time)"\s*:')
 _TABLES = (".csv", ".tsv")
 _EXPECTED = "expected an export of Label Studio: JSON, JSON-MIN or CSV"
@@ -173,6 +174,11 @@ def _tasks_of_records(records: list[tuple[str, dict[str, Any]]], file: Path) -> 
     for where, record in records:
         if not isinstance(record.get("id"), int | str) or record["id"] == "":
             raise GrigriError(f"{where}: no id")
+        odd = next((k for k in _PLAIN if isinstance(record.get(k), dict | list)), None)
+        if odd is not None:
+            raise GrigriError(
+                f"{where}: {odd} holds an answer; the header is mixed up"
+            )
         key = str(record["id"])
         data = {name: value for name, value in record.items() if name not in answering}
         task = tasks.setdefault(key, _Task(where, data))

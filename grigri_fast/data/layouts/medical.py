@@ -208,6 +208,10 @@ def read_xray14_table(table: Table, options: LabelOptions) -> Labels:
     rows = reading.Rows()
     for row, cell in enumerate(table.columns[image]):
         name = reading.image_name(cell, table.where(row, image))
+        of_name = re.match(r"(\d{8})_\d{3}\.", name)  # patient and number of the image
+        if of_name and of_name[1].lstrip("0") != table.rows[row][patient].lstrip("0"):
+            odd = table.rows[row][patient][:40]
+            raise GrigriError(f"{table.where(row, patient)}: {odd!r} is not the patient of {name}")
         rows.add(name, table.where(row), found.labels[row])
     paths, notes = _xray14_paths(rows.names, options.images or table.file.parent)
     class_names = sorted({label for words in found.labels for label in words})

@@ -302,3 +302,13 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     write(tmp_path, as_csv(MIN), "b.csv")
     with pytest.raises(GrigriError, match=r"found b\.csv, project-1-at-2026\.json; name one"):
         label_studio.read(tmp_path, LabelOptions())
+
+
+def test_a_csv_whose_names_of_columns_are_mixed_up(tmp_path: Path) -> None:
+    file = tmp_path / "export.csv"
+    file.write_text(
+        "image,id,annotation_id,annotator,choice,created_at,updated_at,lead_time\n"
+        '/data/upload/5/0a1b2c3d-a.jpg,1,"{""choices"": [""cat""]}",1,7,2026-01-01,2026-01-01,3.5\n'
+    )
+    with pytest.raises(GrigriError, match="annotation_id holds an answer"):
+        label_studio.read(file, LabelOptions())

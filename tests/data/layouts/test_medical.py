@@ -141,8 +141,10 @@ def test_xray14_header_without_the_comma_at_its_end(tmp_path: Path) -> None:
     [
         ("Data_Entry_2017.csv", "No Finding", "No Finding|Hernia", "has findings and none at once"),
         ("Data_Entry_2017.csv", "No Finding", "", "line 4, column 'Finding Labels': empty"),
-        ("Data_Entry_2017.csv", "00000002_000", "00000001_000", "was in"),
+        ("Data_Entry_2017.csv", "00000001_001", "00000001_000", "was in"),
         ("Data_Entry_2017.csv", "00000002_000.png", "", "the name of an image"),
+        ("Data_Entry_2017.csv", ",00002,", ",00003,", "'00003' is not the patient of 00000002_000"),
+        ("Data_Entry_2017.csv", "Follow-up #", "x,Follow-up #", "is not the patient of 0000"),
         ("test_list.txt", "00000003", "00000002", "is in the other list, too"),
         ("test_list.txt", "00000003", "00000009", "name none of the table's images"),
     ],
