@@ -111,6 +111,8 @@ def show_evaluation(scored: "RunEvaluation", saved: bool) -> None:
     """Print the scores and the table per class."""
     evaluation, path = scored.evaluation, scored.checkpoint
     say(f"{path}\non the {scored.images}: {evaluation.num_images:,} images, 95 % intervals")
+    for sentence in scored.reading:
+        say(f"  {sentence}")
     for sentence in scored.remarks:
         say(sentence)
     if scored.bad:

@@ -248,6 +248,7 @@ class RunEvaluation:
         seen: files that are left out because the model was trained on what they hold.
         gone: names of images of the run's part that the data do not have.
         missing: classes of the model that the data do not know; they are left out.
+        reading: how the labels were read, in sentences.
     """
 
     checkpoint: Path
@@ -262,6 +263,7 @@ class RunEvaluation:
     seen: list[Path] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    reading: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> list[str]:
@@ -299,6 +301,7 @@ class RunEvaluation:
             "seen": [str(path) for path in self.seen],
             "gone": self.gone,
             "missing": self.missing,
+            "reading": self.reading,
             "bad": {str(path): reason for path, reason in self.bad.items()},
         }
 
@@ -414,6 +417,7 @@ def _scored(
         seen=found.paths(found.seen),
         gone=found.gone,
         missing=found.missing,
+        reading=found.data.notes,
         paths=found.paths(good),
         probabilities_NC=probabilities_NC,
         targets_NC=targets_NC,
