@@ -42,8 +42,8 @@ def test_the_recipe_of_the_report_is_its_final_one() -> None:
         "data": "photos",
         "images": None,
         **dict.fromkeys(LABEL_OPTIONS),
-        "val": 0.2,
-        "test": 0.0,
+        "val": None,
+        "test": None,
         "split": None,
         "limit": None,
         "max_bad": 0.05,
@@ -138,7 +138,7 @@ def test_every_option_is_documented() -> None:
         ({"momentum_min": 0.0}, {"momentum": 0.95, "momentum_min": 0.0}),
         ({"momentum": 0.9, "momentum_min": 0.9}, {"momentum": 0.9, "momentum_min": 0.9}),
         ({"optimizer": "rmsprop", "momentum": 0.9}, {"momentum": 0.9, "momentum_min": 0.85}),
-        ({}, {"val": 0.2, "test": 0.0}),
+        ({}, {"val": None, "test": None}),  # the data may come with a split
         ({}, RECIPES["report"]),
         ({"weights": "none"}, RECIPES["report"]),
         ({"recipe": None}, {"recipe": "best", **RECIPES["fine_tune"]}),
@@ -156,8 +156,7 @@ def test_every_option_is_documented() -> None:
         ({"augment": False}, {"least_area": None, "rotation": None, "color": 0.0, "mixup": 0.0}),
         ({"size": 96}, {"start_size": 96, "test_size": 96}),
         ({"size": 96, "start_size": 64, "test_size": 128}, {"start_size": 64, "test_size": 128}),
-        ({"val": 0.1}, {"val": 0.1, "test": 0.0}),
-        ({"test": 0.3}, {"val": 0.2, "test": 0.3}),
+        ({"val": 0.1}, {"val": 0.1, "test": None}),
         ({"split": "s.json"}, {"val": None, "test": None, "split": "s.json"}),
     ],
     ids=str,
@@ -173,7 +172,6 @@ def test_what_is_left_open_is_filled_in(given: dict, resolved: dict) -> None:
     [
         ({"momentum": 0.5, "momentum_min": 0.6}, ["--momentum-min 0.6", "--momentum 0.5"]),
         ({"optimizer": "rmsprop", "momentum_min": 0.6}, ["--momentum-min 0.6", "--momentum 0.0"]),
-        ({"test": 0.8}, ["--val", "--test"]),  # with the default 0.2 nothing is left
     ],
     ids=str,
 )

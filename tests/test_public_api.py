@@ -53,7 +53,7 @@ def digest(run: Path) -> str:
 NAMES_ARE_FUNCTIONS = """
 import importlib, inspect, os, pickle, sys
 # What takes long; each child has it already.
-import cv2, matplotlib.pyplot, nvidia.dali.fn, skmultilearn.model_selection, torch, torchvision
+import cv2, matplotlib.pyplot, nvidia.dali.fn, torch, torchvision
 assert not any(name.startswith("grigri_fast") for name in sys.modules)
 for first in ("training", "evaluation", "inference", "cli", "cli.main", ""):
     child = os.fork()

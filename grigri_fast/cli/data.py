@@ -186,14 +186,25 @@ def show_findings(findings: "Findings") -> None:
 @with_label_options
 def split(
     data: DataArgument,
-    val: Annotated[float, typer.Option(help="Share for validation.")] = 0.2,
-    test: Annotated[float, typer.Option(help="Share held back as a test part.")] = 0.0,
+    val: Annotated[
+        float | None,
+        typer.Option(help="Share for validation. \\[default: 0.2, or the data's own split]"),
+    ] = None,
+    test: Annotated[
+        float | None,
+        typer.Option(
+            help="Share held back as a test part. \\[default: 0, or the data's own split]"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the split.")] = None,
     images: ImagesOption = None,
     **how_labels: Any,
 ) -> None:
-    """Split by iterative stratification, and show the class frequencies of the parts.
+    """Split by stratification, and show the class frequencies of the parts.
+
+    Every part has its share of the images, and every class is on all sides, as far as that is
+    possible. Images of a group stay together, and data that come with a split keep it.
 
     Works on labels alone: the images need not be there. train --split takes the file.
 
@@ -207,20 +218,41 @@ def split(
 
 
 def show_split(result: "SplitResult") -> None:
-    """Print each part's class frequencies side by side, in full precision."""
-    from ..data.split import frequencies
+    """Print the parts' shares and class frequencies side by side, and the classes they lack."""
+    from ..data.split import absences, frequencies
 
     data, parts, out = result.dataset, result.split, result.path
-    say(f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes\n")
+    say(f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes")
+    for note in (*data.notes, *parts.notes):
+        say(f"  {note}")
+    say()
     table = new_table("class", *parts.parts)
-    table.add_row("images", *(str(len(rows)) for rows in parts.parts.values()))
+    sizes = [len(rows) for rows in parts.parts.values()]
+    table.add_row("images", *map(str, sizes))
+    if parts.asked is not None:
+        table.add_row("share", *(_decimals(size / sum(sizes)) for size in sizes))
+        table.add_row("asked", *(_decimals(parts.asked[part]) for part in parts.parts))
     columns = frequencies(parts, data).values()
     for name, *values in zip(data.class_names, *columns, strict=True):
-        table.add_row(escape(name), *(repr(float(v)) for v in values))
+        table.add_row(escape(name), *map(_decimals, values))
     show(table)
     say()
+    lacking = absences(parts, data)
+    if lacking:
+        say("Not in every part")
+        say_first(
+            [f"{a.class_name}: not in {', '.join(a.parts)} ({a.why})" for a in lacking],
+            "and {:,} more classes",
+        )
+        say()
     if out is not None:
         say(f"written to {out}; next: grigri-fast train DATA --split {out}")
+
+
+def _decimals(value: float) -> str:
+    """Return a frequency with as many decimals as it has, and at most seven: all of 1/16000's."""
+    whole, _, decimals = f"{value:.7f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0') or '0'}"
 
 
 def demo(

@@ -88,10 +88,20 @@ class DataOptions:
         None, "Learn these classes only, in this order: names with commas.", unset="all there are"
     )
     val: float | None = of_data(
-        None, "Share of the images for validation.", Range(0, 1, open_low=True), fallback=0.2
+        None,
+        "Share of the images for validation.",
+        Range(0, 1, open_low=True),
+        unset="0.2, or the data's own split",
     )
-    test: float | None = of_data(None, "Share held back as a test part.", _SHARE, fallback=0.0)
-    split: OptionalPath = of_data(None, "Split file written by `data split --out`.", is_input=True)
+    test: float | None = of_data(
+        None, "Share held back as a test part.", _SHARE, unset="0, or the data's own split"
+    )
+    split: OptionalPath = of_data(
+        None,
+        "Split file written by `data split --out`, or a folder with train.txt, val.txt and perhaps "
+        "test.txt: a name per line.",
+        is_input=True,
+    )
     limit: int | None = of_data(
         None, "Use only N images, drawn at random, to try things.", Range(1)
     )

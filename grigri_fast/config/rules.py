@@ -60,8 +60,6 @@ def _filled_in(config: TrainConfig) -> dict[str, Any]:
     new: dict[str, Any] = {"recipe": recipe, **RECIPES["fine_tune" if is_fine_tuning else recipe]}
     new |= {n: about.fallback for n, about in OPTIONS.items() if about.fallback is not None}
     new |= {"start_size": config.size, "test_size": config.size}
-    if config.split is not None:
-        new |= {"val": None, "test": None}
     if config.strict:
         new["max_bad"] = 0.0
     if config.optimizer not in (None, new["optimizer"]):

@@ -100,7 +100,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         table.class_names,
         table.layout,
         None if table.unknown is None else flags(table.unknown, np.bool_),
-        table.parts,
+        None if options.split_column == "none" else table.parts,
         None if table.groups is None else _numbers(table.groups),
         (*table.notes, *remarks.of_classes(table)),
     )

@@ -20,8 +20,7 @@ COMPILE_TIMES = "compile.json"  # in the cache: what --compile auto has measured
 
 _PACKAGES = (
     "grigri-fast torch torchvision timm nvidia-dali-cuda120 nvidia-dali-cuda130"
-    " opencv-python-headless numpy scipy scikit-learn scikit-multilearn safetensors matplotlib"
-    " pillow typer rich"
+    " opencv-python-headless numpy scipy safetensors matplotlib pillow typer rich"
 )
 
 

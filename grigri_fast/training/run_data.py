@@ -3,6 +3,7 @@
 Shapes: N images of the data set, C classes.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,7 +122,7 @@ def load(session: Session) -> RunData:
         f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
         + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
     )
-    for note in data.notes:
+    for note in (*data.notes, *(() if resumed else parts.notes)):
         session.callback.log(f"  {note}")
     rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
     quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)
@@ -145,10 +146,15 @@ def load(session: Session) -> RunData:
     return run_data
 
 
+def with_shares(config: TrainConfig, split_made: Split) -> TrainConfig:
+    """Return the config with the shares of a split that was made here; a given one has none."""
+    if split_made.asked is None:
+        return config
+    asked = {name: split_made.asked.get(name, 0.0) for name in ("val", "test")}
+    return dataclasses.replace(config, **asked)
+
+
 def _split(config: TrainConfig, data: Dataset) -> Split:
     """Return the split of a new run."""
-    if config.split is not None:
-        parts = split.read(config.split, data)
-    else:
-        parts = split.stratify(data, config.val, config.test, config.seed)
+    parts = split.choose(data, config.val, config.test, config.split, config.seed)
     return parts if config.limit is None else parts.limited(config.limit, config.seed)

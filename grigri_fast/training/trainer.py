@@ -173,6 +173,7 @@ def _decide(
     config = session.asked if fitted is None else fitted.plan.applied_to(session.asked)
     num_frozen = setup.num_frozen(network, config, session.compute.device)
     config = dataclasses.replace(config, freeze_stages=num_frozen)
+    config = run_data.with_shares(config, data.split)
     num_steps = config.epochs * data.steps_per_epoch(config.batch_size)
     compiles = compilation.decide(network, config, session, num_steps, is_planned=bool(fitted))
     return dataclasses.replace(

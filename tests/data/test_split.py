@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_matrices import labelled, matrix
 
-from grigri_fast.data import dataset, split
+from grigri_fast.data import dataset, split, stratification
 from grigri_fast.data.dataset import Dataset
 from grigri_fast.data.split import Split
 from grigri_fast.errors import GrigriError
@@ -16,14 +17,6 @@ REPORT = {
     "val": "0.005 0.018 0.016 0.05475 0.0225 0.16125 0.038 0.149 0.03 0.32025 0.156 0.006 0.00875"
     " 0.02625",
 }
-
-
-def labelled(targets_NC: np.ndarray, names: list[str] | None = None) -> Dataset:
-    """Return a data set without images."""
-    n, num_classes = targets_NC.shape
-    names = names or [f"im{i + 1}.jpg" for i in range(n)]
-    classes = [f"class{c}" for c in range(num_classes)]
-    return Dataset(names, [Path(x) for x in names], targets_NC.astype(np.float32), classes, "a set")
 
 
 def random_set(num_images: int, seed: int = 0) -> Dataset:
@@ -116,7 +109,7 @@ def test_rows_may_be_in_any_order(seed: int) -> None:
 def test_names_are_ordered_as_people_count() -> None:
     """So that im2, im10 (MIRFLICKR's order) and a file listing sorted by text give one split."""
     names = ["a", "im1", "im2", "im02", "im10", "im10b2", "im10b11", "x\u0662", "9" * 30]
-    keys = [split._natural_key(name) for name in names]
+    keys = [stratification._natural_key(name) for name in names]
     expected = ["9" * 30, "a", "im1", "im02", "im2", "im10", "im10b2", "im10b11", "x\u0662"]
     assert [name for _, name in sorted(zip(keys, names, strict=True))] == expected
 
@@ -262,9 +255,190 @@ def test_a_wrong_split_file_is_an_error(
     assert "\n" not in message
 
 
-def test_a_folder_is_no_split_file(tmp_path: Path) -> None:
-    with pytest.raises(GrigriError, match="split file"):
+# ------------------------------------------------------------ what a split file does not name
+
+
+def test_rows_that_a_split_file_does_not_name_are_said(tmp_path: Path) -> None:
+    data = random_set(20)
+    old = data.only(np.arange(15))
+    file = tmp_path / "s.json"
+    file.write_text(split.to_json(split.stratify(old, 0.2), old))
+    said = f"5 images are in no part of split file {file} and used nowhere: im16.jpg, im17.jpg"
+    assert split.read(file, data).notes[0] == said + ", im18.jpg and 2 more"
+    assert not any("no part" in note for note in split.read(file, old).notes)
+    one_more = data.only(np.arange(16))
+    note = f"1 image is in no part of split file {file} and used nowhere: im16.jpg"
+    assert split.read(file, one_more).notes[0] == note
+
+
+def lists(folder: Path, **parts: list[str]) -> Path:
+    for part, names in parts.items():
+        (folder / f"{part}.txt").write_text("\n".join(names))
+    return folder
+
+
+def test_a_folder_of_names_is_a_split(tmp_path: Path) -> None:
+    data = random_set(10)
+    lists(tmp_path, train=["im1", "im3.jpg", "im4"], valid=["im2"], test=["im10", "im5"])
+    found = split.choose(data, file=tmp_path)
+    assert {part: rows.tolist() for part, rows in found.parts.items()} == {
+        "train": [0, 2, 3],
+        "val": [1],
+        "test": [4, 9],
+    }
+    assert found.notes[0] == f"split folder {tmp_path} is used: 3 train, 1 val, 2 test"
+    assert found.notes[1].startswith("4 images are in no part of that split and used nowhere: im6")
+
+
+def test_a_folder_without_names_for_validation_gets_some(tmp_path: Path) -> None:
+    data = random_set(50)
+    lists(tmp_path, train=data.names[:40], test=data.names[40:])
+    found = split.choose(data, file=tmp_path).parts
+    assert {part: len(rows) for part, rows in found.items()} == {"train": 32, "val": 8, "test": 10}
+
+
+def test_an_empty_list_of_names_to_train_on_is_an_error(tmp_path: Path) -> None:
+    lists(tmp_path, train=[], val=["im1"])
+    with pytest.raises(GrigriError, match=r"split folder .*no image to train on, only 1 val"):
         split.read(tmp_path, random_set(10))
+
+
+# ------------------------------------------------------------------- what the data come with
+
+
+def with_parts(*parts: str, seed: int = 0) -> Dataset:
+    return labelled(matrix(len(parts), 3, 2, 0, seed), parts=list(parts))
+
+
+def test_the_datas_own_split_is_used_and_said() -> None:
+    data = with_parts(*["train"] * 6, "val", "val", "test", "")
+    found = split.choose(data)
+    assert {part: rows.tolist() for part, rows in found.parts.items()} == {
+        "train": [0, 1, 2, 3, 4, 5],
+        "val": [6, 7],
+        "test": [8],
+    }
+    assert found.asked is None
+    assert found.notes[:2] == (
+        "the data's own split is used: 6 train, 2 val, 1 test",
+        "1 image is in no part of that split and used nowhere: im10.jpg",
+    )
+
+
+def test_a_missing_validation_part_is_taken_from_train_and_said() -> None:
+    data = with_parts(*["train"] * 100, *["test"] * 50)
+    found = split.choose(data)
+    sizes = {part: len(rows) for part, rows in found.parts.items()}
+    assert sizes == {"train": 80, "val": 20, "test": 50}
+    assert found.parts["test"].tolist() == list(range(100, 150))
+    expected = split.stratify(data.only(np.arange(100)), 0.2).parts["val"]
+    assert np.array_equal(found.parts["val"], expected)
+    assert "it has no val part: 20 of the 100 images of train are taken for it" in found.notes[1]
+
+
+def test_train_and_val_are_enough() -> None:
+    found = split.choose(with_parts(*["train", "val"] * 20))
+    assert list(found.parts) == ["train", "val"]
+    assert found.notes == ("the data's own split is used: 20 train, 20 val",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "counts"),
+    [(["val"] * 4, "4 val"), (["test"] * 4, "4 test"), (["", "val", "test", ""], "1 val, 1 test")],
+)
+def test_a_split_without_train_is_an_error(parts: list[str], counts: str) -> None:
+    with pytest.raises(GrigriError) as caught:
+        split.choose(with_parts(*parts))
+    words = f"a set: the data's own split has no image to train on, only {counts}"
+    assert words in str(caught.value)
+    assert "--split-column none" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [({"val": 0.2}, "--val 0.2"), ({"test": 0.0}, "--test 0.0")]
+)
+def test_shares_beside_the_datas_own_split_are_an_error(asked: dict, words: str) -> None:
+    with pytest.raises(GrigriError) as caught:
+        split.choose(with_parts(*["train", "val"] * 20), **asked)
+    message = str(caught.value)
+    assert f"the data come with a split, so {words} does not go with them" in message
+    assert "--split-column none" in message and "\n" not in message
+
+
+def test_a_split_file_goes_before_the_datas_own_split(tmp_path: Path) -> None:
+    data = with_parts(*["train", "train", "val"] * 20)
+    file = tmp_path / "s.json"
+    own = split.choose(data)
+    file.write_text(split.to_json(own, data))
+    assert split.choose(data, file=file).notes == ()  # it is the same
+    other = split.Split({"train": own.parts["val"], "val": own.parts["train"]})
+    file.write_text(split.to_json(other, data))
+    found = split.choose(data, file=file)
+    assert np.array_equal(found.parts["train"], own.parts["val"])
+    assert found.notes == (
+        f"the data come with another split, which is not used, since --split names {file}",
+    )
+
+
+def test_groups_that_a_given_split_tears_are_said() -> None:
+    data = labelled(
+        matrix(12, 2, 1, 0, 0),
+        parts=["train", "train", "val"] * 4,
+        groups=np.array([0, 1, 1, 2, 2, 3, 4, 4, 5, 6, 6, 6]),
+    )
+    note = "2 groups have images in several parts: a score on them flatters"
+    assert note in split.choose(data).notes
+
+
+def test_shares_that_leave_nothing_are_an_error() -> None:
+    with pytest.raises(GrigriError, match="--val and --test together leave nothing to train on"):
+        split.choose(random_set(50), test=0.8)
+
+
+# ----------------------------------------------------------------------- what a split lacks
+
+
+def test_classes_that_are_not_in_every_part_are_named_with_the_reason() -> None:
+    targets_NC = np.zeros((40, 5), dtype=bool)
+    targets_NC[::2, 0] = targets_NC[1::2, 1] = True
+    targets_NC[7, 2] = targets_NC[[3, 4], 3] = True
+    parts = split.stratify(labelled(targets_NC), 0.2, 0.2)
+    absent = split.absences(parts, labelled(targets_NC))
+    assert [(a.class_name, a.num_images, a.parts, a.why) for a in absent] == [
+        ("class2", 1, ("val", "test"), "only 1 image"),
+        ("class3", 2, ("test",), "only 2 images"),
+        ("class4", 0, ("train", "val", "test"), "no image has it"),
+    ]
+    assert parts.notes == (
+        "2 classes are not in every part: class2 (not in val and test: only 1 image), class3 (not"
+        " in test: only 2 images)",
+    )
+
+
+def test_a_class_that_no_split_has_on_both_sides_is_named() -> None:
+    circle = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
+    data = labelled(circle)
+    (absent,) = split.absences(split.stratify(data, 0.5), data)
+    assert absent.why == "its images are needed for other classes"
+
+
+def test_a_class_that_a_given_part_lacks_is_named() -> None:
+    data = labelled(np.array([[1, 0], [1, 0], [1, 1], [1, 1]]), parts=["train", "train", "val", ""])
+    (absent,) = split.absences(split.choose(data), data)
+    assert (absent.class_name, absent.parts) == ("class1", ("train",))
+    data = labelled(np.array([[1, 0], [1, 0], [1, 1], [1, 1]]), parts=["train"] * 2 + ["val"] * 2)
+    (absent,) = split.absences(split.choose(data), data)
+    assert absent.why == "the split is given"
+
+
+def test_a_share_that_cannot_be_met_is_said() -> None:
+    """Classes of two images each, and one label an image: half of the images have to be in val."""
+    data = labelled(np.repeat(np.eye(30), 2, axis=0))
+    parts = split.stratify(data, 0.2)
+    assert {part: len(rows) for part, rows in parts.parts.items()} == {"train": 30, "val": 30}
+    assert parts.notes == (
+        "val has 50.0% of 60 images instead of 20.0%, so that every class is in each part",
+    )
 
 
 # ------------------------------------------------------------------------------------- limited

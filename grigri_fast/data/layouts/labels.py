@@ -78,14 +78,16 @@ class LabelOptions:
 
         Args:
             layout: the layout in words, for the message.
-            allowed: the fields that the layout's reader uses. ``layout`` and ``classes`` go with
-                every layout.
+            allowed: the fields that the layout's reader uses. ``layout``, ``classes`` and no
+                ``split_column`` go with every layout.
 
         Raises:
             UsageError: if another field is set.
         """
         for option in fields(self):
             is_set = getattr(self, option.name) != option.default
+            if option.name == "split_column" and self.split_column == "none":
+                continue  # it turns off whatever says the parts
             if is_set and option.name not in ("layout", "classes", *allowed):
                 word = "--" + option.name.replace("_", "-")
                 raise UsageError(f"{word} does not go with {layout}; leave it out")

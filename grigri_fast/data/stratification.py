@@ -1,0 +1,139 @@
+"""Stratification of a data set: which image goes into which part.
+
+First by iterative stratification of label pairs (:mod:`iterative`), as scikit-multilearn does it.
+Where that does not keep the promise of :func:`split.stratify`, or images are in groups, by
+:mod:`balance`. Shapes: N images, C classes.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GrigriError
+from . import balance, iterative
+from .dataset import Dataset
+
+
+def stratify(dataset: Dataset, shares: Sequence[float], seed: int) -> NDArray[np.intp]:
+    """Return the part of each image (N), a number from 0 on.
+
+    Rows are sorted by name first, so that the same images get the same parts in whichever order a
+    file lists them. Unknown labels count as absent.
+
+    Args:
+        dataset: the data set.
+        shares: of the images, of train, val and perhaps test; they sum to 1.
+        seed: breaks ties.
+
+    Raises:
+        GrigriError: if there are fewer than two images, or fewer groups than parts.
+    """
+    if len(dataset) < 2:
+        raise GrigriError(f"{dataset.layout}: {len(dataset)} images are too few to be split")
+    order = np.array(sorted(range(len(dataset)), key=lambda i: _natural_key(dataset.names[i])))
+    has_NC = dataset.targets_NC[order] > 0
+    if dataset.unknown_NC is not None:
+        has_NC &= ~dataset.unknown_NC[order]
+    labels_of = _labels_of(has_NC)
+    groups = _groups(dataset, order)
+    if groups is not None and len(groups) < len(shares):
+        one = "all images are in one group" if len(groups) == 1 else f"only {len(groups)} groups"
+        raise GrigriError(
+            f"{dataset.layout}: {one}, and a group stays in one of {len(shares)} parts;"
+            f" --group-column none takes images one by one"
+        )
+    part_of = None
+    if groups is None:
+        part_of = _by_pairs(labels_of, shares, seed)
+        if part_of is not None and not _is_kept(part_of, has_NC, shares):
+            part_of = None
+    if part_of is None:
+        part_of = _by_balance(labels_of, groups, len(dataset.class_names), shares, seed)
+    part_of_row = np.empty_like(part_of)
+    part_of_row[order] = part_of
+    return part_of_row
+
+
+def _natural_key(name: str) -> tuple:
+    """Sort im2 before im10; the name itself breaks ties such as im02 and im2."""
+    pieces = re.split(r"([0-9]+)", name)  # text and numbers by turns
+    # A number by its length, then its digits: int() refuses numbers of thousands of digits.
+    by_size = [(len(p.lstrip("0")), p.lstrip("0")) if i % 2 else p for i, p in enumerate(pieces)]
+    return tuple(by_size), name
+
+
+def _labels_of(has_NC: NDArray[np.bool_]) -> list[list[int]]:
+    """Return the classes of each image, ascending."""
+    _, classes = np.nonzero(has_NC)
+    ends = np.cumsum(has_NC.sum(1)).tolist()
+    flat = classes.tolist()
+    return [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _groups(dataset: Dataset, order: NDArray[np.intp]) -> list[list[int]] | None:
+    """Return the places in ``order`` of each group's images; None if all images are alone."""
+    if dataset.groups is None:
+        return None
+    places: dict[int, list[int]] = {}
+    for place, group in enumerate(dataset.groups[order].tolist()):
+        places.setdefault(group, []).append(place)
+    return None if len(places) == len(dataset) else list(places.values())
+
+
+def _by_pairs(
+    labels_of: list[list[int]], shares: Sequence[float], seed: int
+) -> NDArray[np.intp] | None:
+    """Return the part of each image (N) by iterative stratification; None if it takes too long."""
+    part_of = np.zeros(len(labels_of), dtype=np.intp)
+    left = np.arange(len(labels_of))
+    test = sum(shares[2:])
+    for part, share in ((2, test), (1, shares[1] / (1 - test))):
+        if share and len(left):
+            inside = iterative.stratify([labels_of[i] for i in left], share, seed)
+            if inside is None:
+                return None
+            part_of[left[inside]] = part
+            left = left[~inside]
+    return part_of
+
+
+def _is_kept(part_of: NDArray[np.intp], has_NC: NDArray[np.bool_], shares: Sequence[float]) -> bool:
+    """Return whether parts are as promised, so that there is no need for others."""
+    num_images, num_classes = has_NC.shape
+    far = max(0.01 * num_images, min(num_classes, 0.05 * num_images), 1)
+    count_C = has_NC.sum(0)
+    for part, share in enumerate(shares):
+        is_in = part_of == part
+        in_part_C = has_NC[is_in].sum(0)
+        if abs(is_in.sum() - share * num_images) > far:
+            return False
+        if (np.abs(in_part_C - share * count_C) > far).any():
+            return False
+        if ((in_part_C == 0) & (count_C > part)).any():
+            return False
+    return True
+
+
+def _by_balance(
+    labels_of: list[list[int]],
+    groups: list[list[int]] | None,
+    num_classes: int,
+    shares: Sequence[float],
+    seed: int,
+) -> NDArray[np.intp]:
+    """Return the part of each image (N) by :func:`balance.balance`."""
+    places = [[i] for i in range(len(labels_of))] if groups is None else groups
+    counts = [Counter(c for i in group for c in labels_of[i]) for group in places]
+    units = balance.Units(
+        [sorted(count) for count in counts],
+        [[count[c] for c in sorted(count)] for count in counts],
+        [len(group) for group in places],
+        num_classes,
+    )
+    part_of = np.empty(len(labels_of), dtype=np.intp)
+    for group, part in zip(places, balance.balance(units, shares, seed), strict=True):
+        part_of[group] = part
+    return part_of
