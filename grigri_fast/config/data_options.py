@@ -22,6 +22,8 @@ LayoutName: TypeAlias = Literal[
     "one-hot",
     "label-column",
     "long",
+    "plus-minus",
+    "uncertain",
     "annotations",
     "coco",
     "voc",

@@ -17,6 +17,8 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, get_orig
 
 from ..errors import GrigriError
 
+_MANY = 9  # values that --help cannot show on a line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 Stored = TypeVar("Stored", covariant=True)
@@ -188,7 +190,8 @@ class Option:
         if self.is_switch:
             return ""
         range = [self.range.notation(self.metavar), *self.words] if self.range else []
-        return "|".join([*map(str, self.choices), *range])
+        values = [*map(str, self.choices), *range]
+        return ("|" if len(values) < _MANY else ", ").join(values)  # a line breaks at spaces alone
 
     @property
     def default_in_words(self) -> str:

@@ -287,7 +287,7 @@ def _refuse_damaged(table: Table, columns: list[int]) -> None:
         odd = next((value for value in values if usual and not are_flags([value, usual])), None)
         if odd is not None:
             minus = (
-                "; -1 means 'not' with --layout celeba and 'not known' with --layout chexpert"
+                "; -1 means 'not' with --layout plus-minus and 'not known' with --layout uncertain"
                 if odd in ("-1", "-1.0")
                 else ""
             )

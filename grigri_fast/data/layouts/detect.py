@@ -21,6 +21,7 @@ from . import (
     nus_wide,
     open_images,
     roboflow,
+    signed,
     tables,
     vertex,
     voc,
@@ -69,7 +70,7 @@ LAYOUTS = [
     _of_module("roboflow", roboflow),
     _of_module("vertex", vertex),
 ]
-_OF_TABLES = (*tables.KINDS, *(dialect.name for dialect in dialects.DIALECTS))
+_OF_TABLES = (*tables.KINDS, *signed.KINDS, *(dialect.name for dialect in dialects.DIALECTS))
 NAMES = tuple(dict.fromkeys((*(layout.name for layout in LAYOUTS), *_OF_TABLES, *folders.NAMES)))
 _EXPECTED = (
     "a folder per class, a table (image,labels or image,<class>,<class>...), or another layout that"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import GrigriError
-from . import kaggle, medical, open_images, pairs, tables
+from . import kaggle, medical, open_images, pairs, signed, tables
 from .labels import LabelOptions, Labels
 from .table import Table
 from .table_files import read_any
@@ -38,6 +38,8 @@ def read(file: Path, options: LabelOptions) -> Labels:
         return pairs.read_value_table(table, options)
     if options.layout in tables.KINDS:
         return read_table(table, options, options.layout)
+    if options.layout in signed.KINDS:
+        return signed.read(table, options, options.layout)
     known = [d for d in DIALECTS if options.layout in (None, d.name)]
     for dialect in known:
         if options.layout is not None or dialect.is_here(table):

@@ -176,9 +176,7 @@ def _tasks_of_records(records: list[tuple[str, dict[str, Any]]], file: Path) -> 
             raise GrigriError(f"{where}: no id")
         odd = next((k for k in _PLAIN if isinstance(record.get(k), dict | list)), None)
         if odd is not None:
-            raise GrigriError(
-                f"{where}: {odd} holds an answer; the header is mixed up"
-            )
+            raise GrigriError(f"{where}: {odd} holds an answer; the header is mixed up")
         key = str(record["id"])
         data = {name: value for name, value in record.items() if name not in answering}
         task = tasks.setdefault(key, _Task(where, data))

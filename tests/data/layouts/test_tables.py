@@ -162,7 +162,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
         ("image,tags,classes\na.jpg,x,y\nb.jpg,y,y\n", "--label-columns tags, classes or"),
         ("image,animal\na.jpg,cat\nb.jpg,cat\n", "--label-columns says which of animal"),
         ("image,animal,dark\na.jpg,cat,1\nb.jpg,cat,0\nc.jpg,cat,1\n", "can hold labels, too"),
-        ("image,cat\na.jpg,-1\nb.jpg,1\n", "'not' with --layout celeba and 'not known'"),
+        ("image,cat\na.jpg,-1\nb.jpg,1\n", "'not' with --layout plus-minus and 'not known'"),
         ("image,cat\na.jpg,1\nb.jpg,0.5\n", "line 3, column 'cat': '0.5' is neither 0 nor 1"),
         ("image,cat\na.jpg,1\nb.jpg,\n", "line 3, column 'cat': '' is neither 0 nor 1"),
         ("image,cat\na.jpg,1\nb.jpg,True\n", "line 3, column 'cat': 'True' is neither"),
@@ -315,3 +315,23 @@ def test_classes_of_none_and_of_all_are_said(tmp_path: Path) -> None:
     data = load(tmp_path, "image,cat,dog,bird\na.jpg,1,1,0\nb.jpg,1,0,0\n")
     assert "no image has: bird" in data.notes
     assert "all images have, so there is nothing to learn: cat" in data.notes
+
+
+@pytest.mark.parametrize(
+    "layout, labels, unknown",
+    [
+        ("plus-minus", ["cat", "cat+dog", ""], [[], [], ["cat", "dog"]]),
+        ("uncertain", ["cat", "cat+dog", ""], [["dog"], [], ["dog"]]),
+    ],
+)
+def test_minus_one(tmp_path: Path, layout: str, labels: list[str], unknown: list) -> None:
+    text = "image,cat,dog,is_valid\na.jpg,1,-1,0\nb.jpg,1.0,1,1\nc.jpg,0,,0\n"
+    data = load(tmp_path, text, layout=layout)
+    assert (labels_of(data), data.parts) == (labels, ["train", "val", "train"])
+    assert data.unknown_NC is not None
+    names = [
+        [name for name, is_unknown in zip(data.class_names, row, strict=True) if is_unknown]
+        for row in data.unknown_NC
+    ]
+    assert names == unknown
+    assert "no column holds" in refused(tmp_path, "image,cat\na.jpg,x\n", layout=layout)
