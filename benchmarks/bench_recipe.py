@@ -53,7 +53,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "warm-up 0.3": {"warm_up": 0.3},
     "the report's recipe": {"recipe": "report"},
 }
-# With pretrained weights. The base is `best` as it is for those; rates of Muon and AdamW are
+# With pretrained weights. The base is `best` as it is for those, with three quarters of the stages
+# and the norms frozen; rates of Muon and AdamW are
 # guesses around what their authors fine-tune with.
 FINE_TUNING: dict[str, dict[str, Any]] = {
     "base": {},
@@ -65,11 +66,11 @@ FINE_TUNING: dict[str, dict[str, Any]] = {
     "layer decay 0.8, lr 0.01": {"layer_decay": 0.8, "lr": 0.01},
     "layer decay 0.6, lr 0.02": {"layer_decay": 0.6, "lr": 0.02},
     "head at 5 times the rate": {"head_lr_factor": 5.0},
+    "no stage frozen": {"freeze_stages": 0},
     "2 stages frozen": {"freeze_stages": 2},
     "4 stages frozen": {"freeze_stages": 4},
-    "6 stages frozen": {"freeze_stages": 6},
-    "norms frozen": {"freeze_norms": True},
-    "norms and 4 stages frozen": {"freeze_norms": True, "freeze_stages": 4},
+    "norms trained": {"freeze_norms": False},
+    "norms trained, no stage frozen": {"freeze_norms": False, "freeze_stages": 0},
     "no EMA": {"ema": 0.0},
     "EMA 0.99": {"ema": 0.99},
     "EMA 0.9995": {"ema": 0.9995},
