@@ -54,8 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "the report's recipe": {"recipe": "report"},
 }
 # With pretrained weights. The base is `best` as it is for those, with three quarters of the stages
-# and the norms frozen; rates of Muon and AdamW are
-# guesses around what their authors fine-tune with.
+# and the norms frozen; rates of Muon and AdamW are guesses around what their authors use.
 FINE_TUNING: dict[str, dict[str, Any]] = {
     "base": {},
     "lr 0.002": {"lr": 0.002},

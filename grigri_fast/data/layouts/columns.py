@@ -89,7 +89,7 @@ def find(table: Table, options: LabelOptions, kind: Kind | None = None) -> Colum
     if part_column is not None:
         notes.append(f"{header[part_column]!r} says what is for training, validation and test")
     if group_column is not None:
-        notes.append(f"images with one {header[group_column]!r} stay in one part of a split")
+        notes.append(f"{header[group_column]!r} says which images stay together in a split")
     if unused:
         notes.append(f"columns not used: {_some_of(header, unused)}")
     groups = None if group_column is None else list(table.columns[group_column])
