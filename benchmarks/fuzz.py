@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from damage import damaged
 from fuzz_labels import fuzz_labels, label_input
 from PIL import Image
@@ -47,6 +48,7 @@ _MORE_MEMORY_KIB = 600 * 1024
 @cache
 def whole_images() -> list[bytes]:
     """Return small images of all kinds."""
+    pillow_heif.register_heif_opener()
     y, x = np.mgrid[:40, :56]
     waves = 127 + 100 * np.sin(np.stack([x / 3, y / 5, (x + y) / 7], axis=2))
     noise = np.random.default_rng(0).normal(0, 10, waves.shape)
@@ -79,6 +81,9 @@ def whole_images() -> list[bytes]:
         (deep, "TIFF", {}),
         *((image.convert(mode), "BMP", {}) for mode in ("RGB", "P", "1", "L")),
         (alpha, "BMP", {}),
+        *((image.convert(mode), "TIFF", {}) for mode in ("CMYK", "LA", "1")),  # for Pillow
+        (image, "AVIF", {}),
+        (image, "HEIF", {}),
         (image, "GIF", {}),
         (image, "JPEG2000", {}),
     ]
