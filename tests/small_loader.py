@@ -7,19 +7,20 @@ import torch
 from PIL import Image
 
 from grigri_fast.pipeline import batching
-from grigri_fast.pipeline.check import check_images
+from grigri_fast.pipeline.check import ImageCheck, check_images
 from grigri_fast.pipeline.loader import ImageLoader
 
 CPU = torch.device("cpu")
 HOWS = ("truncated", "empty", "text", "folder", "dangling link", "header cut", "missing")
 
 
-def make_loader(paths: list[Path], size_px: int = 24, **options) -> ImageLoader:
+def make_loader(
+    paths: list[Path], size_px: int = 24, checked: ImageCheck | None = None, **options
+) -> ImageLoader:
     """Return a loader of checked files, on the CPU if nothing else is asked for."""
     settings = {"batch_size": 8, "device": CPU, "threads": 2} | options
-    return ImageLoader(
-        paths, check_images(paths, threads=2, max_pixels=10**8), size_px=size_px, **settings
-    )
+    checked = checked or check_images(paths, threads=2, max_pixels=10**8)
+    return ImageLoader(paths, checked, size_px=size_px, **settings)
 
 
 def red(batch: batching.Batch) -> np.ndarray:

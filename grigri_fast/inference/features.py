@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..models import fold, heads, normalize
-from ..pipeline.check import ImageCheck
-from ..pipeline.decode import DECODER
+from ..pipeline.check import DECODERS, ImageCheck
 from ..pipeline.loader import ImageLoader
 from ..runs.feature_cache import FeatureCache, identities
 from ..runtime import memory
@@ -186,6 +185,6 @@ def _key(network: nn.Module, compute: Compute, size_px: int, views: Sequence[Vie
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     pixels = normalize.preprocessing_of(network)
-    settings = (pixels, compute.device.type, compute.amp, size_px, tuple(views), DECODER)
+    settings = (pixels, compute.device.type, compute.amp, size_px, tuple(views), DECODERS)
     digest.update(repr(settings).encode())
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_loader import make_loader
 from small_set import write_image
 
 from grigri_fast.pipeline import check
@@ -159,6 +160,21 @@ def test_a_file_of_equal_size_and_time_is_decoded_again(tmp_path: Path, decoded:
     os.utime(path, (10**9, 10**9))
     second = check.check_images([path], threads=1, max_pixels=10**8)
     assert sum(decoded) == 2 and first.crc32_N[0] != second.crc32_N[0]
+
+
+def test_a_stale_verdict_is_used_once_at_most(tmp_path: Path) -> None:
+    """A file system may hide a change; the loader finds it out by the checksum."""
+    paths = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for row, path in enumerate(paths):
+        write_image(path, row)
+    with CheckCache(check.DECODERS) as cache:
+        cache.add(paths[0], files.stamp(paths[0]), FileCheck(12345, 32, 40))
+    checked = check.check_images(paths, threads=1, max_pixels=10**8)
+    assert checked.crc32_N[0] == 12345
+    (batch,) = make_loader(paths, checked=checked).eval_epoch(np.arange(2))
+    assert batch.dropped == {0: "its content has changed since it was checked"}
+    (batch,) = make_loader(paths).eval_epoch(np.arange(2))
+    assert batch.dropped == {} and batch.rows_N.tolist() == [0, 1]
 
 
 def test_what_depends_on_an_option_is_not_remembered(tmp_path: Path, decoded: list) -> None:
