@@ -1,10 +1,15 @@
 """data check and data split on small data."""
 
+import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from small_set import CLASSES, labels_of
+
+from grigri_fast.cli import console
 
 
 def test_data_check_counts(cli, photos) -> None:
@@ -64,3 +69,71 @@ def test_data_split_shows_the_parts_side_by_side(cli, photos) -> None:
     _, out, _ = cli("data", "split", photos, "--val=0.25", "--test=0.25", "--seed=1")
     assert ["class", "train", "val", "test"] in [line.split() for line in out.splitlines()]
     assert ["images", "24", "12", "12"] in [line.split() for line in out.splitlines()]
+
+
+def sparse_labels(folder: Path) -> Path:
+    """Write 500 photographs, each with one of 40 objects and one of 12 colours."""
+    rng = np.random.default_rng(0)
+    rows = zip(range(500), rng.integers(40, size=500), rng.integers(12, size=500), strict=True)
+    file = folder / "labels.csv"
+    lines = [f"x{i:04}.jpg,object{a:02}|colour{b:02}\n" for i, a, b in rows]
+    file.write_text("image,labels\n" + "".join(lines))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("shares", "sizes"), [(["--val=0.2"], [400, 100]), (["--val=0.1", "--test=0.1"], [400, 50, 50])]
+)
+def test_data_split_shows_what_was_asked_and_what_came(
+    cli, tmp_path, monkeypatch, shares, sizes
+) -> None:
+    monkeypatch.setattr(console.stdout, "width", 80)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("data", "split", sparse_labels(Path()), *shares)
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert rows["images"] == list(map(str, sizes))
+    assert rows["share"] == rows["asked"] == [str(size / 500) for size in sizes]
+    for c in range(40):
+        assert "0.0" not in rows[f"object{c:02}"]
+    assert "Not in every part" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_data_split_names_the_classes_that_a_part_lacks(cli, tmp_path) -> None:
+    file = tmp_path / "labels.csv"
+    lines = [f"x{i}.jpg,{'cat' if i % 2 else 'dog'}{'|owl' if i == 3 else ''}" for i in range(40)]
+    file.write_text("image,labels\n" + "\n".join(lines))
+    _, out, _ = cli("data", "split", file)
+    assert "Not in every part\n  owl: not in val (only 1 image)\n" in out
+
+
+def test_data_split_shows_the_datas_own_split(cli, tmp_path) -> None:
+    file = tmp_path / "labels.csv"
+    lines = [f"x{i}.jpg,{'cat' if i % 2 else 'dog'},{int(i > 15)}" for i in range(20)]
+    file.write_text("image,labels,is_valid\n" + "\n".join(lines))
+    code, out, err = cli("data", "split", file, "--out", tmp_path / "s.json")
+    assert (code, err) == (0, "")
+    assert "the data's own split is used: 16 train, 4 val" in out
+    assert len(json.loads((tmp_path / "s.json").read_text())["parts"]["val"]) == 4
+    assert "asked" not in out
+    code, out, err = cli("data", "split", file, "--val", "0.2")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "the data come with a split, so --val 0.2 does not go" in err
+    code, out, err = cli("data", "split", file, "--val", "0.2", "--split-column", "none")
+    assert (code, err) == (0, "") and "own split" not in out
+    assert "columns not used: 'is_valid'" in out and ["asked", "0.8", "0.2"] in map(
+        str.split, out.splitlines()
+    )
+
+
+def test_data_split_keeps_groups_together(cli, tmp_path) -> None:
+    file = tmp_path / "labels.csv"
+    lines = [f"x{i}.jpg,{'cat' if i % 3 else 'dog'},p{i // 4}" for i in range(80)]
+    file.write_text("image,labels,patient_id\n" + "\n".join(lines))
+    assert cli("data", "split", file, "--out", tmp_path / "s.json")[0] == 0
+    parts = json.loads((tmp_path / "s.json").read_text())["parts"]
+    patients = [{int(name[1:-4]) // 4 for name in parts[part]} for part in ("train", "val")]
+    assert not patients[0] & patients[1] and len(parts["val"]) == 16
+    one_by_one = cli("data", "split", file, "--group-column", "none")
+    assert one_by_one[0] == 0 and "columns not used: 'patient_id'" in one_by_one[1]

@@ -82,8 +82,10 @@ def find(table: Table, options: LabelOptions, kind: Kind | None = None) -> Colum
     image = _image_column(table, options)
     part_column, parts = _parts(table, options, image)
     group_column = _group_column(table, options, {image, part_column})
-    left = [i for i in range(len(header)) if i not in (image, part_column, group_column)]
+    taken = {image, part_column, group_column, *_turned_off(table, options)}
+    left = [i for i in range(len(header)) if i not in taken]
     kind, labels, unused = _label_columns(table, options, left, kind)
+    unused = sorted({*unused, *_turned_off(table, options)} - {*labels, image})
     of_labels = "their classes, 0 or 1" if kind == "one-hot" else "their labels"
     notes = [f"{header[image]!r} names the images, {_some_of(header, labels)} {of_labels}"]
     if part_column is not None:
@@ -182,6 +184,19 @@ def _parts(table: Table, options: LabelOptions, image: int) -> tuple[int | None,
     if not usable and sure:
         raise _odd_part(table, sure[0])
     return usable[0] if usable else (None, None)
+
+
+def _turned_off(table: Table, options: LabelOptions) -> set[int]:
+    """Return the columns of parts and groups that ``none`` says not to use: they are no labels."""
+    found = set()
+    for i, name in enumerate(table.header):
+        is_part = plain(name) in _PARTS and parts_of(table.columns[i], _PARTS[plain(name)])
+        if name not in options.label_columns and (
+            (options.split_column == "none" and is_part)
+            or (options.group_column == "none" and plain(name) in _GROUPS)
+        ):
+            found.add(i)
+    return found
 
 
 def _odd_part(table: Table, column: int) -> GrigriError:
