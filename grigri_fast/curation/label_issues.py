@@ -171,7 +171,7 @@ def predict_by_run(folder: Path, setting: Setting) -> tuple[Predictions, split.S
             threads=setting.compute.threads,
             max_pixels=setting.max_pixels,
         ).crc32_N
-        rows = rows[~trained_on.are_of("train", crc32_N[rows])]
+        rows = rows[~trained_on.has_seen(crc32_N[rows])]
     rows_N, probabilities_NC = _predict(path, rows, setting)
     source = f"{len(rows_N):,} images of the validation part of {folder}"
     return Predictions(rows_N, probabilities_NC, source), part.split

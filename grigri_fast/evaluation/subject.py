@@ -110,10 +110,10 @@ def choose(
     if trained_on is None:
         exposure = "unknown"
     else:
-        is_seen_N = trained_on.are_of("train", checked.crc32_N[rows])
+        is_seen_N = trained_on.has_seen(checked.crc32_N[rows])
     if part == "train" or is_seen_N.all():
         exposure, is_seen_N = "seen", np.zeros(len(rows), dtype=bool)
-    elif trained_on and checkpoint == "best" and trained_on.are_of("val", checked.crc32_N).any():
+    elif trained_on and checkpoint == "best" and trained_on.chose_by(checked.crc32_N).any():
         exposure = "chosen"
     seen, rows = rows[is_seen_N], rows[~is_seen_N]
     return Subject(

@@ -1,9 +1,10 @@
 """The images and labels that a run was trained on, and whether they have changed since."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +41,18 @@ def _images_of(data: Dataset, crc32_N: NDArray[np.int64]) -> list[_Image]:
     return [_Image(*one) for one in zip(labels, crc32_N.tolist(), unknown, strict=True)]
 
 
-def to_json(data: Dataset, crc32_N: NDArray[np.int64]) -> str:
-    """Return the text of ``data.json``: names, labels and checksums, a line per image."""
+def to_json(data: Dataset, crc32_N: NDArray[np.int64], before: Iterable[int] = ()) -> str:
+    """Return the text of ``data.json``: names, labels and checksums, a line per image.
+
+    ``before``: checksums of what the weights that a run begins with were trained on.
+    """
     has_unknown = data.unknown_NC is not None
     lines = [
         json.dumps([name, one.labels, one.crc32, *([one.unknown] if has_unknown else [])])
         for name, one in zip(data.names, _images_of(data, crc32_N), strict=True)
     ]
-    head = json.dumps({"format": _FORMATS[has_unknown], "class_names": data.class_names})
+    about = {"format": _FORMATS[has_unknown], "class_names": data.class_names}
+    head = json.dumps(about | ({"seen_before": sorted(before)} if before else {}))
     images = ",\n".join(lines)
     return f'{head[:-1]},\n"images": [\n{images}\n]}}\n'
 
@@ -101,17 +106,34 @@ def checksum_of(file: Path) -> dict[str, int]:
     return {name: one.crc32 for name, one in _read(file)[0].items()}
 
 
+def seen_before(file: Path) -> set[int]:
+    """Return the checksums of what the weights that a run began with were trained on.
+
+    Raises:
+        GrigriError: if the file cannot be read.
+    """
+    return set(_stored(file).get("seen_before", []))
+
+
 def _read(file: Path) -> tuple[dict[str, _Image], list[str]]:
     """Return what is stored of each image by name, and the names of the classes."""
+    stored = _stored(file)
     try:
-        stored = json.loads(files.read_text(file))
-        if stored["format"] not in _FORMATS:
-            raise ValueError("of another version")
         then = {
             name: _Image(labels, crc32, *(unknown or [[]]))
             for name, labels, crc32, *unknown in stored["images"]
         }
         return then, stored["class_names"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(files.read_text(file))
+        if stored["format"] not in _FORMATS:
+            raise ValueError("of another version")
+        return stored
     except GrigriError as e:
         raise GrigriError(f"{file}: {e}") from e
     except (ValueError, KeyError, TypeError, RecursionError) as e:

@@ -25,9 +25,12 @@ class TrainedOn:
     Attributes:
         crc32_of: by part (``train``, ``val``, perhaps ``test``) and name, the checksum of each
             image; -1 where it was not read.
+        before: checksums of what the weights that it began with were trained on, as far as their
+            run says.
     """
 
     crc32_of: dict[str, dict[str, int]]
+    before: frozenset[int] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> "TrainedOn | None":
@@ -41,12 +44,23 @@ class TrainedOn:
             return None
         crc32_of = manifest.checksum_of(file)
         parts = split.names(folder / run_folder.SPLIT)
-        return cls({part: {n: crc32_of.get(n, -1) for n in names} for part, names in parts.items()})
+        return cls(
+            {part: {n: crc32_of.get(n, -1) for n in names} for part, names in parts.items()},
+            frozenset(manifest.seen_before(file)),
+        )
 
-    def are_of(self, part: str, crc32_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which checksums (N) are of images of a part; one that is unknown, -1, is not."""
-        known = [crc32 for crc32 in self.crc32_of.get(part, {}).values() if crc32 >= 0]
-        return np.isin(crc32_N, known)
+    @property
+    def checksums(self) -> frozenset[int]:
+        """Those of all images that the weights have been trained on."""
+        return self.before | set(self.crc32_of["train"].values()) - {-1}
+
+    def has_seen(self, crc32_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which checksums (N) are of images that the weights have been trained on."""
+        return np.isin(crc32_N, list(self.checksums))
+
+    def chose_by(self, crc32_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which checksums (N) are of validation images, by which the best was chosen."""
+        return np.isin(crc32_N, list(set(self.crc32_of["val"].values()) - {-1}))
 
     def find(
         self, part: str, data: Dataset, checksums: Callable[[Rows], NDArray[np.int64]]

@@ -13,6 +13,7 @@ from ..models.normalize import preprocessing_of
 from ..reporting import plots
 from ..runs import checkpoint, manifest, run_folder, training_state
 from ..runs.checkpoint import ModelInfo
+from ..runs.trained_on import TrainedOn
 from ..runs.training_state import Progress
 from ..runtime import environment, files
 from ..runtime.option import write_toml
@@ -45,7 +46,8 @@ def open_folder(
     with contextlib.ExitStack() as stack:
         if world.is_first and resumed is None:
             stack.enter_context(run_folder.locked(folder))
-            manifest_text = manifest.to_json(dataset, data.checked.crc32_N)
+            before = _seen_before(config.weights)
+            manifest_text = manifest.to_json(dataset, data.checked.crc32_N, before)
             files.write_atomic(folder / run_folder.SPLIT, split.to_json(data.split, dataset))
             files.write_atomic(folder / run_folder.DATA, manifest_text)
         if world.is_first:
@@ -59,6 +61,15 @@ def open_folder(
             steps_per_epoch = data.steps_per_epoch(config.batch_size)
             session.callback.log(resumed.describe(config, steps_per_epoch))
         yield folder
+
+
+def _seen_before(weights: str | Path) -> frozenset[int]:
+    """Return the checksums of what weights were trained on, if they are those of a run."""
+    folder = Path(weights).parent
+    if not (Path(weights).is_file() and (folder / run_folder.SPLIT).is_file()):
+        return frozenset()
+    trained_on = TrainedOn.read(folder)
+    return trained_on.checksums if trained_on else frozenset()
 
 
 class Checkpointer:

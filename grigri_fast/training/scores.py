@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..evaluation import evaluator, metrics
 from ..evaluation.evaluator import Evaluation
 from ..inference import forward
+from ..runs.trained_on import TrainedOn
 from .losses import Loss, weights_of
 from .run_data import RunData
 
@@ -67,14 +68,17 @@ def validation(
     }
 
 
-def final(logits_NC: NDArray[np.float32], data: RunData) -> Evaluation:
+def final(
+    logits_NC: NDArray[np.float32], data: RunData, trained_on: TrainedOn | None
+) -> Evaluation:
     """Return the evaluation of a run's last epoch, by its logits of the validation images.
 
-    Validation images with the content of a training image are left out, if others are left.
+    Those with the content of an image that it was trained on are left out, if others are left.
     """
     rows = data.val_rows
-    crc32_N = data.checked.crc32_N
-    is_seen_N = np.isin(crc32_N[rows], crc32_N[data.train_rows])
+    is_seen_N = np.zeros(len(rows), dtype=bool)
+    if trained_on is not None:
+        is_seen_N = trained_on.has_seen(data.checked.crc32_N[rows])
     is_used_N = np.ones_like(is_seen_N) if is_seen_N.all() else ~is_seen_N
     targets_NC, unknown_NC = data.labels(rows[is_used_N])
     return evaluator.score(

@@ -26,6 +26,7 @@ from ..models.normalize import preprocessing_of
 from ..pipeline.batching import Batch
 from ..pipeline.cache import CachePlan, plan_cache
 from ..runs import run_folder
+from ..runs.trained_on import TrainedOn
 from ..runtime import compute, distributed, files, memory, signals
 from ..runtime.files import StrPath
 from ..runtime.option import absolute_inputs, given_options, signature_of
@@ -436,7 +437,9 @@ class Trainer:
         progress = self.progress
         if self.logits_NC is None:  # nothing was left to train
             self.validate(self.config.test_size)
-        evaluation = self.world.from_first(lambda: scores.final(self.logits_NC, self.data))
+        evaluation = self.world.from_first(
+            lambda: scores.final(self.logits_NC, self.data, TrainedOn.read(self.folder))
+        )
         if self.world.is_first:
             summary = {
                 "epochs": run_folder.num_epochs(progress.history),

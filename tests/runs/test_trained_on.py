@@ -10,6 +10,7 @@ from small_set import labelled
 from grigri_fast.errors import GrigriError
 from grigri_fast.runs import manifest, run_folder
 from grigri_fast.runs.trained_on import TrainedOn
+from grigri_fast.training import checkpointer
 
 SUMS = [11, 22, 33, 44, -1]
 PARTS = {"train": ["im1.jpg", "im2.jpg"], "val": ["im3.jpg", "im5.jpg"]}
@@ -33,9 +34,21 @@ def folder(tmp_path: Path) -> Path:
 def test_images_of_a_part_are_known_by_their_checksum(folder: Path) -> None:
     found = TrainedOn.read(folder)
     crc32_N = np.array([22, 33, 99, -1, 44])
-    assert found.are_of("train", crc32_N).tolist() == [True, False, False, False, False]
-    assert found.are_of("val", crc32_N).tolist() == [False, True, False, False, False]
-    assert not found.are_of("test", crc32_N).any()
+    assert found.has_seen(crc32_N).tolist() == [True, False, False, False, False]
+    assert found.chose_by(crc32_N).tolist() == [False, True, False, False, False]
+
+
+def test_what_the_first_weights_were_trained_on_is_seen_too(folder: Path) -> None:
+    """Also by the run before that one."""
+    data = data_of([f"im{n}.jpg" for n in range(1, 6)])
+    text = manifest.to_json(data, np.array(SUMS), before=[77, 66])
+    (folder / run_folder.DATA).write_text(text)
+    assert manifest.difference(folder / run_folder.DATA, data, np.array(SUMS)) == ""
+    (folder / "last.safetensors").touch()
+    before = checkpointer._seen_before(folder / "last.safetensors")
+    assert before == {11, 22, 66, 77}
+    assert TrainedOn.read(folder).has_seen(np.array([66, 11, 33])).tolist() == [True, True, False]
+    assert checkpointer._seen_before("imagenet") == checkpointer._seen_before("none") == frozenset()
 
 
 def test_a_run_without_a_manifest_does_not_say(folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from small_set import CLASSES, labelled
 
 from grigri_fast.evaluation import metrics
+from grigri_fast.runs.trained_on import TrainedOn
 from grigri_fast.training import run_data, scores
 from grigri_fast.training.losses import bce
 
@@ -59,13 +60,13 @@ def test_copies_of_training_images_are_no_part_of_the_last_scores(
     crc32_N[[20 + i for i in copies]] = 5
     data = SimpleNamespace(
         val_rows=np.arange(20, 40),
-        train_rows=np.arange(20),
         checked=SimpleNamespace(crc32_N=crc32_N),
         dataset=labelled(targets_NC.astype(bool)),
         labels=lambda rows: (targets_NC[rows], None),
     )
     data.dataset.class_names[:] = CLASSES
-    found = scores.final(logits_NC[20:], data)
+    trained_on = TrainedOn({"train": {str(i): i for i in range(20)}, "val": {}})
+    found = scores.final(logits_NC[20:], data, trained_on)
     assert (found.num_images, found.exposure) == (num_images, exposure)
     kept = [i for i in range(20) if exposure == "seen" or i not in copies]
     counts = metrics.count(logits_NC[20:][kept] >= 0, targets_NC[20:][kept])
