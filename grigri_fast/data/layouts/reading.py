@@ -74,14 +74,24 @@ def read_json(file: Path) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        GrigriError: if it is no JSON, or nested too deeply to be labels.
+        GrigriError: if it is no JSON, has a key twice in an object, or is nested too deeply to be
+            labels.
     """
     try:
-        return json.loads(read_text(file))
+        return json.loads(read_text(file), object_pairs_hook=_unique)
     except ValueError as e:
         raise GrigriError(f"{file}: not valid JSON: {e}") from e
     except RecursionError as e:
         raise GrigriError(f"{file}: not labels: its JSON is nested too deeply") from e
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return found
 
 
 def read_xml(file: Path) -> ElementTree.Element:

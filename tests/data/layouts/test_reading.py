@@ -68,6 +68,13 @@ def test_deep_files_are_no_traceback(tmp_path: Path) -> None:
         reading.read_json(file)
 
 
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_text('[{"a": {"b": 1}, "c": 2}, {"a": 1, "c": 2, "a": 3}]')
+    with pytest.raises(GrigriError, match="the key 'a' stands twice in one object"):
+        reading.read_json(file)
+
+
 def test_names_of_images() -> None:
     assert reading.image_name(" a\\b\\c.jpg ", "x") == "a/b/c.jpg"
     assert reading.image_name("./a//b.jpg", "x") == "a/b.jpg"
