@@ -209,9 +209,9 @@ def _read_checkpoint(file: Path) -> None:
 
 
 def _read_weights(file: Path) -> None:
-    from grigri_fast.models import factory
+    from grigri_fast.models import weights
 
-    factory.read_state(file)
+    weights.read_state(file)
 
 
 def _read_config(file: Path) -> None:
