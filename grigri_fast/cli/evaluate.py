@@ -12,6 +12,7 @@ from ..config import MAX_PIXELS
 from ..errors import GrigriError
 from ..runtime import files
 from .console import (
+    complain,
     interval,
     new_table,
     number,
@@ -187,7 +188,8 @@ def predict(
 
     if out is not None:
         files.require_writable(out, ".csv", ".json")
-    options["images"] = found_images(images)  # an error at once if a path names nothing
+    found = found_images(images)  # an error at once if a path names nothing
+    options["images"] = found
 
     from ..inference import predictor
     from .progress import progress
@@ -202,6 +204,8 @@ def predict(
         show_predictions(predictions, info)
     else:
         sys.stdout.write(predictor.to_text(predictions, info.class_names, ".csv"))
+    if found.skipped and not verbosity.quiet:
+        complain(f"left out: {found.in_words()}")
     bad = [p for p in predictions if p.error]
     if bad:
         more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""

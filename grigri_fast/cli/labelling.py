@@ -34,7 +34,7 @@ from .options import (
     passed_on,
     with_label_options,
 )
-from .paths import PathsArgument, found_images
+from .paths import PathsArgument, found_images, has_list
 
 if TYPE_CHECKING:
     from ..curation.suggestions import Suggested
@@ -162,21 +162,25 @@ def suggest(
     """
     options = passed_on(locals())
 
-    options["images"] = found_images(images)  # an error at once if a path names nothing
-    if out is None and (images[0] == "-" or images[0].startswith("@")):
-        name = Path(images[0][1:]).stem or "list"
-        options["out"] = Path("runs", f"suggest-{name}")
+    found = found_images(images)  # an error at once if a path names nothing
+    if has_list(images):
+        options["images"] = found.images
+        if out is None:
+            options["out"] = Path("runs", f"suggest-{Path(images[0].strip('@-')).stem or 'list'}")
 
     from ..curation import suggest as suggesting
     from .progress import progress
 
     with progress("looking at images") as on_progress:
         suggested = suggesting.suggest(**options, on_progress=on_progress)
-    show_suggested(suggested)
+    show_suggested(suggested, found.in_words())
 
 
-def show_suggested(suggested: "Suggested") -> None:
-    """Print the first suggestions, what was left out, and where the rest is."""
+def show_suggested(suggested: "Suggested", skipped: str) -> None:
+    """Print the first suggestions, what was left out, and where the rest is.
+
+    ``skipped``: what was left out where folders were searched, in words.
+    """
     from ..curation.suggestions import PAGE, TABLE
 
     chosen, alike = suggested.suggestions, len(suggested.alike)
@@ -189,6 +193,8 @@ def show_suggested(suggested: "Suggested") -> None:
     if len(chosen) > _SHOWN_SUGGESTIONS:
         say(f"... and {len(chosen) - _SHOWN_SUGGESTIONS:,} more")
     say()
+    if skipped:
+        say(f"left out: {skipped}")
     if suggested.known:
         say(f"left out: {len(suggested.known):,} that the run's data has already, with labels")
     if alike:

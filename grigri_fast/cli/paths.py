@@ -9,7 +9,6 @@ import typer
 
 from ..errors import GrigriError
 from ..runtime import files
-from .console import complain, verbosity
 
 if TYPE_CHECKING:
     from ..data.layouts.walk import Found
@@ -25,7 +24,7 @@ PathsArgument = Annotated[
 
 
 def found_images(words: Sequence[str]) -> "Found":
-    """Return the images that the words of the command line name; say on stderr what was left out.
+    """Return the images that the words of the command line name.
 
     ``@FILE`` stands for the paths in that file, and ``-`` for those on stdin. A file with such a
     name is reached by ``./@FILE`` and ``./-``.
@@ -39,7 +38,7 @@ def found_images(words: Sequence[str]) -> "Found":
     images: list[Path] = []
     skipped: dict[str, list[Path]] = {}
     for word in words:
-        if word == "-" or word.startswith("@"):
+        if has_list([word]):
             where = "stdin" if word == "-" else word[1:]
             images += paths_in_list(_list(word), where)
             continue
@@ -47,10 +46,12 @@ def found_images(words: Sequence[str]) -> "Found":
         images += found.images
         for reason, paths in found.skipped.items():
             skipped.setdefault(reason, []).extend(paths)
-    all_found = Found(list(dict.fromkeys(images)), skipped)
-    if skipped and not verbosity.quiet:
-        complain(f"left out: {all_found.in_words()}")
-    return all_found
+    return Found(list(dict.fromkeys(images)), skipped)
+
+
+def has_list(words: Sequence[str]) -> bool:
+    """Return whether one of the words stands for a list of paths."""
+    return any(word == "-" or word.startswith("@") for word in words)
 
 
 def _list(word: str) -> bytes:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ..config import MAX_PIXELS
 from ..data import split
 from ..data.images import find_images
-from ..data.layouts.walk import Found
 from ..errors import GrigriError
 from ..inference.predictor import Classifier
 from ..pipeline import check
@@ -31,7 +30,7 @@ _LEAST_DOUBT = 0.05  # ... and with a variance p (1 - p) of at least so much: p 
 
 def suggest(
     run: StrPath,
-    images: StrPath | Sequence[StrPath] | Found,
+    images: StrPath | Sequence[StrPath],
     *,
     number: int = 100,
     out: StrPath | None = None,
@@ -47,8 +46,7 @@ def suggest(
 
     Args:
         run: a run folder of ``train``.
-        images: the photographs: files, folders (with all below them) and globs; or what
-            :func:`find_images` returned.
+        images: the photographs: files, folders (with all below them) and globs.
         number: how many to suggest.
         out: folder of the table and the page; ``runs/suggest-<images>`` by default.
         checkpoint: of the run: ``last`` or ``best``.
@@ -65,13 +63,8 @@ def suggest(
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     folder = Path(run)
     model_file = run_folder.checkpoint_path(folder, checkpoint)
-    several: list[StrPath]
-    if isinstance(images, Found):
-        paths = images.images
-        several = list(paths)
-    else:
-        several = [images] if isinstance(images, str | os.PathLike) else list(images)
-        paths = find_images([str(one) for one in several]).images
+    several = [images] if isinstance(images, str | os.PathLike) else list(images)
+    paths = find_images([str(one) for one in several]).images
     target = (
         Path("runs", f"suggest-{Path(several[0]).resolve().stem}") if out is None else Path(out)
     )
