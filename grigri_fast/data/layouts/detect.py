@@ -125,15 +125,17 @@ def _choose(data: Path, options: LabelOptions) -> Layout:
 
 def _of_table(file: Path) -> Layout:
     def read(data: Path, options: LabelOptions) -> Labels:
-        return dialects.read(file, options)
+        known = [layout for layout in LAYOUTS if options.layout is None and layout.is_here(file)]
+        return known[0].read(file, options) if known else dialects.read(file, options)
 
     return Layout("a table", Path.is_file, read)
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    """Return the tables in a folder."""
+    """Return the tables in a folder, without those by which Excel marks that one is open."""
     found = images_below(folder, recursive=False).skipped
-    return sorted(path for suffix in TABLE_SUFFIXES for path in found.get(suffix, []))
+    tables = sorted(path for suffix in TABLE_SUFFIXES for path in found.get(suffix, []))
+    return [path for path in tables if not path.name.startswith("~$")]
 
 
 def _table_or_folders(data: Path, is_table: bool) -> Layout:

@@ -49,8 +49,22 @@ def is_chexpert_table(table: Table) -> bool:
 
 
 def is_chexpert(data: Path) -> bool:
-    """Return whether it is the folder that CheXpert is unpacked to."""
-    return any(_starts(data / name, "Path,Sex,Age,Frontal/Lateral") for name in _FILES.values())
+    """Return whether it is the folder that CheXpert is unpacked to, or the one it is in."""
+    return _chexpert_root(data) is not None
+
+
+def _chexpert_root(data: Path) -> Path | None:
+    """Return the folder with the tables, if it is this one or the one folder in it that has any."""
+    inner = reading.folders_in(data)
+    for folders in ([data], inner):
+        found = [
+            folder
+            for folder in folders
+            if any(_starts(folder / n, "Path,Sex,Age,Frontal/Lateral") for n in _FILES.values())
+        ]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def _starts(file: Path, header: str) -> bool:
@@ -65,9 +79,10 @@ def read_chexpert(data: Path, options: LabelOptions) -> Labels:
     """
     if data.is_file():
         return read_chexpert_table(read_any(data), options)
-    files = {part: data / name for part, name in _FILES.items() if (data / name).is_file()}
-    if not files:
+    root = _chexpert_root(data)
+    if root is None:
         raise GrigriError(f"{data}: no train.csv, valid.csv or test.csv of CheXpert")
+    files = {part: root / name for part, name in _FILES.items() if (root / name).is_file()}
     read = {part: read_chexpert_table(read_any(file), options) for part, file in files.items()}
     if len(read) == 1:
         return next(iter(read.values()))

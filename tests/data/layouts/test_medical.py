@@ -16,8 +16,10 @@ PATHS = [
 ]
 
 
-def test_chexpert_as_it_is_unpacked(tmp_path: Path) -> None:
-    data = CHEXPERT.write(tmp_path)
+@pytest.mark.parametrize("place", ["CheXpert-v1.0-small", "."])
+def test_chexpert_as_it_is_unpacked(tmp_path: Path, place: str) -> None:
+    CHEXPERT.write(tmp_path)
+    data = tmp_path / place
     labels = read_labels(data, LabelOptions())
     assert labels.names == PATHS and all(path.is_file() for path in labels.paths)
     assert len(labels.class_names) == 14

@@ -36,6 +36,7 @@ def test_a_workbook(tmp_path: Path) -> None:
     assert table.lines == [2, 4]
     labels = read_labels(file, LabelOptions())
     assert labels.labels == [["cat"], ["dog"]]
+    write(tmp_path, "~$l.xlsx", b"open in Excel")
     assert read_labels(tmp_path, LabelOptions()).labels == labels.labels  # the folder
 
 

@@ -17,6 +17,7 @@ def test_rows(tmp_path: Path) -> None:
     assert labels.class_names == ["cat", "dog", "hot dog"]
     assert labels.parts == ["train", "test", "val", ""]
     assert "1 image without label" in labels.notes
+    assert read_labels(tmp_path, LabelOptions()).labels == labels.labels  # the folder
 
 
 def test_objects(tmp_path: Path) -> None:
