@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from odd_images import ODD, SIDE
 from PIL import Image
 
 from grigri_fast.config import TrainConfig, resolve
@@ -45,6 +46,18 @@ def test_decoding_equals_the_cpu(cuda: torch.device, photograph_files: list[Path
     difference = np.abs(on_gpu - on_cpu)
     assert difference.mean() < 0.5  # nvJPEG's inverse DCT rounds otherwise than libjpeg-turbo's
     assert difference.max() <= 8
+
+
+def test_what_pillow_decodes_is_the_same_on_the_gpu(cuda: torch.device, tmp_path: Path) -> None:
+    for name, (content, _, _) in ODD.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in ODD]
+    rows = np.array(sorted(check_images(paths, threads=2, max_pixels=10**8).by_pillow))
+    on_gpu, on_cpu = (
+        images_of(loader_on(device, paths, SIDE).eval_epoch(rows))
+        for device in (cuda, torch.device("cpu"))
+    )
+    assert len(rows) > 10 and np.abs(on_gpu - on_cpu).max() <= 1
 
 
 def test_warping_equals_the_cpu(cuda: torch.device, tmp_path: Path) -> None:
