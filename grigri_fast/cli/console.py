@@ -94,7 +94,10 @@ def interval(score: "Interval") -> str:
         return "-"
     if math.isnan(score.low):  # the words below say why
         return f"{score.value:.4f} [dim](-)[/dim]"
-    low, high = (f"{x:.3f}".removeprefix("0") for x in (score.low, score.high))
+    # 1 instead of 1.000: three columns of scores fit into 80 characters.
+    low, high = (
+        f"{x:.3f}".removeprefix("0").replace("1.000", "1") for x in (score.low, score.high)
+    )
     return f"{score.value:.4f} [dim]({low}-{high})[/dim]"
 
 
