@@ -186,6 +186,8 @@ class _Content:
 
 def _id(record: Any, key: str, where: str) -> int | str:
     value = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, float) and value.is_integer():  # pandas makes such of whole numbers
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise GrigriError(f"{where}: no {key} (a number)")
     return value
@@ -234,5 +236,5 @@ def _folders(file: Path, tag: str, images: Path | None) -> Sequence[Path]:
     if file.name == _ROBOFLOW:
         return [here]
     root = here.parent if here.name == "annotations" else here
-    below = [root / "images" / tag, root / "images", root, here, here / "images"]
+    below = [root / "images" / tag, root / "images", root, here, here / "images", root / "data"]
     return [root / tag, *below] if reading.part_of(tag) else [root, root / tag, *below]

@@ -14,9 +14,10 @@ from pathlib import Path
 from ...errors import GrigriError
 from . import reading, voc_beside
 from .labels import LabelOptions, Labels
+from .voc_beside import Objects, read_objects
 
-_IMAGES = ("JPEGImages", "images")
-_ANNOTATIONS = ("Annotations", "annotations")
+_IMAGES = ("JPEGImages", "images", "data")
+_ANNOTATIONS = ("Annotations", "annotations", "labels")
 _PARTS = ("train", "val", "test")
 _EXPECTED = "expected JPEGImages/ with ImageSets/Main/<class>_<part>.txt or Annotations/*.xml"
 _OFFICIAL = frozenset(
@@ -57,7 +58,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     name_of = reading.image_of_stem(folder)
     sets = _Sets(root / "ImageSets" / "Main")
     rows, used = reading.Rows(), set()
-    flags_of = sets.labels() if sets.flags else _objects(root, sets)
+    objects = {} if sets.flags else _objects(root, sets, name_of)
+    flags_of = sets.labels() if sets.flags else {s: found.flags for s, found in objects.items()}
     class_names = sorted({name for flags in flags_of.values() for name in flags})
     for stem, flags in flags_of.items():
         used.add(stem)
@@ -70,9 +72,11 @@ def read(data: Path, options: LabelOptions) -> Labels:
         )
     files = "ImageSets/Main/<class>_<part>.txt" if sets.flags else "Annotations/*.xml"
     images = reading.counted(len(flags_of), "image")
-    notes = [f"{images}, labels from {files} in {root}"]
-    if any(0 in flags.values() for flags in flags_of.values()):
+    where = f" in {root.relative_to(data)}/" if root != data else ""
+    notes = [f"{images}, labels from {files}{where}"]
+    if sets.flags and any(0 in flags.values() for flags in flags_of.values()):
         notes.append('classes marked as "difficult" in an image are unknown there')
+    notes += voc_beside.notes_on(objects.values())
     if {*class_names} < _OFFICIAL:
         notes.append(f"{len(class_names)} of Pascal VOC's 20 classes are there")
     secret = sets.secret(flags_of)
@@ -199,20 +203,23 @@ def _without_suffix(name: str) -> str:
     return str(path.with_suffix("")) if is_image else name
 
 
-def _objects(root: Path, sets: _Sets) -> dict[str, dict[str, int]]:
-    """Return 1 by image and class of the objects in the XML files, 0 of what is only difficult."""
-    flags_of: dict[str, dict[str, int]] = {}
+def _objects(root: Path, sets: _Sets, stems: Container[str]) -> dict[str, Objects]:
+    """Return what the XML files say of each image that is in a part, or of all images."""
+    of: dict[str, Objects] = {}
     for file in reading.visible(_annotations(root), ".xml"):
-        flags_of[file.stem] = voc_beside.read_objects(file)
-    if not flags_of:
+        objects = read_objects(file, stems)
+        if objects.stem in of:
+            raise GrigriError(f"{file}: {objects.stem} was in another file already")
+        of[objects.stem] = objects
+    if not of:
         raise GrigriError(f"{root}: no class files and no Annotations/*.xml; {_EXPECTED}")
-    listed = sets.listed() - sets.secret(flags_of)
-    if listed - flags_of.keys():
+    listed = sets.listed() - sets.secret(of)
+    if listed - of.keys():
         raise GrigriError(
-            f"{sets.folder}: names {min(listed - flags_of.keys())}, which has no file in "
+            f"{sets.folder}: names {min(listed - of.keys())}, which has no file in "
             f"{_annotations(root)}"
         )
-    return {stem: flags for stem, flags in flags_of.items() if not listed or stem in listed}
+    return {stem: objects for stem, objects in of.items() if not listed or stem in listed}
 
 
 def _annotations(root: Path) -> Path:

@@ -1,5 +1,7 @@
 """XML files of Pascal VOC that lie beside their images, as labelImg and Roboflow leave them."""
 
+from collections.abc import Collection, Container
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GrigriError
@@ -7,8 +9,27 @@ from . import reading
 from .labels import LabelOptions, Labels
 
 
-def read_objects(file: Path) -> dict[str, int]:
-    """Return 1 for each class that an object in an XML file has, 0 if all of those are difficult.
+@dataclass(frozen=True)
+class Objects:
+    """What an XML file says of an image.
+
+    Attributes:
+        stem: the image's name without suffix.
+        flags: 1 for each class that an object has, 0 if all of those are difficult.
+        is_named: whether <filename> names that image, too.
+    """
+
+    stem: str
+    flags: dict[str, int]
+    is_named: bool
+
+
+def read_objects(file: Path, stems: Container[str]) -> Objects:
+    """Return the objects of an image. It has the name of the file, or that of <filename>.
+
+    Args:
+        file: the XML file.
+        stems: the names of the images that are there, without suffix.
 
     Raises:
         GrigriError: if the file is damaged or another kind of XML.
@@ -23,7 +44,25 @@ def read_objects(file: Path) -> dict[str, int]:
         if difficult not in ("0", "1"):
             raise GrigriError(f"{file}: <difficult> must be 0 or 1, not {difficult[:40]!r}")
         flags[name] = max(flags.get(name, 0), 1 - int(difficult))
-    return flags
+    written = (top.findtext("filename") or "").replace("\\", "/").rpartition("/")[2].strip()
+    if Path(written).suffix.lower() in reading.IMAGE_SUFFIXES:
+        written = Path(written).stem
+    stem = written if written in stems and file.stem not in stems else file.stem
+    return Objects(stem, flags, written in ("", stem))
+
+
+def notes_on(objects: Collection[Objects]) -> list[str]:
+    """Return sentences on what XML files say of images."""
+    notes = []
+    if any(0 in found.flags.values() for found in objects):
+        notes.append('classes marked as "difficult" in an image are unknown there')
+    num_other = sum(not found.is_named for found in objects)
+    if num_other:
+        notes.append(
+            f"{reading.counted(num_other, 'file')} with another name in <filename>: the name of "
+            f"the .xml itself counts"
+        )
+    return notes
 
 
 def folders(data: Path) -> list[Path]:
@@ -41,29 +80,29 @@ def read(data: Path, found: list[Path], options: LabelOptions) -> Labels:
         GrigriError: if a file is damaged, or an option does not fit.
     """
     options.require_only("Pascal VOC's XML files beside the images")
-    rows, paths, flags_of = reading.Rows(), [], {}
+    of: dict[Path, tuple[Path, Objects]] = {}
     num_images = 0
     for folder in found:
         name_of = reading.image_of_stem(folder)
         num_images += len(name_of)
         for file in reading.visible(folder, ".xml"):
-            flags_of[folder / name_of.get(file.stem, f"{file.stem}.jpg")] = (
-                file,
-                read_objects(file),
-            )
-    class_names = sorted({name for _, flags in flags_of.values() for name in flags})
-    for path, (file, flags) in flags_of.items():
+            objects = read_objects(file, name_of)
+            image = folder / name_of.get(objects.stem, f"{objects.stem}.jpg")
+            if image in of:
+                raise GrigriError(f"{file}: {image.name} was in {of[image][0]} already")
+            of[image] = (file, objects)
+    class_names = sorted({name for _, objects in of.values() for name in objects.flags})
+    rows, paths = reading.Rows(), list(of)
+    for path, (file, objects) in of.items():
         rows.add(
             str(path.relative_to(data)),
             str(file),
-            [name for name in class_names if flags.get(name) == 1],
-            [name for name in class_names if flags.get(name) == 0],
+            [name for name in class_names if objects.flags.get(name) == 1],
+            [name for name in class_names if objects.flags.get(name) == 0],
             "" if path.parent == data else reading.part_of(path.parent.name),
         )
-        paths.append(path)
     notes = [f"{reading.counted(len(paths), 'image')}, labels from the .xml beside each"]
-    if any(0 in flags.values() for _, flags in flags_of.values()):
-        notes.append('classes marked as "difficult" in an image are unknown there')
+    notes += notes_on([objects for _, objects in of.values()])
     num_without = num_images - sum(path.exists() for path in paths)
     if num_without:
         notes.append(f"left out: {reading.counted(num_without, 'image')} without .xml")

@@ -81,7 +81,7 @@ def test_one_file(tmp_path: Path) -> None:
     assert labels.paths[0] == tmp_path / "train2017" / NAMES[0]
 
 
-@pytest.mark.parametrize("where", ["images", "images/default", "."])
+@pytest.mark.parametrize("where", ["images", "images/default", ".", "data"])
 def test_the_folder_of_the_images_is_found(tmp_path: Path, where: str) -> None:
     write(tmp_path / "data" / "annotations" / "instances_default.json", TRAIN)
     folder = tmp_path / "data" / where
@@ -92,6 +92,12 @@ def test_the_folder_of_the_images_is_found(tmp_path: Path, where: str) -> None:
     assert labels.paths[0].resolve() == (folder / NAMES[0]).resolve()
     elsewhere = coco.read(tmp_path / "data", LabelOptions(images=tmp_path))
     assert elsewhere.paths[0] == tmp_path / NAMES[0]
+
+
+def test_numbers_of_pandas(tmp_path: Path) -> None:
+    boxes = [{**box, "image_id": float(box["image_id"])} for box in TRAIN["annotations"]]
+    write(tmp_path / "a.json", {**TRAIN, "annotations": boxes})
+    assert coco.read(tmp_path, LabelOptions()).labels == LABELS
 
 
 def test_label_studios_names(tmp_path: Path) -> None:

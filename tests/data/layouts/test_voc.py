@@ -67,6 +67,7 @@ def test_as_it_is_unpacked(tmp_path: Path, below: str) -> None:
     assert voc.is_here(data)
     labels = voc.read(data, LabelOptions())
     root = tmp_path / "VOCdevkit" / "VOC2012"
+    where = f" in {root.relative_to(data)}/" if data != root else ""
     assert labels.names == [f"{stem}.jpg" for stem in STEMS]
     assert labels.paths == [root / "JPEGImages" / name for name in labels.names]
     assert labels.class_names == ["aeroplane", "person"]
@@ -74,7 +75,7 @@ def test_as_it_is_unpacked(tmp_path: Path, below: str) -> None:
     assert labels.unknown == [[], [], ["aeroplane"], []]
     assert labels.parts == ["train", "train", "train", "val"]
     assert labels.notes == [
-        f"4 images, labels from ImageSets/Main/<class>_<part>.txt in {root}",
+        f"4 images, labels from ImageSets/Main/<class>_<part>.txt{where}",
         'classes marked as "difficult" in an image are unknown there',
         "2 of Pascal VOC's 20 classes are there",
         "left out: 1 image in JPEGImages that no label file names",

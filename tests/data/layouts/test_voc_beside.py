@@ -35,6 +35,7 @@ def test_labelimg(tmp_path: Path) -> None:
     assert labels.notes == [
         "2 images, labels from the .xml beside each",
         'classes marked as "difficult" in an image are unknown there',
+        "1 file with another name in <filename>: the name of the .xml itself counts",
         "left out: 1 image without .xml",
     ]
 
@@ -47,6 +48,18 @@ def test_roboflow(tmp_path: Path) -> None:
     assert labels.names == ["train/a.jpg", "train/b.png", "valid/a.jpg", "valid/b.png"]
     assert labels.labels == [["dog"], []] * 2
     assert labels.parts == ["train", "train", "val", "val"]
+
+
+def test_an_image_that_only_filename_names(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "a.xml").rename(tmp_path / "0001.xml")
+    (tmp_path / "a.jpg").rename(tmp_path / "other.jpg")
+    labels = voc.read(tmp_path, LabelOptions())
+    assert labels.names == ["other.jpg", "b.png"] and labels.labels == [["dog"], []]
+    assert not any("<filename>" in note for note in labels.notes)
+    (tmp_path / "0002.xml").write_text(XML)
+    with pytest.raises(GrigriError, match=r"0002\.xml: other\.jpg was in .*0001\.xml already"):
+        voc.read(tmp_path, LabelOptions())
 
 
 def test_xml_beside_images_in_class_folders_is_not_read(tmp_path: Path) -> None:
