@@ -144,6 +144,8 @@ def _check_deeply(
     """Find near-duplicates and label errors, and write tables and gallery to ``out``."""
     data, max_pixels, threads = setting.data, setting.max_pixels, setting.compute.threads
     parts = splits.read(split_file, data) if split_file is not None else None
+    for note in parts.notes if parts else ():
+        callback.log(note)
     settings = {"data": digest_of(data), "max_pixels": max_pixels}
     if num_folds is not None:
         settings |= {"folds": num_folds, "epochs": setting.epochs, "size": setting.size_px}

@@ -2,7 +2,7 @@
 
 It is the algorithm of scikit-multilearn 0.2.0 with ``order=2`` (Szymański and Kajdanowicz 2017,
 https://proceedings.mlr.press/v74/szyma%C5%84ski17a.html, after Sechidis et al. 2011), and deals out
-the same images with the same random numbers, about 20 times as fast (measured): an image is not
+the same images with the same random numbers, 20 to 50 times as fast (measured): an image is not
 searched for in the list of each of its pairs, and pairs are not compared one by one.
 
 It looks at one pair at a time, so where most pairs have few images, it forgets how many images a
