@@ -73,11 +73,11 @@ def label_input(number: int, seed: int) -> tuple[str, str, bytes]:
 class Reading:
     """What was read, by the images' paths."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, layout: str | None) -> None:
         from grigri_fast.data import dataset
         from grigri_fast.data.layouts import LabelOptions, read_labels, remarks
 
-        labels = read_labels(data, LabelOptions())
+        labels = read_labels(data, LabelOptions(layout=layout))
         size = len(labels.names)
         unknown = labels.unknown or [[]] * size
         parts, groups = labels.parts or [""] * size, labels.groups or [""] * size
@@ -94,7 +94,7 @@ class Reading:
         self.class_names = set(labels.class_names)
         self.notes = {*labels.notes, *remarks.of_classes(labels)}
         assert not any("\n" in note for note in labels.notes)
-        dataset.load(data)
+        dataset.load(data, layout=layout)
 
 
 def differences(before: Reading, after: Reading) -> Iterator[tuple[str, str | None]]:
@@ -190,14 +190,15 @@ def fuzz_labels(numbers: range, seed: int, folder: Path) -> Counter:
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # of images in Hugging Face's tables
     said: Counter = Counter()
     places = {layout: sample.write(folder / layout) for layout, sample in samples().items()}
-    whole = {layout: Reading(place) for layout, place in places.items()}
+    asked = {layout: sample.layout for layout, sample in samples().items()}
+    whole = {layout: Reading(place, asked[layout]) for layout, place in places.items()}
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in numbers:
         layout, name, content = label_input(number, seed)
         file = folder / layout / name
         file.write_bytes(content)
         try:
-            after = Reading(places[layout])
+            after = Reading(places[layout], asked[layout])
         except GrigriError as e:
             assert "\n" not in str(e), str(e)
             said[f"{layout}: refused"] += 1

@@ -22,11 +22,12 @@ OPEN_IMAGES_HEADER = "ImageID,Source,LabelName,Confidence\n"
 
 @dataclass(frozen=True)
 class Sample:
-    """Label files by their paths (texts or bytes), empty images, and what to name as DATA."""
+    """Label files by their paths (texts or bytes), empty images, what to name as DATA, and how."""
 
     files: dict[str, str | bytes]
     images: tuple[str, ...]
     data: str = "."
+    layout: str | None = None  # None: it is found out
 
     def write(self, folder: Path) -> Path:
         """Write all into a folder; return what to name as DATA."""
@@ -251,6 +252,18 @@ ONE_HOT = Sample(
     ("a.jpg", "b.jpg", "c.jpg"),
     "l.csv",
 )
+PLUS_MINUS = Sample(
+    {"l.csv": csv_of("image,cat,dog", "a.jpg,1,-1", "b.jpg,-1,0", "c.jpg,1,1")},
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.csv",
+    "plus-minus",
+)
+UNCERTAIN = Sample(
+    {"l.csv": csv_of("image,cat,dog", "a.jpg,1,-1", "b.jpg,0,0", "c.jpg,1,1")},
+    ("a.jpg", "b.jpg", "c.jpg"),
+    "l.csv",
+    "uncertain",
+)
 LABEL_COLUMN = Sample(
     {"l.csv": csv_of("image,labels", "a.jpg,cat|hot dog", "b.jpg,", "c.jpg,cat", "d.jpg,sky")},
     ("a.jpg", "b.jpg", "c.jpg", "d.jpg"),
@@ -323,7 +336,8 @@ def tables() -> dict[str, Sample]:
     excel = workbook(("image", "cat", "dog"), ("a.jpg", 1.0, 0.0), ("b.jpg", 0, 1))
     arrow = parquet(file_name=["a.jpg", "b.jpg"], labels=[["cat", "sky"], []])
     return {
-        "one-hot": ONE_HOT, "label-column": LABEL_COLUMN, "long": LONG,
+        "one-hot": ONE_HOT, "plus-minus": PLUS_MINUS, "uncertain": UNCERTAIN,
+        "label-column": LABEL_COLUMN, "long": LONG,
         "long-values": LONG_VALUES, "json-lines": JSON_LINES, "predictions": PREDICTIONS,
         "annotations": ANNOTATIONS, "chexpert": CHEXPERT, "chest-xray14": XRAY14,
         "open-images": OPEN_IMAGES, "planet": PLANET, "fastai": FASTAI, "roboflow": ROBOFLOW,

@@ -8,7 +8,7 @@ stay in one part.
 import re
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...errors import GrigriError
 from . import reading
@@ -151,9 +151,8 @@ def read_chexpert_table(table: Table, options: LabelOptions) -> Labels:
 
 def _below_top(name: str) -> str:
     """Return a path without the folder of the data set, like ``CheXpert-v1.0-small``."""
-    parts = PurePosixPath(name).parts
-    is_top = len(parts) > 1 and parts[0] not in ("train", "valid", "test")
-    return "/".join(parts[1:] if is_top else parts)
+    top, _, rest = name.partition("/")
+    return rest if rest and top not in ("train", "valid", "test") else name
 
 
 def _chexpert_folder(folder: Path, names: list[str], images: Path | None) -> Path:
