@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GrigriError
+from . import safe_yaml
 from .cells import PART_OF
 from .columns import plain
 from .labels import LabelOptions, Labels
@@ -146,12 +147,7 @@ def _names_of_numbers(folder: Path) -> dict[str, list[str]]:
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", read_text(file), re.DOTALL)
     if match is None:
         return {}
-    import yaml
-
-    try:
-        head = yaml.safe_load(match[1])
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise GrigriError(f"{file}: its head is no YAML: {' '.join(str(e).split())[:100]}") from e
+    head = safe_yaml.parse(match[1], str(file))
     infos = head.get("dataset_info") if isinstance(head, dict) else None
     infos = infos if isinstance(infos, list) else [infos]
     features = [

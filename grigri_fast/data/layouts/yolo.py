@@ -12,18 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import GrigriError
-from . import reading
+from . import reading, safe_yaml
 from .labels import LabelOptions, Labels
 from .walk import images_below
 
 _YAML = (".yaml", ".yml")
-_MAX_YAML_BYTES = 2**19
-_NESTING = re.compile(r"[\[{]|[-?:][ \t]+(?=[-?:][ \t])")
-_MAX_NESTING = 500
-_LOADER = yaml.SafeLoader  # CSafeLoader is ten times as fast, and overflows the stack
 _CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 _PARTS = ("train", "val", "test")
 _HEAD = re.compile(r"^(names|train|val|test)\s*:", re.MULTILINE)
@@ -166,16 +160,7 @@ def _of_folder(data: Path) -> _Source:
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    text = reading.read_text(file)
-    # Deep nesting takes time and stack, and a few references can stand for gigabytes.
-    if len(text) > _MAX_YAML_BYTES or len(_NESTING.findall(text)) > _MAX_NESTING:
-        raise GrigriError(f"{file}: too large or too deep for a data.yaml")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _LOADER)):
-            raise GrigriError(f"{file}: references (*name) are not read; write the values out")
-        top = yaml.load(text, _LOADER)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as e:
-        raise GrigriError(f"{file}: not valid YAML: {str(e)[:200] or type(e).__name__}") from e
+    top = safe_yaml.parse(reading.read_text(file), str(file))
     if not isinstance(top, dict):
         raise GrigriError(f"{file}: not a data.yaml; {_EXPECTED}")
     return top
