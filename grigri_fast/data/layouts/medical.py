@@ -145,7 +145,7 @@ def read_chexpert_table(table: Table, options: LabelOptions) -> Labels:
         next((word for word in name.split("/") if re.fullmatch(r"patient\d+", word)), "")
         for name in labels.names
     ]
-    note = "images of a patient stay in one part (--group-column none: they do not)"
+    note = "images of a patient stay in one part of a split"
     return replace(labels, groups=groups, notes=[*labels.notes, note])
 
 
@@ -233,7 +233,7 @@ def read_xray14_table(table: Table, options: LabelOptions) -> Labels:
     if options.split_column is None:
         labels = _with_lists(labels, table.file.parent)
     if options.group_column is None:
-        note = "images of one 'Patient ID' stay in one part (--group-column none: they do not)"
+        note = "images of one 'Patient ID' stay in one part of a split"
         groups = list(table.columns[patient])
         labels = replace(labels, groups=groups, notes=[*labels.notes, note])
     return labels

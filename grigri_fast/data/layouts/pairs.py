@@ -83,8 +83,8 @@ def joined(images: Sequence[object], labels: Sequence[str], values: Sequence[flo
     is_open = bool(num_not) and num_open > 0
     if is_open:
         notes.append(
-            f"{num_not:,} rows say that an image has not got a label; of labels that are not listed"
-            " for an image it is unknown"
+            f"{num_not:,} rows say that a label is absent; labels not listed for an image are"
+            " unknown"
         )
     elif num_open > 0:
         notes.append("labels that are not listed for an image are taken as absent")

@@ -25,7 +25,7 @@ def test_the_folder(tmp_path: Path) -> None:
     ]
     assert labels.parts == ["train", "train", "val", "test"]
     assert "names of classes are from class-descriptions.csv" in labels.notes
-    assert any("3 rows say that an image has not got a label" in note for note in labels.notes)
+    assert any("3 rows say that a label is absent" in note for note in labels.notes)
 
 
 def read(folder: Path, *rows: str, **how):

@@ -18,7 +18,7 @@ def test_a_row_per_image_label_and_value(tmp_path: Path) -> None:
     assert labels.labels == [["cat"], ["sky"]]
     assert labels.unknown is not None and list(labels.unknown) == [["sky"], ["dog"]]
     assert any("'present' is 1 if the image has it" in note for note in labels.notes)
-    assert any("2 rows say that an image has not got a label" in note for note in labels.notes)
+    assert any("2 rows say that a label is absent" in note for note in labels.notes)
 
 
 @pytest.mark.parametrize("header", ["image,label,value", "img,tag,has_label", "file,category,y"])
