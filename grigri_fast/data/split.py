@@ -378,8 +378,18 @@ def absences(split: Split, dataset: Dataset) -> list[Absence]:
     return found
 
 
+def absences_in_words(split: Split, dataset: Dataset) -> tuple[str, ...]:
+    """Return a note on the classes of some images that are not in every part, if there are any."""
+    found = [a for a in absences(split, dataset) if a.num_images]
+    if not found:
+        return ()
+    are = "1 class is" if len(found) == 1 else f"{len(found):,} classes are"
+    named = [f"{a.class_name} (not in {' and '.join(a.parts)}: {a.why})" for a in found]
+    return (f"{are} not in every part: {_some(named)}",)
+
+
 def _remarks(split: Split, dataset: Dataset) -> tuple[str, ...]:
-    """Return what the user should know of a split: shares that are not met, classes, groups."""
+    """Return what the user should know of a split: shares that are not met, and groups."""
     notes = []
     num_images = sum(map(len, split.parts.values()))
     far = max(1.0, balance.tolerance(num_images))
@@ -389,13 +399,7 @@ def _remarks(split: Split, dataset: Dataset) -> tuple[str, ...]:
             why = "every class is in each part" if dataset.groups is None else "groups stay whole"
             got = f"{found / num_images:.1%} of {num_images:,} images"
             notes.append(f"{part} has {got} instead of {share:.1%}, so that {why}")
-    notes += _on_groups(split, dataset)
-    lacking = [a for a in absences(split, dataset) if a.num_images]
-    if lacking:
-        are = "1 class is" if len(lacking) == 1 else f"{len(lacking):,} classes are"
-        named = [f"{a.class_name} (not in {' and '.join(a.parts)}: {a.why})" for a in lacking]
-        notes.append(f"{are} not in every part: {_some(named)}")
-    return tuple(notes)
+    return (*notes, *_on_groups(split, dataset))
 
 
 def _on_groups(split: Split, dataset: Dataset) -> list[str]:

@@ -122,7 +122,8 @@ def load(session: Session) -> RunData:
         f"{data.layout}: {len(data):,} images, {len(data.class_names)} classes; "
         + ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
     )
-    for note in (*data.notes, *(() if resumed else parts.notes)):
+    of_split = () if resumed else (*parts.notes, *split.absences_in_words(parts, data))
+    for note in (*data.notes, *of_split):
         session.callback.log(f"  {note}")
     rows = np.concatenate([parts.parts["train"], parts.parts["val"]])
     quarantine = Quarantine(data, len(rows), config.max_bad, progress.bad)

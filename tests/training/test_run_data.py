@@ -71,6 +71,7 @@ def table_of(photos: Path, name: str, rows: list[str]) -> Path:
 def test_a_run_uses_the_datas_own_split_and_says_so(cli, photos, tmp_path) -> None:
     part_of = ["train"] * 32 + ["valid"] * 10 + ["test"] * 4 + [""] * 2
     cells = [f"images/im{i + 1}.jpg,{'|'.join(labels_of(i))},{part_of[i]}" for i in range(48)]
+    cells[1] = cells[1].replace(",train", "|owl,train")  # on this image alone
     table = table_of(photos, "labels.csv", ["file,labels,split", *cells])
     code, out, err = cli("train", table, *SMALL, "--out", tmp_path)
     assert (code, err) == (0, "")
@@ -78,6 +79,7 @@ def test_a_run_uses_the_datas_own_split_and_says_so(cli, photos, tmp_path) -> No
     assert "2 images are in no part of that split and used nowhere: im" in out.replace(
         "images/", ""
     )
+    assert "  1 class is not in every part: owl (not in val and test: only 1 image)" in out
     run = run_of(out)
     assert {name: len(of_part) for name, of_part in parts(run).items()} == {
         "train": 32,
