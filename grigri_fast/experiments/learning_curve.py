@@ -155,7 +155,7 @@ def _features(
     of_row_VND = np.zeros((num_views, len(data.dataset), num_features), np.float16)
     of_row_VND[:, without(rows, found.dropped)] = found.features_VND
     train, val = (without(part, found.dropped) for part in (data.train_rows, data.val_rows))
-    return of_row_VND, train, val
+    return of_row_VND, train, data.unseen(val)
 
 
 # -------------------------------------------------------------------------------- the files

@@ -70,6 +70,12 @@ class RunData:
         unknown_NC = self.dataset.unknown_NC
         return self.dataset.targets_NC[rows], None if unknown_NC is None else unknown_NC[rows]
 
+    def unseen(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return rows without copies of training images, or all of them if all are such."""
+        crc32_N = self.checked.crc32_N
+        is_seen_N = np.isin(crc32_N[rows], crc32_N[self.train_rows])
+        return rows if is_seen_N.all() else rows[~is_seen_N]
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of training steps in an epoch."""
         return len(batching.cut_batches(self.train_rows, batch_size))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_set import CLASSES, labelled
 
+from grigri_fast.data import split
 from grigri_fast.evaluation import metrics
 from grigri_fast.runs.trained_on import TrainedOn
 from grigri_fast.training import run_data, scores
@@ -71,3 +72,14 @@ def test_copies_of_training_images_are_no_part_of_the_last_scores(
     kept = [i for i in range(20) if exposure == "seen" or i not in copies]
     counts = metrics.count(logits_NC[20:][kept] >= 0, targets_NC[20:][kept])
     assert found.at_half.micro_f1.value == metrics.micro_f1(counts)
+
+
+def test_copies_of_training_images_are_not_unseen() -> None:
+    data = run_data.RunData(
+        dataset=labelled(np.ones((5, 1), dtype=bool)),
+        split=split.Split({"train": np.array([0, 1]), "val": np.array([2, 3, 4])}),
+        checked=SimpleNamespace(crc32_N=np.array([7, 8, 9, 7, 5])),
+        quarantine=SimpleNamespace(good_before=lambda rows: rows),
+    )
+    assert data.unseen(np.array([2, 3, 4])).tolist() == [2, 4]
+    assert data.unseen(np.array([3])).tolist() == [3]
