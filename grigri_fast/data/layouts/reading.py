@@ -127,19 +127,24 @@ def visible(folder: Path, *suffixes: str) -> list[Path]:
     A folder that is not there has none.
     """
     try:
-        found = list(folder.iterdir())
+        names = os.listdir(folder)  # noqa: PTH208 (a million names: far cheaper than paths)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(p for p in found if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return sorted(
+        folder / name
+        for name in names
+        if name.lower().endswith(suffixes) and not name.startswith(".")
+    )
 
 
 def folders_in(folder: Path, at_most: int = 100) -> list[Path]:
     """Return the folders in a folder, without hidden ones; none if there are very many."""
     try:
-        found = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except OSError:
         return []
-    return found if len(found) <= at_most else []
+    return [folder / name for name in names] if len(names) <= at_most else []
 
 
 # ------------------------------------------------------------------------------------ images
