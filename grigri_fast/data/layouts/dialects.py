@@ -35,6 +35,8 @@ def read(file: Path, options: LabelOptions) -> Labels:
     """
     table = read_any(file)
     if options.layout == "long" and pairs.is_value_table(table):
+        if pairs.has_confidences(table):
+            return read_table(table, options, "long")
         return pairs.read_value_table(table, options)
     if options.layout in tables.KINDS:
         return read_table(table, options, options.layout)

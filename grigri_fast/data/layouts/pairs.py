@@ -20,6 +20,7 @@ _VALUES = frozenset(
     {
         *("value", "present", "presence", "ispresent", "exists", "has", "haslabel", "positive"),
         *("ispositive", "relevant", "isrelevant", "flag", "y", "truth", "groundtruth"),
+        *("confidence", "conf", "score", "probability", "prob"),
     }
 )
 
@@ -94,11 +95,26 @@ def joined(images: Sequence[object], labels: Sequence[str], values: Sequence[flo
     return Joined(first, read, class_names, unknown, notes)
 
 
+def _value(cell: str) -> float | None:
+    """Return the number from 0 to 1 that a cell holds, also as true or no; None: it holds none."""
+    if cell.casefold() in FLAGS:
+        return float(FLAGS[cell.casefold()])
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if 0 <= number <= 1 else None
+
+
 def _value_column(table: Table) -> int | None:
     """Return the column that says whether an image has the label of its row, if there is one."""
-    plain = [finder.plain(name) for name in table.header]
-    found = [i for i, name in enumerate(plain) if name in _VALUES and are_flags(table.values[i])]
-    named = [i for i in range(len(plain)) if finder.is_label_name(table.header[i])]
+    found = [
+        i
+        for i, name in enumerate(table.header)
+        if finder.plain(name) in _VALUES
+        and any(_value(cell) is not None for cell in table.values[i])
+    ]
+    named = [i for i, name in enumerate(table.header) if finder.is_label_name(name)]
     if len(found) != 1 or len(named) != 1 or are_flags(table.values[named[0]]):
         return None
     return found[0]
@@ -114,6 +130,12 @@ def is_value_table(table: Table) -> bool:
                and not finder.is_label_name(table.header[i]))  # fmt: skip
 
 
+def has_confidences(table: Table) -> bool:
+    """Return whether the values of such a table are not only 0 and 1."""
+    column = _value_column(table)
+    return column is not None and any(0 < (_value(c) or 0) < 1 for c in table.values[column])
+
+
 def read_value_table(table: Table, options: LabelOptions) -> Labels:
     """Read a table with the columns image, label and value.
 
@@ -124,6 +146,17 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
     if column is None:
         raise GrigriError(
             f"{table.file}: expected a column of labels and one of 0 and 1, named value or present"
+        )
+    name = table.header[column]
+    odd = next((cell for cell in table.values[column] if _value(cell) is None), None)
+    if odd is not None:
+        raise GrigriError(
+            f"{table.where(table.find(column, odd), column)}: {odd[:40]!r} is neither 0 nor 1"
+        )
+    if has_confidences(table) and options.layout != "long-values":
+        raise GrigriError(
+            f"{table.file}: each row can be a label of its image (--layout long), or one if"
+            f" {name!r} is at least {HALF} (--layout long-values)"
         )
     keep = [i for i in range(len(table.header)) if i != column]
     rest = Table(
@@ -144,7 +177,7 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
     several = next((row for row, words in enumerate(cells.labels) if len(words) > 1), None)
     if several is not None:
         raise GrigriError(f"{where[several]}: several labels, and one value for them")
-    values = [float(FLAGS[cell.casefold()]) for cell in table.columns[column]]
+    values = [_value(cell) or 0.0 for cell in table.columns[column]]
     words = ["".join(of_one) for of_one in cells.labels]
     found = joined(located.paths, words, values)
     first_of = {located.paths[row]: row for row in found.first}
@@ -155,7 +188,7 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
                     f"{where[row]}: {located.names[row]} is in another {what} in line"
                     f" {table.lines[first_of[path]]}"
                 )
-    note = f"each row is a label of an image; {table.header[column]!r} is 1 if the image has it"
+    note = f"each row is a label of an image; {name!r} is 1 if the image has it"
     return Labels(
         [located.names[row] for row in found.first],
         [located.paths[row] for row in found.first],

@@ -81,6 +81,23 @@ def test_wrong_tables(tmp_path: Path, rows: tuple[str, ...], says: str) -> None:
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
+def test_confidences_can_be_read_in_two_ways(tmp_path: Path) -> None:
+    rows = ("image,label,score", "a.jpg,cat,0.9", "a.jpg,dog,0.2", "b.jpg,cat,0.4", "b.jpg,sky,1")
+    with pytest.raises(GrigriError, match=r"--layout long\), or one if 'score' is at least 0\.5"):
+        read(tmp_path, *rows)
+    assert read(tmp_path, *rows, layout="long").labels == [["cat", "dog"], ["cat", "sky"]]
+    labels = read(tmp_path, *rows, layout="long-values")
+    assert labels.labels == [["cat"], ["sky"]] and labels.unknown is None
+    assert "an image has a label from a confidence of 0.5 on" in labels.notes
+
+
+@pytest.mark.parametrize("odd", ["2", "-1", "", "x", "nan"])
+def test_a_damaged_value_does_not_make_all_rows_labels(tmp_path: Path, odd: str) -> None:
+    rows = ("image,label,value", "a.jpg,cat,1", "a.jpg,dog,0", f"b.jpg,cat,{odd}")
+    with pytest.raises(GrigriError, match=r"line 4, column 'value': .* is neither 0 nor 1"):
+        read(tmp_path, *rows)
+
+
 def test_it_is_asked_for_and_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(GrigriError, match="expected a column of labels and one of 0 and 1"):
         read(tmp_path, "image,label", "a.jpg,cat", layout="long-values")
