@@ -72,10 +72,10 @@ def read(data: Path, options: LabelOptions) -> Labels:
     if not class_names:
         class_names = rows.classes()
     images = reading.counted(len(rows.names), "image")
-    notes = [f"{images}, with the labels of {reading.counted(num_shapes, 'tag')} and shapes"]
+    notes = [f"{images}, with the labels of {reading.counted(num_shapes, 'annotation')}"]
     without = sum(not labels for labels in rows.labels)
     if without:
-        notes.append(f"{reading.counted(without, 'image')} without tag and shape: no label")
+        notes.append(f"{reading.counted(without, 'image')} without annotation: no label")
     if next(top.iter("attribute"), None) is not None:
         notes.append("attributes of labels are not read")
     if ignored:

@@ -61,8 +61,8 @@ def test_a_project(tmp_path: Path, data: str) -> None:
         "Validation/c.jpg",
     ]
     assert labels.notes == [
-        "3 images, with the labels of 5 tags and shapes",
-        "1 image without tag and shape: no label",
+        "3 images, with the labels of 5 annotations",
+        "1 image without annotation: no label",
         "attributes of labels are not read",
         "the data come with a split: 2 train, 1 val",
     ]
