@@ -21,7 +21,7 @@ _SHARD = re.compile(
 _CONVERTED = re.compile(r"(?P<number>\d{4})\.parquet")  # train/0000.parquet, by the hub
 _SAVED = ("state.json", "dataset_info.json")
 _ROWS_AT_ONCE = 256
-_CACHE = "hugging-face"
+_CACHE = "hugging-face-1"  # the number changes with how images are named and written
 _NAMES = "names.json"
 # What the first bytes say of the kind of an image.
 _SUFFIX_OF = {

@@ -82,7 +82,7 @@ def test_saved_to_disk(tmp_path: Path) -> None:
     assert labels.class_names == ["cat", "dog", "sky"]
     assert labels.parts == ["train", "train", "train", "val"]
     folder = labels.paths[0].parent.parent
-    assert folder.parent == tmp_path / "cache" / "grigri-fast" / "hugging-face"
+    assert folder.parent == tmp_path / "cache" / "grigri-fast" / "hugging-face-1"
     for path, row in zip(labels.paths, [0, 1, 0, 0], strict=True):
         write_image(tmp_path / "photo.jpg", row)
         assert path.read_bytes() == (tmp_path / "photo.jpg").read_bytes()
@@ -166,7 +166,7 @@ def test_images_beside_the_files(tmp_path: Path) -> None:
     assert labels.paths == [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg"]
     assert labels.names == ["train/images/a.jpg", "train/images/b.jpg"]
     assert labels.labels == [["x"], []] and len(labels.notes) == 1
-    assert not list((tmp_path / "cache" / "grigri-fast" / "hugging-face").iterdir())
+    assert not list((tmp_path / "cache" / "grigri-fast" / "hugging-face-1").iterdir())
 
 
 def test_converted_by_the_hub(tmp_path: Path) -> None:
