@@ -339,9 +339,14 @@ def _no_labels(table: Table, others: list[int]) -> GrigriError:
     """Return why no column can be taken for the labels."""
     if not others:
         return GrigriError(f"{table.file}: no column holds labels")
-    odd = next((v for v in table.values[others[0]] if not _is_flag(v)), "")
-    place = table.where(table.find(others[0], odd), others[0])
     names = ", ".join(table.header[i] for i in others[:6])
+    odd = next((v for v in table.values[others[0]] if not _is_flag(v)), None)
+    if odd is None:
+        return GrigriError(
+            f"{table.file}: no column is named labels; --label-columns says which of {names} holds"
+            " them"
+        )
+    place = table.where(table.find(others[0], odd), others[0])
     return GrigriError(
         f"{place}: {odd[:40]!r} is neither 0 nor 1, and no column is named labels; --label-columns"
         f" says which of {names} holds them"

@@ -57,6 +57,8 @@ def _are_predictions(table: Table) -> bool:
 
 
 def _read_predictions(table: Table, options: LabelOptions) -> Labels:
+    if not _are_predictions(table):
+        raise GrigriError(f"{table.file}: not what predict writes (image,labels,error,<class>...)")
     good = [i for i, row in enumerate(table.rows) if not row[2]]
     if not good:
         raise GrigriError(f"{table.file}: every image of these predictions has an error")
