@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import GrigriError
 from .columns import looks_like_image
+from .reading import exists
 from .walk import images_below, reason_to_skip
 
 _FIRST = 100  # names by which a folder is recognised
@@ -106,7 +107,7 @@ def _folder_of(folder: Path, names: list[str]) -> Path:
 
 
 def _has_any(folder: Path, names: list[str]) -> bool:
-    if any((folder / name).exists() for name in names):
+    if any(exists(folder / name) for name in names):
         return True
     if any(looks_like_image(name) for name in names) or not folder.is_dir():
         return False
@@ -116,7 +117,7 @@ def _has_any(folder: Path, names: list[str]) -> bool:
 
 def _with_suffix(folder: Path, names: list[str], where: Sequence[str]) -> list[str] | None:
     """Return the names of the files that have these names before their suffix; None: no files."""
-    if not folder.is_dir() or any((folder / name).is_file() for name in names[:_FIRST]):
+    if not folder.is_dir() or any(exists(folder / name) for name in names[:_FIRST]):
         return None
     by_stem: dict[str, list[str]] = {}
     for parent in {os.path.dirname(name) for name in names}:  # noqa: PTH120
