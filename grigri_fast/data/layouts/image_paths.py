@@ -83,7 +83,12 @@ def _unnamed(paths: list[Path]) -> list[str]:
     """Return the images beside those that are named."""
     named = set(map(str, paths))
     folders = sorted({path.parent for path in paths})[:_MOST_FOLDERS]
-    beside = (p for f in folders if f.is_dir() for p in images_below(f, recursive=False).images)
+    beside = (
+        p
+        for f in folders
+        if exists(f) and f.is_dir()
+        for p in images_below(f, recursive=False).images
+    )
     return [path.name for path in beside if str(path) not in named]
 
 
@@ -121,7 +126,7 @@ def _with_suffix(folder: Path, names: list[str], where: Sequence[str]) -> list[s
         return None
     by_stem: dict[str, list[str]] = {}
     for parent in {os.path.dirname(name) for name in names}:  # noqa: PTH120
-        if (folder / parent).is_dir():
+        if exists(folder / parent) and (folder / parent).is_dir():
             for path in images_below(folder / parent, recursive=False).images:
                 by_stem.setdefault(os.path.join(parent, path.stem), []).append(  # noqa: PTH118
                     os.path.join(parent, path.name)  # noqa: PTH118
