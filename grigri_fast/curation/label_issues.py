@@ -225,6 +225,7 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
         else:
             shutil.rmtree(folder, ignore_errors=True)  # a false start
             files.write_atomic(file, split.to_json(parts, setting.data))
+            how: dict[str, Any] = {**setting.how_labels, **_RECIPE}
             config = TrainConfig(
                 data=setting.source,
                 images=setting.images,
@@ -236,7 +237,7 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
                 threads=setting.compute.threads,
                 max_pixels=setting.max_pixels,
                 max_bad=0.99,  # data check names the bad files anyway
-                **setting.how_labels | _RECIPE,
+                **how,
             )
             trainer.run(config, callback)
     file.unlink(missing_ok=True)

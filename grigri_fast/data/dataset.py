@@ -88,7 +88,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
     column_of = {name: c for c, name in enumerate(table.class_names)}
 
     def flags(labels: Sequence[Sequence[str]], dtype: type) -> NDArray:
-        flags_NC = np.zeros((len(table.names), len(column_of)), dtype=dtype)
+        flags_NC: NDArray = np.zeros((len(table.names), len(column_of)), dtype=dtype)
         for row, names in enumerate(labels):
             flags_NC[row, [column_of[name] for name in names]] = 1
         return flags_NC
@@ -102,7 +102,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         None if table.unknown is None else flags(table.unknown, np.bool_),
         None if options.split_column == "none" else table.parts,
         None if table.groups is None else _numbers(table.groups),
-        (*table.notes, *remarks.of_classes(table)),
+        (*table.notes, *remarks.of_parts(table), *remarks.of_classes(table)),
     )
 
 

@@ -171,8 +171,8 @@ def _refuse_doubtful(data: Path, roots: list[_Root], class_names: list[str]) -> 
                     f" which would not be read; {choice}"
                 )
         for name in root.empty:
-            inner = images_below(root.folder / name, recursive=True).skipped
-            if any(suffix in _SIDECARS for suffix in inner):
+            beside_none = images_below(root.folder / name, recursive=True).skipped
+            if any(suffix in _SIDECARS for suffix in beside_none):
                 raise GrigriError(
                     f"{data}: {name}/ has files of labels, in a layout that is not known here;"
                     f" {choice}"

@@ -137,9 +137,7 @@ def _read(data: Path, tables: dict[str, Table], options: LabelOptions) -> Labels
     if len(tables) < 2 or options.split_column == "none":
         return labels
     parts = [_PARTS[part_of[name]] for name in names]
-    counts = ", ".join(f"{parts.count(part):,} {part}" for part in dict.fromkeys(parts))
-    note = f"the data come with a split: {counts}"
-    return replace(labels, parts=parts, notes=[*labels.notes, note])
+    return replace(labels, parts=parts)
 
 
 def _confidence(table: Table, column: int, text: str) -> float:

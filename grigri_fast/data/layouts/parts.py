@@ -49,13 +49,9 @@ def merged(
     has_unknown = any(labels.unknown is not None for labels in all_of)
     has_groups = any(labels.groups is not None for labels in all_of)
     nothing: list[str] = []
-    counts = [(PART_OF.get(name.lower(), ""), len(read[name].names)) for name in folders]
     notes = [note for labels in all_of for note in labels.notes]
-    if len(folders) > 1:
-        said = ", ".join(f"{num:,} {part}" for part, num in counts)
-        notes.append(f"the data come with a split: {said}")
-    else:
-        notes.append(f"only {folders[0]}/ is here, {counted(counts[0][1], 'image')}")
+    if len(folders) == 1:
+        notes.append(f"only {folders[0]}/ is here, {counted(len(first.names), 'image')}")
     return Labels(
         [f"{name}/{image}" for name in folders for image in read[name].names],
         [path for labels in all_of for path in labels.paths],
@@ -65,7 +61,9 @@ def merged(
         unknown=[u for labels in all_of for u in labels.unknown or [nothing] * len(labels.names)]
         if has_unknown
         else None,
-        parts=[part for part, num in counts for _ in range(num)] if len(folders) > 1 else None,
+        parts=None
+        if len(folders) == 1
+        else [PART_OF.get(name.lower(), "") for name in folders for _ in read[name].names],
         groups=[g for labels in all_of for g in labels.groups or [""] * len(labels.names)]
         if has_groups
         else None,

@@ -249,9 +249,6 @@ class Rows:
         parts = None
         if {"val", "test"} & set(self._parts):
             parts = self._parts
-            counts = {part: parts.count(part) for part in ("train", "val", "test", "")}
-            said = [f"{n:,} {part or 'in no part'}" for part, n in counts.items() if n]
-            notes = [*notes, f"the data come with a split: {', '.join(said)}"]
         return Labels(
             self.names,
             paths,

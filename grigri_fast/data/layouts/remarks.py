@@ -43,6 +43,16 @@ def only_classes(labels: Labels, classes: Sequence[str]) -> Labels:
     )
 
 
+def of_parts(labels: Labels) -> list[str]:
+    """Return a sentence about the split that the data come with, if there is one."""
+    if labels.parts is None:
+        return []
+    counts = Counter(labels.parts)
+    order = [part for part in ("train", "val", "test", "") if counts[part]]
+    said = ", ".join(f"{counts[part]:,} {part or 'in no part'}" for part in order)
+    return [f"the data come with a split: {said}"]
+
+
 def of_classes(labels: Labels) -> list[str]:
     """Return sentences about classes that none or all images have, or that have like names."""
     count = Counter(label for words in labels.labels for label in words)

@@ -52,7 +52,6 @@ def test_as_it_is_unpacked(tmp_path: Path, data: str) -> None:
     assert labels.notes == [
         "3 images, 3 attributes, from list_attr_celeba.txt (1 yes, -1 no)",
         "the parts are from list_eval_partition.txt",
-        "the data come with a split: 1 train, 1 val, 1 test",
     ]
 
 

@@ -69,7 +69,6 @@ def test_as_it_is_unpacked(tmp_path: Path) -> None:
         "instances_val2017.json: 1 image in val2017/, 1 box",
         "1 image without a box: no label",
         "captions_val2017.json: not read, no boxes of objects",
-        "the data come with a split: 3 train, 1 val",
     ]
 
 

@@ -64,7 +64,6 @@ def test_a_project(tmp_path: Path, data: str) -> None:
         "3 images, with the labels of 5 annotations",
         "1 image without annotation: no label",
         "attributes of labels are not read",
-        "the data come with a split: 2 train, 1 val",
     ]
 
 

@@ -89,7 +89,6 @@ def test_saved_to_disk(tmp_path: Path) -> None:
     assert labels.notes == [
         "labels from labels, images from image",
         f"the images were written to {folder}",
-        "the data come with a split: 3 train, 1 val",
     ]
 
 

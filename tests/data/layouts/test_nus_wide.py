@@ -43,7 +43,6 @@ def test_as_it_is_unpacked(tmp_path: Path) -> None:
     assert labels.paths == [tmp_path / "Flickr" / name for name in NAMES]
     assert labels.notes == [
         "3 images, 2 classes, labels from Groundtruth/AllLabels/",
-        "the data come with a split: 2 train, 1 test",
     ]
 
 

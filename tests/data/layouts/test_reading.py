@@ -110,6 +110,6 @@ def test_rows() -> None:
     rows.add("b.jpg", "line 2", [], ["x"], part="val")
     labels = rows.result([], ["x", "y"], "there", ["read"])
     assert labels.parts == ["train", "val"] and labels.unknown == [[], ["x"]]
-    assert labels.notes == ["read", "the data come with a split: 1 train, 1 val"]
+    assert labels.notes == ["read"]
     with pytest.raises(GrigriError, match=r"line 3: a\.jpg was in line 1 already"):
         rows.add("a.jpg", "line 3", [])

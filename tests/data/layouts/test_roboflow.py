@@ -20,7 +20,6 @@ def test_the_parts(tmp_path: Path) -> None:
     assert labels.class_names == ["cat", "dog", "date"]  # all columns are classes, also this one
     assert labels.labels == [["cat"], ["cat", "dog", "date"], [], ["dog"]]
     assert labels.parts == ["train", "train", "val", "test"]
-    assert "the data come with a split: 2 train, 1 val, 1 test" in labels.notes
 
 
 def test_one_part_is_no_split(tmp_path: Path) -> None:

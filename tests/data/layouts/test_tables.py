@@ -235,6 +235,7 @@ def test_parts_and_groups(tmp_path: Path) -> None:
     )
     data = load(tmp_path, text)
     assert data.parts == ["train", "val", "test", ""]
+    assert "the data come with a split: 1 train, 1 val, 1 test, 1 in no part" in data.notes
     assert data.groups is not None and data.groups.tolist() == [0, 1, 1, 2]
     without = load(tmp_path, text, split_column="none", group_column="none")
     assert without.parts is None and without.groups is None

@@ -79,7 +79,6 @@ def test_as_it_is_unpacked(tmp_path: Path, below: str) -> None:
         'classes marked as "difficult" in an image are unknown there',
         "2 of Pascal VOC's 20 classes are there",
         "left out: 1 image in JPEGImages that no label file names",
-        "the data come with a split: 3 train, 1 val",
     ]
 
 

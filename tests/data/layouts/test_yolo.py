@@ -56,7 +56,6 @@ def test_as_it_is_unpacked(tmp_path: Path, data: str) -> None:
         "4 images, with the labels of 4 boxes in 3 files; classes from data.yaml",
         "2 images without a box: no label",
         "left out: 1 label file without an image (lone.txt)",
-        "the data come with a split: 3 train, 1 val",
     ]
 
 
