@@ -167,8 +167,14 @@ def test_evaluate_says_what_eval_says(cli, photos_once, run) -> None:
     assert said["thresholds"] == scored.evaluation.thresholds
     found = scored.evaluation.cross_fitted.micro_f1.value
     assert said["scores"]["cross-fitted"]["micro_f1"]["value"] == found
-    everything = grigri_fast.evaluate(str(run), data=photos_once, threshold=0.25)
-    assert everything.evaluation.num_images == 48 and everything.evaluation.thresholds == 0.25
+    rest = grigri_fast.evaluate(str(run), data=photos_once, threshold=0.25)
+    assert rest.evaluation.num_images + len(rest.seen) == 48 and len(rest.seen) == 38
+    assert rest.evaluation.thresholds == 0.25
+    assert rest.evaluation.honest is rest.evaluation.at_threshold
+    trained_on = grigri_fast.evaluate(run, part="train").evaluation
+    assert trained_on.exposure == "seen" and trained_on.shown is trained_on.cross_fitted
+    with pytest.raises(GrigriError, match="not honest"):
+        _ = trained_on.honest
 
 
 def test_evaluate_stores_the_threshold_for_predict(photos_once, run, tmp_path) -> None:
@@ -242,7 +248,7 @@ def test_the_network_itself_is_there(run) -> None:
         (lambda run: grigri_fast.evaluate(run, threshold=2), "number from 0 to 1"),
         (lambda run: grigri_fast.evaluate(run, threshold="0.5"), "number from 0 to 1"),
         (lambda run: grigri_fast.evaluate(run, images="x"), "--images goes with --data"),
-        (lambda run: grigri_fast.evaluate(run, part="val", data="x"), "--part is of the run's own"),
+        (lambda run: grigri_fast.evaluate(run, part="val", data="x"), "x: no such file or folder"),
         (lambda run: grigri_fast.evaluate(run, memory_limit="x"), "expected an amount of memory"),
         (lambda run: grigri_fast.load(run, checkpoint="first"), "--checkpoint must be one of last"),
         (lambda run: grigri_fast.load(run, device="gpu"), "--device must be one of auto, cuda"),
