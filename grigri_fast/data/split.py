@@ -297,7 +297,9 @@ def _given(part_of: Sequence[str], dataset: Dataset, where: str, advice: str, se
         raise GrigriError(
             f"{dataset.layout}: {where} has no image to train on, only {counts}; {advice}"
         )
-    notes = [f"{where} is used: {counts}", *_left_out(part_of, dataset, "that split")]
+    is_own = part_of is dataset.parts  # which the data's notes say already
+    notes = [] if is_own else [f"{where} is used: {counts}"]
+    notes += _left_out(part_of, dataset, "that split")
     if "val" not in rows:
         train = rows["train"]
         made = stratify(dataset.only(train), DEFAULT_VAL, 0.0, seed)

@@ -114,14 +114,14 @@ def test_data_split_shows_the_datas_own_split(cli, tmp_path) -> None:
     file.write_text("image,labels,is_valid\n" + "\n".join(lines))
     code, out, err = cli("data", "split", file, "--out", tmp_path / "s.json")
     assert (code, err) == (0, "")
-    assert "the data's own split is used: 16 train, 4 val" in out
+    assert "the data come with a split: 16 train, 4 val" in out
     assert len(json.loads((tmp_path / "s.json").read_text())["parts"]["val"]) == 4
     assert "asked" not in out
     code, out, err = cli("data", "split", file, "--val", "0.2")
     assert (code, out) == (1, "") and err.count("\n") == 1
     assert "the data come with a split, so --val 0.2 does not go" in err
     code, out, err = cli("data", "split", file, "--val", "0.2", "--split-column", "none")
-    assert (code, err) == (0, "") and "own split" not in out
+    assert (code, err) == (0, "") and "come with" not in out
     assert "columns not used: 'is_valid'" in out and ["asked", "0.8", "0.2"] in map(
         str.split, out.splitlines()
     )

@@ -319,10 +319,7 @@ def test_the_datas_own_split_is_used_and_said() -> None:
         "test": [8],
     }
     assert found.asked is None
-    assert found.notes[:2] == (
-        "the data's own split is used: 6 train, 2 val, 1 test",
-        "1 image is in no part of that split and used nowhere: im10.jpg",
-    )
+    assert found.notes[0] == "1 image is in no part of that split and used nowhere: im10.jpg"
 
 
 def test_a_missing_validation_part_is_taken_from_train_and_said() -> None:
@@ -333,13 +330,13 @@ def test_a_missing_validation_part_is_taken_from_train_and_said() -> None:
     assert found.parts["test"].tolist() == list(range(100, 150))
     expected = split.stratify(data.only(np.arange(100)), 0.2).parts["val"]
     assert np.array_equal(found.parts["val"], expected)
-    assert "it has no val part: 20 of the 100 images of train are taken for it" in found.notes[1]
+    assert "it has no val part: 20 of the 100 images of train are taken for it" in found.notes[0]
 
 
 def test_train_and_val_are_enough() -> None:
     found = split.choose(with_parts(*["train", "val"] * 20))
     assert list(found.parts) == ["train", "val"]
-    assert found.notes == ("the data's own split is used: 20 train, 20 val",)
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize(

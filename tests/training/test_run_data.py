@@ -75,7 +75,7 @@ def test_a_run_uses_the_datas_own_split_and_says_so(cli, photos, tmp_path) -> No
     table = table_of(photos, "labels.csv", ["file,labels,split", *cells])
     code, out, err = cli("train", table, *SMALL, "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert "the data's own split is used: 32 train, 10 val, 4 test" in out
+    assert "the data come with a split: 32 train, 10 val, 4 test, 2 in no part" in out
     assert "2 images are in no part of that split and used nowhere: im" in out.replace(
         "images/", ""
     )
