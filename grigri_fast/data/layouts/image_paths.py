@@ -65,7 +65,7 @@ def locate(
     if not any(looks_like_image(name) for name in names[:_FIRST]):
         found = _with_suffix(folder, names, where)
         if found is not None:
-            suffixes = sorted({Path(name).suffix for name in found})
+            suffixes = sorted({Path(name).suffix for name in found} - {""})
             notes.append(f"names are without suffix; files are {', '.join(suffixes)}")
             names = found
     # a.jpg and ./a.jpg are one image

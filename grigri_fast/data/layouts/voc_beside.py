@@ -106,6 +106,10 @@ def read(data: Path, found: list[Path], options: LabelOptions) -> Labels:
     num_without = num_images - sum(path.exists() for path in paths)
     if num_without:
         notes.append(f"left out: {reading.counted(num_without, 'image')} without .xml")
+    parts = [folder for folder in reading.folders_in(data) if reading.part_of(folder.name)]
+    others = [folder.name for folder in parts if folder not in found]
+    if others and found != [data]:
+        notes.append(f"left out: {', '.join(others)}/, without XML files of Pascal VOC")
     return rows.result(paths, class_names, f"{data} (Pascal VOC)", notes)
 
 

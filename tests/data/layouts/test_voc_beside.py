@@ -48,6 +48,11 @@ def test_roboflow(tmp_path: Path) -> None:
     assert labels.names == ["train/a.jpg", "train/b.png", "valid/a.jpg", "valid/b.png"]
     assert labels.labels == [["dog"], []] * 2
     assert labels.parts == ["train", "train", "val", "val"]
+    for file in (tmp_path / "valid").glob("*.xml"):
+        file.write_text("damaged")
+    labels = voc.read(tmp_path, LabelOptions())
+    assert labels.names == ["train/a.jpg", "train/b.png"]
+    assert "left out: valid/, without XML files of Pascal VOC" in labels.notes
 
 
 def test_an_image_that_only_filename_names(tmp_path: Path) -> None:
