@@ -1,4 +1,4 @@
-"""(k) Does a split keep its promise, and how long does it take?
+"""(l) Does a split keep its promise, and how long does it take?
 
     python benchmarks/bench_split.py [--matrices 200] [--repeats 3] [--out result.json]
 
