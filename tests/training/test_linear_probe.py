@@ -37,7 +37,7 @@ def test_a_probe_alone_is_a_run_like_any_other(cli, photos, tmp_path, probed) ->
     scores = summary["validation"]["scores"]["at 0.5"]
     assert scores["micro_f1"]["value"] == pytest.approx(row["val_micro_f1"])
     assert same(probed, probed, "best") and same(probed, probed)
-    for words in (["eval", probed], ["predict", probed, photos], ["report", probed]):
+    for words in (["eval", probed], ["predict", probed, photos / "images"], ["report", probed]):
         code, printed, err = cli(*words)
         assert (code, err) == (0, ""), printed
 

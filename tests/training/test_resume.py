@@ -201,6 +201,14 @@ OTHER_VALUES = {
     "out": "elsewhere",
     "name": "other",
     "epochs": "3",
+    "layout": "long",
+    "image_column": "photo",
+    "label_columns": "tags",
+    "separator": "space",
+    "no_label": "unknown",
+    "split_column": "part",
+    "group_column": "patient",
+    "classes": "cat",
 }
 
 
