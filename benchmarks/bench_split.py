@@ -85,9 +85,9 @@ def as_data_split(targets_NC: np.ndarray, shares: Sequence[float], seed: int) ->
 
 
 def by_pairs(targets_NC: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray | None:
-    """Order 2, part by part; None if there are so many pairs that it is not tried."""
-    labels_of = [np.flatnonzero(row).tolist() for row in targets_NC]
-    return stratification._by_pairs(labels_of, shares, seed)
+    """Order 2 by scikit-multilearn, part by part; None where it takes long and is not tried."""
+    has_NC = targets_NC > 0
+    return stratification._by_pairs(has_NC, stratification._labels_of(has_NC), shares, seed)
 
 
 def by_labels(targets_NC: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:

@@ -67,7 +67,8 @@ def test_its_metadata_are_right(wheel) -> None:
 def test_what_it_imports_it_requires(wheel) -> None:
     """Each library that a module imports is required, always or as an extra."""
     of_import = {"nvidia": "nvidia-dali-cuda120", "pynvml": "nvidia-ml-py", "PIL": "pillow"}
-    of_import |= {"imagehash": "ImageHash", "pillow_heif": "pillow-heif"}
+    of_import |= {"imagehash": "ImageHash", "pillow_heif": "pillow-heif", "yaml": "pyyaml"}
+    of_import |= {"skmultilearn": "scikit-multilearn"}
     of_import |= {"cv2": "opencv-python-headless", "markdown_it": "markdown-it-py"}
     folder = f"grigri_fast-{__version__}.dist-info"
     about = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))

@@ -1,8 +1,10 @@
 """Stratification of a data set: which image goes into which part.
 
-First by iterative stratification of label pairs (:mod:`iterative`), as scikit-multilearn does it.
-Where that does not keep the promise of :func:`split.stratify`, or images are in groups, by
-:mod:`balance`. Shapes: N images, C classes.
+First by iterative stratification of label pairs (scikit-multilearn, order 2: Szymański and
+Kajdanowicz 2017, https://proceedings.mlr.press/v74/szyma%C5%84ski17a.html). It looks at one pair at
+a time, so where most pairs have few images, it forgets how many images a part should have. Where
+it does not keep the promise of :func:`split.stratify`, would take long, or images are in groups,
+:mod:`balance` is used instead. Shapes: N images, C classes.
 """
 
 import re
@@ -13,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrigriError
-from . import balance, iterative
+from . import balance
 from .dataset import Dataset
+
+_MOST_WORK = 100_000_000  # label pairs times images; about seven seconds (measured)
 
 
 def stratify(dataset: Dataset, shares: Sequence[float], seed: int) -> NDArray[np.intp]:
@@ -47,7 +51,7 @@ def stratify(dataset: Dataset, shares: Sequence[float], seed: int) -> NDArray[np
         )
     part_of = None
     if groups is None:
-        part_of = _by_pairs(labels_of, shares, seed)
+        part_of = _by_pairs(has_NC, labels_of, shares, seed)
         if part_of is not None and not _is_kept(part_of, has_NC, shares):
             part_of = None
     if part_of is None:
@@ -84,20 +88,42 @@ def _groups(dataset: Dataset, order: NDArray[np.intp]) -> list[list[int]] | None
 
 
 def _by_pairs(
-    labels_of: list[list[int]], shares: Sequence[float], seed: int
+    has_NC: NDArray[np.bool_], labels_of: list[list[int]], shares: Sequence[float], seed: int
 ) -> NDArray[np.intp] | None:
     """Return the part of each image (N) by iterative stratification; None if it takes too long."""
+    pairs: set[tuple[int, int]] = set()  # a class with itself is a pair, too
+    for labels in labels_of:
+        pairs.update((a, b) for i, a in enumerate(labels) for b in labels[i:])
+        if len(pairs) * len(labels_of) > _MOST_WORK:
+            return None
     part_of = np.zeros(len(labels_of), dtype=np.intp)
     left = np.arange(len(labels_of))
     test = sum(shares[2:])
     for part, share in ((2, test), (1, shares[1] / (1 - test))):
         if share and len(left):
-            inside = iterative.stratify([labels_of[i] for i in left], share, seed)
-            if inside is None:
-                return None
+            inside = _cut(has_NC[left], share, seed)
             part_of[left[inside]] = part
             left = left[~inside]
     return part_of
+
+
+def _cut(has_NC: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return which images (N) are in a stratified part of ``share`` of them."""
+    # Imported here: it loads all of scikit-learn's model selection, and few commands split.
+    from skmultilearn.model_selection.iterative_stratification import IterativeStratification
+
+    stratifier = IterativeStratification(
+        n_splits=2, order=2, sample_distribution_per_fold=[share, 1 - share]
+    )
+    # scikit-multilearn 0.2.0 draws from NumPy's global generator, and its random_state raises.
+    before = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        rows = np.zeros((len(has_NC), 1))
+        _, inside = next(stratifier.split(rows, has_NC.astype(np.int64)))
+    finally:
+        np.random.set_state(before)
+    return np.isin(np.arange(len(has_NC)), inside)
 
 
 def _is_kept(part_of: NDArray[np.intp], has_NC: NDArray[np.bool_], shares: Sequence[float]) -> bool:
