@@ -86,6 +86,12 @@ class DataOptions:
         "none.",
         unset="patient_id, group and the like",
     )
+    groups: OptionalPath = of_labels(
+        None,
+        "Table of images that stay in one part: near-duplicates.csv of data check --deep, or two "
+        "columns, image and group.",
+        is_input=True,
+    )
     classes: str | None = of_labels(
         None, "Learn these classes only, in this order: names with commas.", unset="all there are"
     )

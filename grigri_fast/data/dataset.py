@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
+from . import groups
 from .layouts import HowLabels, LabelOptions, read_labels, remarks
 
 
@@ -61,7 +62,7 @@ class Dataset:
 
 
 def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels]) -> Dataset:
-    """Read the labels of a data set in whichever of the five formats it is (see ``layouts``).
+    """Read the labels of a data set in whichever layout they have (see ``layouts``).
 
     Args:
         data: a folder or a CSV file.
@@ -70,7 +71,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         how: how the labels are to be read, as in :class:`layouts.HowLabels`.
 
     Raises:
-        GrigriError: if the layout is none of the formats or could be two of them, or if a line
+        GrigriError: if the layout is not known or could be two of them, or if a line
             of a label file is wrong; the message says where.
     """
     try:
@@ -93,6 +94,11 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
             flags_NC[row, [column_of[name] for name in names]] = 1
         return flags_NC
 
+    of_rows = None if table.groups is None else groups.numbered(table.groups)
+    notes = [*table.notes, *remarks.of_parts(table), *remarks.of_classes(table)]
+    if options.groups is not None:
+        of_rows, note = groups.joined(options.groups, table.names, of_rows)
+        notes.append(note)
     return Dataset(
         table.names,
         table.paths,
@@ -101,15 +107,6 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         table.layout,
         None if table.unknown is None else flags(table.unknown, np.bool_),
         None if options.split_column == "none" else table.parts,
-        None if table.groups is None else _numbers(table.groups),
-        (*table.notes, *remarks.of_parts(table), *remarks.of_classes(table)),
+        of_rows,
+        tuple(notes),
     )
-
-
-def _numbers(groups: list[str]) -> NDArray[np.int64]:
-    """Return a number for each group; an image without one is a group by itself."""
-    number_of: dict[str, int] = {}
-    numbers = [
-        number_of.setdefault(name or f"\0{row}", len(number_of)) for row, name in enumerate(groups)
-    ]
-    return np.array(numbers, dtype=np.int64)

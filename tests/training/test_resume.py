@@ -209,6 +209,7 @@ OTHER_VALUES = {
     "split_column": "part",
     "group_column": "patient",
     "classes": "cat",
+    "groups": "near-duplicates.csv",
 }
 
 

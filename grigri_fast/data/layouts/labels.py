@@ -45,6 +45,7 @@ class HowLabels(TypedDict, total=False):
     split_column: str | None
     group_column: str | None
     classes: str | Sequence[str] | None
+    groups: StrPath | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class LabelOptions:
         split_column: the column that says to which part an image belongs.
         group_column: the column of what must stay together in a split, such as the patient.
         classes: the classes to learn; other labels are left out. Empty: all.
+        groups: a table of images that stay in one part of a split (see :mod:`groups`).
     """
 
     images: Path | None = None
@@ -72,6 +74,7 @@ class LabelOptions:
     split_column: str | None = None
     group_column: str | None = None
     classes: tuple[str, ...] = ()
+    groups: Path | None = None
 
     def require_only(self, layout: str, *allowed: str) -> None:
         """Refuse the options that a layout has no use for.
@@ -88,7 +91,7 @@ class LabelOptions:
             is_set = getattr(self, option.name) != option.default
             if option.name == "split_column" and self.split_column == "none":
                 continue  # it turns off whatever says the parts
-            if is_set and option.name not in ("layout", "classes", *allowed):
+            if is_set and option.name not in ("layout", "classes", "groups", *allowed):
                 word = "--" + option.name.replace("_", "-")
                 raise UsageError(f"{word} does not go with {layout}; leave it out")
 
@@ -105,6 +108,8 @@ class LabelOptions:
                 options[name] = _names(name, options[name])
             elif options.get(name) is not None:
                 options[name] = tuple(options[name])
+        if options.get("groups") is not None:
+            options["groups"] = Path(options["groups"])
         given = {name: value for name, value in options.items() if value is not None}
         return cls(images=None if images is None else Path(images), **given)
 
