@@ -93,9 +93,10 @@ def evaluate(
     """
     options = passed_on(locals(), "as_json", "how_labels") | given(how_labels)
 
-    from ..runs.run_folder import require_data_for_images
+    from ..runs import run_folder
 
-    require_data_for_images(data, images)  # an error before anything heavy loads
+    run_folder.require_data_for_images(data, images)  # an error before anything heavy loads
+    run_folder.require(run)
 
     from ..evaluation import evaluator
     from .progress import progress

@@ -207,10 +207,10 @@ def test_data_that_have_moved_are_asked_for(cli, run, tmp_path) -> None:
     assert f"If they have moved: eval {run} --data NEW --part val" in err
 
 
-def test_the_best_epoch_is_not_called_honest_where_it_was_chosen(cli, trained) -> None:
-    _, out, _ = cli("eval", trained[1], "--checkpoint=best")
+def test_the_best_epoch_is_not_called_honest_where_it_was_chosen(cli, run) -> None:
+    _, out, _ = cli("eval", run, "--checkpoint=best")
     assert "(epoch chosen here)" in out and "honest" not in out
-    assert "(honest)" in cli("eval", trained[1], "--checkpoint=best", "--part=test")[1]
+    assert "(honest)" in cli("eval", run, "--checkpoint=best", "--part=test")[1]
 
 
 def test_predict_writes_csv_and_json_that_agree(cli, trained, tmp_path) -> None:

@@ -53,11 +53,11 @@ def locate(
     for name, place in zip(written, where, strict=True):
         if not name:
             raise GrigriError(f"{place}: no image name")
-        if any(c in name for c in "\n\r\0") or len(name) > _MAX_NAME:
+        if any(c in name for c in "\n\r") or len(name) > _MAX_NAME:
             raise GrigriError(f"{place}: {name[:60]!r} is no file name")
-        if "://" in name:
-            raise GrigriError(f"{place}: {name[:60]} is an address; name files on this machine")
         names.append(name)
+    if all("://" in name for name in names):  # a single one is a file that cannot be used
+        raise GrigriError(f"{where[0]}: {names[0][:60]} is an address; name files on this machine")
     folder = images or _folder_of(file.parent, names[:_FIRST])
     if not _has_any(folder, names[:_FIRST]) and any("\\" in name for name in names):
         names = [name.replace("\\", "/") for name in names]

@@ -78,7 +78,10 @@ def images_below(folder: Path, recursive: bool) -> Found:
         with os.scandir(todo.pop()) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = Path(entry.path)
-                is_folder = entry.is_dir()
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link in a circle, which the check refuses by name
+                    is_folder = False
                 reason = reason_to_skip(path, is_folder)
                 if reason:
                     found._skip(reason, path)
