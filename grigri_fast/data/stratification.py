@@ -18,7 +18,9 @@ from ..errors import GrigriError
 from . import balance
 from .dataset import Dataset
 
-_MOST_WORK = 20_000_000  # label pairs times images; a second or two (measured)
+# scikit-multilearn compares all pairs for each image, and searches it in the list of each of its
+# pairs. More steps than these of either are not taken: some seconds (measured).
+_MOST_WORK = 400_000_000
 
 
 def stratify(dataset: Dataset, shares: Sequence[float], seed: int) -> NDArray[np.intp]:
@@ -91,11 +93,13 @@ def _by_pairs(
     has_NC: NDArray[np.bool_], labels_of: list[list[int]], shares: Sequence[float], seed: int
 ) -> NDArray[np.intp] | None:
     """Return the part of each image (N) by iterative stratification; None if it takes too long."""
-    pairs: set[tuple[int, int]] = set()  # a class with itself is a pair, too
+    count: Counter[tuple[int, int]] = Counter()  # a class with itself is a pair, too
     for labels in labels_of:
-        pairs.update((a, b) for i, a in enumerate(labels) for b in labels[i:])
-        if len(pairs) * len(labels_of) > _MOST_WORK:
+        count.update((a, b) for i, a in enumerate(labels) for b in labels[i:])
+        if 20 * len(count) * len(labels_of) > _MOST_WORK:
             return None
+    if sum(n * n for n in count.values()) > _MOST_WORK:
+        return None
     part_of = np.zeros(len(labels_of), dtype=np.intp)
     left = np.arange(len(labels_of))
     test = sum(shares[2:])
