@@ -3,7 +3,7 @@
 import ast
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ...errors import GrigriError
@@ -40,7 +40,11 @@ class Cells(NamedTuple):
 
 
 def read_cells(
-    place: str, cells: Sequence[str], where: Sequence[str], options: LabelOptions, usual: str | None
+    place: str,
+    cells: Sequence[str],
+    where: Callable[[int], str],
+    options: LabelOptions,
+    usual: str | None,
 ) -> Cells:
     """Return the labels in the cells of one column (N).
 
@@ -50,7 +54,7 @@ def read_cells(
     Args:
         place: the file and the column, for messages.
         cells: the cells, without spaces around them (N).
-        where: the place of each cell, for messages (N).
+        where: returns the place of a cell by its row, for messages.
         options: the separator and the words for "no label", where they are given.
         usual: the separator that this layout has; None: it is to be found out.
 
@@ -58,22 +62,25 @@ def read_cells(
         GrigriError: if it is not sure how the cells are to be read, or one is damaged.
     """
     nothing = NO_LABEL if options.no_label is None else {w.casefold() for w in options.no_label}
-    full = [cell for cell in dict.fromkeys(cells) if cell.casefold() not in nothing]
+    first_of: dict[str, int] = {}
+    for row, cell in enumerate(cells):
+        first_of.setdefault(cell, row)
+    full = [cell for cell in first_of if cell.casefold() not in nothing]
     broken = next((cell for cell in full if "\n" in cell), None)
     if broken is not None and options.separator != "\n":
         raise GrigriError(
-            f"{where[cells.index(broken)]}: {broken[:40]!r} has a line break; write labels in one"
+            f"{where(first_of[broken])}: {broken[:40]!r} has a line break; write labels in one"
             " line, with | between them"
         )
     lists = [cell for cell in full if cell.startswith("[")]
     if lists and options.separator is None:
-        odd = next((i for i, c in enumerate(cells) if c in full and not c.startswith("[")), None)
+        odd = next((cell for cell in full if not cell.startswith("[")), None)
         if odd is not None:
             raise GrigriError(
-                f"{where[odd]}: {cells[odd][:40]!r} is no list, and other cells are lists such as "
-                f"{lists[0][:40]!r}; write all cells in one way"
+                f"{where(first_of[odd])}: {odd[:40]!r} is no list, and other cells are lists such"
+                f" as {lists[0][:40]!r}; write all cells in one way"
             )
-        read = {c: _list(c, where[cells.index(c)]) for c in full}
+        read = {cell: _list(cell, where(first_of[cell])) for cell in full}
         note = "a cell is a list of labels"
     else:
         separator = _given_separator(options.separator)

@@ -34,14 +34,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     """
     options.require_only("CVAT", "images")
     files = [data] if data.is_file() else _files_in(data)
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files)
-        raise GrigriError(
-            f"{data}: found {names}; name one of them as DATA"
-            if names
-            else f"{data}: no annotations.xml of CVAT; {_EXPECTED}"
-        )
-    file = files[0]
+    names = ", ".join(file.name for file in files)
+    file = reading.only(data, files, names, f"no annotations.xml of CVAT; {_EXPECTED}")
     top = reading.read_xml(file)
     if top.tag != "annotations":
         raise GrigriError(f"{file}: <{top.tag[:40]}> is not of CVAT; {_EXPECTED}")

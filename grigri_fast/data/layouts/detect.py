@@ -119,16 +119,8 @@ def _choose(data: Path, options: LabelOptions) -> Layout:
             kinds = ", ".join(sorted(TABLE_SUFFIXES))
             what = advice(data) or f"expected {_EXPECTED}"
             raise GrigriError(f"{data} is a file but no {kinds}; {what}")
-        return _of_table(data)
+        return Layout("a table", Path.is_file, dialects.read)
     return _table_or_folders(data, is_table=name is not None)
-
-
-def _of_table(file: Path) -> Layout:
-    def read(data: Path, options: LabelOptions) -> Labels:
-        known = [layout for layout in LAYOUTS if options.layout is None and layout.is_here(file)]
-        return known[0].read(file, options) if known else dialects.read(file, options)
-
-    return Layout("a table", Path.is_file, read)
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -156,4 +148,6 @@ def _table_or_folders(data: Path, is_table: bool) -> Layout:
             f"{data}: ambiguous, found {found[0].name} and {len(having)} folders of images; name"
             " the table itself as DATA, or read the folders by --layout class-folders"
         )
-    return _of_table(found[0])
+    known = [layout for layout in LAYOUTS if not is_table and layout.is_here(found[0])]
+    read = known[0].read if known else dialects.read
+    return Layout("a table", Path.is_file, lambda _, options: read(found[0], options))

@@ -1,17 +1,16 @@
 """Where the images are that a label file names."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GrigriError
 from .columns import looks_like_image
-from .reading import exists
+from .reading import MAX_NAME, exists
 from .walk import images_below, reason_to_skip
 
 _FIRST = 100  # names by which a folder is recognised
-_MAX_NAME = 1000  # characters; no file system has longer names
 _MOST_FOLDERS = 1000  # in which images without a row are looked for
 
 
@@ -31,7 +30,7 @@ class Located:
 
 
 def locate(
-    file: Path, written: Sequence[str], where: Sequence[str], images: Path | None
+    file: Path, written: Sequence[str], where: Callable[[int], str], images: Path | None
 ) -> Located:
     """Return the paths of the images that a label file names.
 
@@ -42,7 +41,7 @@ def locate(
     Args:
         file: the label file.
         written: the names (N).
-        where: the place of each name, for messages (N).
+        where: returns the place of a name by its row, for messages.
         images: the folder that the names are relative to, if it is given.
 
     Raises:
@@ -50,14 +49,14 @@ def locate(
         OSError: if a folder cannot be read.
     """
     names, notes = [], []
-    for name, place in zip(written, where, strict=True):
+    for row, name in enumerate(written):
         if not name:
-            raise GrigriError(f"{place}: no image name")
-        if any(c in name for c in "\n\r") or len(name) > _MAX_NAME:
-            raise GrigriError(f"{place}: {name[:60]!r} is no file name")
+            raise GrigriError(f"{where(row)}: no image name")
+        if any(c in name for c in "\n\r") or len(name) > MAX_NAME:
+            raise GrigriError(f"{where(row)}: {name[:60]!r} is no file name")
         names.append(name)
     if all("://" in name for name in names):  # a single one is a file that cannot be used
-        raise GrigriError(f"{where[0]}: {names[0][:60]} is an address; name files on this machine")
+        raise GrigriError(f"{where(0)}: {names[0][:60]} is an address; name files on this machine")
     folder = images or _folder_of(file.parent, names[:_FIRST])
     if not _has_any(folder, names[:_FIRST]) and any("\\" in name for name in names):
         names = [name.replace("\\", "/") for name in names]
@@ -120,7 +119,7 @@ def _has_any(folder: Path, names: list[str]) -> bool:
     return any(name in stems for name in names)
 
 
-def _with_suffix(folder: Path, names: list[str], where: Sequence[str]) -> list[str] | None:
+def _with_suffix(folder: Path, names: list[str], where: Callable[[int], str]) -> list[str] | None:
     """Return the names of the files that have these names before their suffix; None: no files."""
     if not folder.is_dir() or any(exists(folder / name) for name in names[:_FIRST]):
         return None
@@ -134,9 +133,9 @@ def _with_suffix(folder: Path, names: list[str], where: Sequence[str]) -> list[s
     if not by_stem:
         return None
     found = []
-    for name, place in zip(names, where, strict=True):
+    for row, name in enumerate(names):
         files = by_stem.get(name, [name])
         if len(files) > 1:
-            raise GrigriError(f"{place}: {name} can be {files[0]} or {files[1]}")
+            raise GrigriError(f"{where(row)}: {name} can be {files[0]} or {files[1]}")
         found.append(files[0])
     return found

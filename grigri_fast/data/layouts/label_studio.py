@@ -43,14 +43,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     """
     options.require_only("Label Studio", "images", "image_column", "label_columns")
     files = [data] if data.is_file() else _files_in(data)
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files)
-        raise GrigriError(
-            f"{data}: found {names}; name one of them as DATA"
-            if names
-            else f"{data}: no such file; {_EXPECTED}"
-        )
-    file = files[0]
+    names = ", ".join(file.name for file in files)
+    file = reading.only(data, files, names, f"no such file; {_EXPECTED}")
     tasks = _read_tasks(file)
     controls = _controls(file, tasks, options)
     notes = [f"labels from {reading.listed(controls)}"]

@@ -209,16 +209,19 @@ def read_xray14_table(table: Table, options: LabelOptions) -> Labels:
     image, finding, patient = (table.header.index(name) for name in _XRAY14)
     if options.no_label is None:
         options = replace(options, no_label=("No Finding",))
-    where = [table.where(row, finding) for row in range(len(table.rows))]
+
+    def where(row: int) -> str:
+        return table.where(row, finding)
+
     found = read_cells(
         f"{table.file}, column 'Finding Labels'", table.columns[finding], where,
         replace(options, separator=options.separator or "|"), "|",
     )  # fmt: skip
     for row, cell in enumerate(table.columns[finding]):
         if not cell:
-            raise GrigriError(f"{where[row]}: empty; ChestX-ray14 writes 'No Finding'")
+            raise GrigriError(f"{where(row)}: empty; ChestX-ray14 writes 'No Finding'")
         if found.labels[row] and "No Finding" in cell.split("|") and options.no_label:
-            raise GrigriError(f"{where[row]}: {cell[:60]!r} has findings and none at once")
+            raise GrigriError(f"{where(row)}: {cell[:60]!r} has findings and none at once")
     rows = reading.Rows()
     for row, cell in enumerate(table.columns[image]):
         name = reading.image_name(cell, table.where(row, image))

@@ -39,14 +39,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     """
     options.require_only("NUS-WIDE", "images")
     roots = _roots(data)
-    if len(roots) != 1:
-        found = " and ".join(str(root.relative_to(data)) for root in roots)
-        raise GrigriError(
-            f"{data}: found {found}; name one of them as DATA"
-            if roots
-            else f"{data}: no NUS-WIDE; {_EXPECTED}"
-        )
-    files = _Files(roots[0])
+    found = " and ".join(str(root.relative_to(data)) for root in roots)
+    files = _Files(reading.only(data, roots, found, f"no NUS-WIDE; {_EXPECTED}"))
     part_of: dict[str, str] = {}
     for part, listed in files.names.items():
         for name in listed if part else ():

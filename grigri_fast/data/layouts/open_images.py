@@ -115,7 +115,8 @@ def _read(data: Path, tables: dict[str, Table], options: LabelOptions) -> Labels
         folder = (options.images or table.file.parent) / part
         if not folder.is_dir() or not part:
             folder = options.images  # type: ignore[assignment]
-        located = locate(table.file, written, [str(table.file)] * len(written), folder)
+        places = [str(table.file)] * len(written)  # an image is in several lines
+        located = locate(table.file, written, places.__getitem__, folder)
         name_of = dict(zip(written, located.names, strict=True))
         images += [name_of[name] for name in table.columns[image]]
         notes += [note for note in located.notes if note not in notes]

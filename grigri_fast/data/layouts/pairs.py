@@ -166,17 +166,16 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
         table.lines,
     )
     columns = finder.find(rest, options, "label-column")
-    where = [table.where(row) for row in range(len(table.rows))]
-    located = locate(table.file, rest.columns[columns.image], where, options.images)
+    located = locate(table.file, rest.columns[columns.image], table.where, options.images)
     (of_labels,) = columns.labels
     place = f"{table.file}, column {rest.header[of_labels]!r}"
     separator = "none" if options.separator is None else options.separator
     cells = read_cells(
-        place, rest.columns[of_labels], where, replace(options, separator=separator), None
+        place, rest.columns[of_labels], table.where, replace(options, separator=separator), None
     )
     several = next((row for row, words in enumerate(cells.labels) if len(words) > 1), None)
     if several is not None:
-        raise GrigriError(f"{where[several]}: several labels, and one value for them")
+        raise GrigriError(f"{table.where(several)}: several labels, and one value for them")
     values = [_value(cell) or 0.0 for cell in table.columns[column]]
     words = ["".join(of_one) for of_one in cells.labels]
     found = joined(located.paths, words, values)
@@ -185,7 +184,7 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
         for row, path in enumerate(located.paths if of_rows else []):
             if of_rows and of_rows[row] != of_rows[first_of[path]]:
                 raise GrigriError(
-                    f"{where[row]}: {located.names[row]} is in another {what} in line"
+                    f"{table.where(row)}: {located.names[row]} is in another {what} in line"
                     f" {table.lines[first_of[path]]}"
                 )
     note = f"each row is a label of an image; {name!r} is 1 if the image has it"

@@ -15,7 +15,7 @@ from .cells import PART_OF
 from .labels import IMAGE_SUFFIXES, Labels
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-_MAX_NAME = 1000  # characters; no file system has longer names
+MAX_NAME = 1000  # characters; no file system has longer names
 _MAX_BYTES = 2**30  # of a label file
 _SAMPLE = 100  # so many images tell in which folder they are
 
@@ -147,6 +147,24 @@ def folders_in(folder: Path, at_most: int = 100) -> list[Path]:
     return [folder / name for name in names] if len(names) <= at_most else []
 
 
+def only(data: Path, found: Sequence[Path], shown: str, missing: str) -> Path:
+    """Return the one file or folder that was found.
+
+    Args:
+        data: where, for messages.
+        found: what was found.
+        shown: that in words.
+        missing: what to say if nothing was found.
+
+    Raises:
+        GrigriError: if there is none, or there are several.
+    """
+    if len(found) == 1:
+        return found[0]
+    what = f"found {shown}; name one of them as DATA" if found else missing
+    raise GrigriError(f"{data}: {what}")
+
+
 # ------------------------------------------------------------------------------------ images
 
 
@@ -158,7 +176,7 @@ def image_name(value: object, where: str) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise GrigriError(f"{where}: expected the name of an image, not {_short(value)}")
-    if _CONTROL.search(value) or len(value) > _MAX_NAME:
+    if _CONTROL.search(value) or len(value) > MAX_NAME:
         raise GrigriError(f"{where}: {_short(value)} is not the name of a file")
     return os.path.normpath(value.strip().replace("\\", "/"))
 
@@ -169,7 +187,7 @@ def class_name(value: object, where: str) -> str:
     Raises:
         GrigriError: if it is no text, empty, or very long.
     """
-    if not isinstance(value, str) or not value.strip() or len(value) > _MAX_NAME:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME:
         raise GrigriError(f"{where}: expected the name of a class, not {_short(value)}")
     return value.strip()
 

@@ -48,10 +48,7 @@ def read_table(
         labels, of_cells = _of_cells(table, columns, options, usual_separator)
         notes += of_cells
         class_names = sorted({label for words in labels for label in words})
-    located = locate(
-        table.file, table.columns[columns.image], [table.where(i) for i in range(len(labels))],
-        options.images,
-    )  # fmt: skip
+    located = locate(table.file, table.columns[columns.image], table.where, options.images)
     labels, kept = _joined(table, located, labels, columns, kind)
     is_long = len(kept) < len(table.rows)
     if is_long:
@@ -98,8 +95,7 @@ def _of_cells(
     notes: list[str] = []
     for column in columns.labels:
         place = f"{table.file}, column {table.header[column]!r}"
-        where = [table.where(row) for row in range(len(table.rows))]
-        found = read_cells(place, table.columns[column], where, options, usual)
+        found = read_cells(place, table.columns[column], table.where, options, usual)
         for words, more in zip(labels, found.labels, strict=True):
             words += (word for word in dict.fromkeys(more) if word not in words)
         notes += (note for note in found.notes if note not in notes)

@@ -44,14 +44,8 @@ def read(data: Path, options: LabelOptions) -> Labels:
     roots = _roots(data)
     if not roots and voc_beside.folders(data):
         return voc_beside.read(data, voc_beside.folders(data), options)
-    if len(roots) != 1:
-        found = " and ".join(str(root.relative_to(data)) for root in roots)
-        raise GrigriError(
-            f"{data}: found {found}; name one of them as DATA"
-            if roots
-            else f"{data}: no Pascal VOC; {_EXPECTED}"
-        )
-    root = roots[0]
+    found = " and ".join(str(root.relative_to(data)) for root in roots)
+    root = reading.only(data, roots, found, f"no Pascal VOC; {_EXPECTED}")
     folder = options.images or next(
         (root / name for name in _IMAGES if (root / name).is_dir()), root / _IMAGES[0]
     )

@@ -7,8 +7,9 @@ from grigri_fast.errors import GrigriError
 
 
 def read(*column: str, usual: str | None = None, **how) -> cells.Cells:
-    where = [f"l.csv line {i}" for i in range(2, 2 + len(column))]
-    return cells.read_cells("l.csv, column 'labels'", column, where, LabelOptions(**how), usual)
+    options = LabelOptions(**how)
+    place = "l.csv, column 'labels'"
+    return cells.read_cells(place, column, lambda row: f"l.csv line {row + 2}", options, usual)
 
 
 def refused(*column: str, says: str, **how) -> None:
