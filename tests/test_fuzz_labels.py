@@ -1,5 +1,7 @@
 """The rules of benchmarks/fuzz_labels.py: which readings of a damaged label file are findings."""
 
+import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,6 +12,8 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import fuzz_labels
 from fuzz_labels import Reading
+
+from grigri_fast.errors import GrigriError
 
 WHOLE = LABEL_COLUMN.files["l.csv"]
 assert isinstance(WHOLE, str)
@@ -68,3 +72,25 @@ def test_inputs_depend_on_seed_and_number_alone() -> None:
     first = [fuzz_labels.label_input(n, 0) for n in range(60)]
     assert first != [fuzz_labels.label_input(n, 1) for n in range(60)]
     assert {layout for layout, _, _ in first} == set(fuzz_labels.samples())
+
+
+@pytest.mark.parametrize("layout", sorted(fuzz_labels.samples()))
+def test_names_of_columns_that_are_exchanged(layout: str, tmp_path: Path) -> None:
+    """A header with two names exchanged: refused, said, or no image is read as anything else."""
+    sample = fuzz_labels.samples()[layout]
+    place = sample.write(tmp_path)
+    before = Reading(place, sample.layout)
+    for name in (name for name in sample.files if name.endswith((".csv", ".tsv"))):
+        whole = (tmp_path / name).read_bytes()
+        header, end, rows = whole.decode("utf-8-sig").partition("\n")
+        delimiter = max(",\t;", key=header.count)
+        cells = header.split(delimiter)
+        for i, j in itertools.combinations(range(len(cells)), 2):
+            exchanged = [*cells]
+            exchanged[i], exchanged[j] = cells[j], cells[i]
+            damaged = (delimiter.join(exchanged) + end + rows).encode()
+            (tmp_path / name).write_bytes(damaged)
+            with contextlib.suppress(GrigriError):
+                after = Reading(place, sample.layout)
+                assert not fuzz_labels.wrong_with(layout, name, damaged, before, after)
+        (tmp_path / name).write_bytes(whole)

@@ -55,7 +55,7 @@ def read(data: Path, options: LabelOptions) -> Labels:
         if not _FLAGS.issuperset(flags):
             odd = next(flag for flag in flags if flag not in _FLAGS)
             raise GrigriError(f"{where}: an attribute must be 1 or -1, not {odd[:40]!r}")
-        name = reading.image_name(words[0], where)
+        name = reading.image_file_name(words[0], where)
         if part_of and name not in part_of:
             raise GrigriError(f"{where}: {name} is not in {partition}")
         labels = [label for label, flag in zip(class_names, flags, strict=True) if flag == "1"]
@@ -110,7 +110,7 @@ def _read_partition(file: Path) -> dict[str, str]:
             continue
         if len(words) != 2 or words[1] not in _PARTS:
             raise GrigriError(f"{where}: expected an image and 0, 1 or 2, not {text[:60]!r}")
-        name = reading.image_name(words[0], where)
+        name = reading.image_file_name(words[0], where)
         if name in part_of:
             raise GrigriError(f"{where}: {name} stands there twice")
         part_of[name] = _PARTS[words[1]]

@@ -11,7 +11,8 @@ from typing import Literal
 
 from ...errors import GrigriError
 from .cells import FLAGS, NO_LABEL, SEPARATORS, are_flags, parts_of
-from .labels import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES, LabelOptions
+from .labels import LabelOptions
+from .reading import looks_like_image
 from .table import Table
 
 # Names of columns, in lower case without spaces, dashes and underscores; the first one is taken.
@@ -118,13 +119,6 @@ def _some_of(header: list[str], columns: Iterable[int]) -> str:
 
 
 # ------------------------------------------------------------------- image, parts and groups
-
-
-def looks_like_image(cell: str) -> bool:
-    """Return whether a cell ends like the name of an image file."""
-    return bool(re.search(r"\.\w{3,4}$", cell)) and any(
-        cell.lower().endswith(suffix) for suffix in (*IMAGE_SUFFIXES, *OPTIONAL_SUFFIXES)
-    )
 
 
 def _image_column(table: Table, options: LabelOptions) -> int:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import GrigriError
-from .columns import looks_like_image
-from .reading import MAX_NAME, exists
+from .reading import MAX_NAME, exists, looks_like_image
 from .walk import images_below, reason_to_skip
 
 _FIRST = 100  # names by which a folder is recognised
@@ -64,7 +63,7 @@ def locate(
     if not any(looks_like_image(name) for name in names[:_FIRST]):
         found = _with_suffix(folder, names, where)
         if found is not None:
-            suffixes = sorted({Path(name).suffix for name in found} - {""})
+            suffixes = sorted({Path(name).suffix for name in set(found) - set(names)})
             notes.append(f"names are without suffix; files are {', '.join(suffixes)}")
             names = found
     # a.jpg and ./a.jpg are one image
@@ -130,7 +129,7 @@ def _with_suffix(folder: Path, names: list[str], where: Callable[[int], str]) ->
                 by_stem.setdefault(os.path.join(parent, path.stem), []).append(  # noqa: PTH118
                     os.path.join(parent, path.name)  # noqa: PTH118
                 )
-    if not by_stem:
+    if not any(name in by_stem for name in names):
         return None
     found = []
     for row, name in enumerate(names):

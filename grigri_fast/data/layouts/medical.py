@@ -122,7 +122,7 @@ def read_chexpert_table(table: Table, options: LabelOptions) -> Labels:
     for number, row in enumerate(table.rows):
         state = [_STATE[row[i]] for i in columns]
         rows.add(
-            _below_top(reading.image_name(row[image], table.where(number, image))),
+            _below_top(reading.image_file_name(row[image], table.where(number, image))),
             table.where(number),
             [name for name, is_so in zip(class_names, state, strict=True) if is_so == "has"],
             [name for name, is_so in zip(class_names, state, strict=True) if is_so == "unknown"],
@@ -224,7 +224,7 @@ def read_xray14_table(table: Table, options: LabelOptions) -> Labels:
             raise GrigriError(f"{where(row)}: {cell[:60]!r} has findings and none at once")
     rows = reading.Rows()
     for row, cell in enumerate(table.columns[image]):
-        name = reading.image_name(cell, table.where(row, image))
+        name = reading.image_file_name(cell, table.where(row, image))
         of_name = re.match(r"(\d{8})_\d{3}\.", name)  # patient and number of the image
         if of_name and of_name[1].lstrip("0") != table.rows[row][patient].lstrip("0"):
             odd = table.rows[row][patient][:40]

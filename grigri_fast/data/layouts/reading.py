@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from ...errors import GrigriError
 from ...runtime import files
 from .cells import PART_OF
-from .labels import IMAGE_SUFFIXES, Labels
+from .labels import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES, Labels
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 MAX_NAME = 1000  # characters; no file system has longer names
@@ -179,6 +179,27 @@ def image_name(value: object, where: str) -> str:
     if _CONTROL.search(value) or len(value) > MAX_NAME:
         raise GrigriError(f"{where}: {_short(value)} is not the name of a file")
     return os.path.normpath(value.strip().replace("\\", "/"))
+
+
+def looks_like_image(cell: str) -> bool:
+    """Return whether a cell ends like the name of an image file."""
+    return bool(re.search(r"\.\w{3,4}$", cell)) and any(
+        cell.lower().endswith(suffix) for suffix in (*IMAGE_SUFFIXES, *OPTIONAL_SUFFIXES)
+    )
+
+
+def image_file_name(value: object, where: str) -> str:
+    """Return the name of an image, where names have an image's suffix.
+
+    So a column that is not that of the images (a damaged header names another) is noticed.
+
+    Raises:
+        GrigriError: as :func:`image_name`, and if it has no such suffix.
+    """
+    name = image_name(value, where)
+    if not looks_like_image(name):
+        raise GrigriError(f"{where}: expected the name of an image file, not {_short(value)}")
+    return name
 
 
 def class_name(value: object, where: str) -> str:
