@@ -138,7 +138,7 @@ def _features(
     Rows that are in neither part have zeros.
     """
     model = setup.load_network(session, data.frequency_C)
-    model = setup.placed(model, session.asked, session.compute.device)
+    model = setup.placed(model, session.asked, session.compute)
     rows = np.concatenate([data.train_rows, data.val_rows])
     found = features.compute_features(
         model,

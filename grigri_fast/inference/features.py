@@ -161,6 +161,7 @@ def _features_of(
     @torch.inference_mode()
     def features_of(images_NHWC: torch.Tensor) -> torch.Tensor:
         inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
+        inputs_NCHW = inputs_NCHW.contiguous(memory_format=compute.memory_format)
         with heads.inputs_taken(model) as taken, autocast(compute.device, compute.amp):
             for view in views:
                 model(inputs_NCHW if view == "whole" else inputs_NCHW.flip(3))

@@ -41,6 +41,7 @@ def logits_of(
     @torch.inference_mode()
     def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
         inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
+        inputs_NCHW = inputs_NCHW.contiguous(memory_format=compute.memory_format)
         with autocast(compute.device, compute.amp):
             logits_NC = model(inputs_NCHW).float()
             if flip:

@@ -90,7 +90,7 @@ class Classifier:
         if path.suffix.lower() == ".onnx":
             exported, info = onnx.load(path, compute.threads)
             return cls(exported, info, compute, max_pixels)
-        module, info = checkpoints.load(path, compute.device)
+        module, info = checkpoints.load(path, compute.device, compute.memory_format)
         logits = forward.logits_of(module, compute, flip=info.flip_test)
         return cls(logits, info, compute, max_pixels, module)
 

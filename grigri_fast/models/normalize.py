@@ -58,7 +58,7 @@ def scale_and_offset(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return 1 / (255 std) and mean / std, each of shape (3, 1, 1): ``x * scale - offset``."""
-    mean_311, std_311 = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
+    mean_311, std_311 = (torch.tensor(x).to(device).view(3, 1, 1) for x in (mean, std))
     return 1 / (255 * std_311), mean_311 / std_311
 
 

@@ -128,7 +128,7 @@ def bench(
         repeats: how often everything is measured, interleaved.
         limit: use only so many images.
         compile: use torch.compile in the step.
-        log: takes a line about how training fits the memory limit.
+        log: takes a line about how training fits the memory limit, and whether it is captured.
         on_progress: called with runs done and runs in all.
 
     Raises:
@@ -151,7 +151,7 @@ def bench(
         setting = Setting.of(first_images(data, limit), config, compute)
         if budget.limit is not None:
             setting = fitted(setting, budget, log)
-        cases = _cases(setting, what, against is not None)
+        cases = _cases(setting, what, against is not None, log)
         timing.run_interleaved(cases, repeats, on_progress)
         memory, flops = peak_memory(budget), train_flops_per_image(setting)
         described = environment.describe(compute.device, compute.amp)
@@ -189,7 +189,7 @@ def fitted(s: Setting, budget: Budget, log: Callable[[str], None]) -> Setting:
 # -------------------------------------------------------------------------------- our cases
 
 
-def _cases(s: Setting, what: WhatToTime, against: bool) -> list[Case]:
+def _cases(s: Setting, what: WhatToTime, against: bool, log: Callable[[str], None]) -> list[Case]:
     """Return what is timed, each beside the baseline if that was asked for."""
     amp, num_images = s.device.type == "cuda", 8 * s.batch_size
     cases: list[Case] = []
@@ -197,10 +197,10 @@ def _cases(s: Setting, what: WhatToTime, against: bool) -> list[Case]:
         cases += pipeline_cases(s)
         cases += [baseline.pipeline_case(s)] if against else []
     if what in ("step", "all"):
-        cases.append(step_case(s))
+        cases.append(step_case(s, log))
         cases += [baseline.step_case(s, amp)] if against else []
     if what in ("train", "all"):
-        cases.append(train_case(s))
+        cases.append(train_case(s, note=log))
         cases += [baseline.train_case(s, amp)] if against else []
         cases.append(evaluation_case(s, num_images))
         cases += [baseline.evaluation_case(s, num_images, amp)] if against else []
@@ -225,17 +225,19 @@ def pipeline_cases(s: Setting) -> list[Case]:
     return [case("decoding", "off"), case(CACHED, "auto")]
 
 
-def make_step(s: Setting) -> tuple[nn.Module, TrainStep]:
-    """Return an untrained model and our training step of it."""
+def make_step(
+    s: Setting, note: Callable[[str], None] = lambda text: None
+) -> tuple[nn.Module, TrainStep]:
+    """Return an untrained model and our training step of it, which ``note`` gets lines of."""
     torch.manual_seed(0)
-    model = setup.untrained(s.config, s.num_classes, s.device)
-    prepared = setup.prepare(model, s.config, s.compute)
+    model = setup.untrained(s.config, s.num_classes, s.compute)
+    prepared = setup.prepare(model, s.config, s.compute, note=note)
     return prepared.model, prepared.step
 
 
-def step_case(s: Setting) -> Case:
+def step_case(s: Setting, note: Callable[[str], None] = lambda text: None) -> Case:
     """Return the case of our step; see :func:`timing.step_case`."""
-    _, step = make_step(s)
+    _, step = make_step(s, note)
     images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
     targets_NC = s.targets()[: s.batch_size]
     for _ in range(5):
@@ -243,10 +245,12 @@ def step_case(s: Setting) -> Case:
     return timing.step_case(OURS, "", step, images_NHWC, targets_NC)
 
 
-def train_case(s: Setting, num_steps: int | None = None) -> Case:
+def train_case(
+    s: Setting, num_steps: int | None = None, note: Callable[[str], None] = lambda text: None
+) -> Case:
     """Return the case of real training: our input and our step, epoch after epoch."""
     batches = itertools.chain.from_iterable(_epochs(s, "auto"))
-    _, step = make_step(s)
+    _, step = make_step(s, note)
     return timing.training_case(OURS, "", batches, step, s.targets(), num_steps or s.num_steps)
 
 

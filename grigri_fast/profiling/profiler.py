@@ -321,7 +321,7 @@ def estimate_step(config: TrainConfig, num_classes: int, amp: str) -> Usage:
     """
     fake = FakeTensorMode()
     compute = Compute(torch.device("cpu"), "bf16" if amp == "fp16" else amp, threads=1)
-    model = setup.untrained(config, num_classes, compute.device)
+    model = setup.untrained(config, num_classes, compute)
     _make_fake(model, fake)
     normalize.forget_constants()
     try:
@@ -378,7 +378,7 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
         CONTEXT if on_gpu else PROGRAM: started_with,
         INPUT_PIPELINE: max(0, _beside_tensors(budget) - started_with),
     }
-    model = setup.untrained(s.config, s.num_classes, s.device)
+    model = setup.untrained(s.config, s.num_classes, s.compute)
     images_NHWC = forward.random_images(s.batch_size, s.size_px, s.device)
     targets_NC = s.targets()
     steps = _Steps(model, s.config, s.compute, images_NHWC, targets_NC[: s.batch_size])

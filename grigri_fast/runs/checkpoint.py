@@ -77,8 +77,10 @@ def save(path: Path, model: nn.Module, info: ModelInfo) -> None:
     sealed_file.write(path, model.state_dict(), dataclasses.asdict(info), FORMAT)
 
 
-def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
-    """Return the model, on the device, in eval mode and channels_last, with its information.
+def load(
+    path: Path, device: torch.device, memory_format: torch.memory_format = torch.channels_last
+) -> tuple[nn.Module, ModelInfo]:
+    """Return the model, on the device, in eval mode and a memory format, with its information.
 
     The model carries the preprocessing that is stored, as ``preprocessing``.
 
@@ -92,7 +94,7 @@ def load(path: Path, device: torch.device) -> tuple[nn.Module, ModelInfo]:
     except RuntimeError as e:
         raise GrigriError(f"{path}: the weights do not fit {info.arch}: {e}"[:300]) from e
     model.preprocessing = Preprocessing(info.mean, info.std)
-    return model.to(device, memory_format=torch.channels_last).eval(), info
+    return model.to(device, memory_format=memory_format).eval(), info
 
 
 def set_thresholds(path: Path, thresholds: float | list[float], source: str) -> None:

@@ -34,7 +34,7 @@ class Compute:
     """What to compute on, and how; nothing in it is ``auto`` any more.
 
     Attributes:
-        device: ``cuda`` (of a process of its own) or ``cpu``.
+        device: ``cpu``, or a GPU with its index, like ``cuda:0``.
         amp: number format of the forward pass: ``fp32``, ``fp16`` or ``bf16``.
         threads: CPU threads for reading, decoding and computing.
         memory_limit: bytes that this process may take on the device, ``None`` for no limit.
@@ -44,6 +44,11 @@ class Compute:
     amp: str
     threads: int
     memory_limit: int | None = None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The order of the values of images and filters; see :func:`memory_format`."""
+        return memory_format(self.device, self.amp)
 
     @classmethod
     def resolve(
@@ -88,7 +93,10 @@ def require_one_of(flag: str, value: str, literal: Any) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cuda`` or ``cpu`` means here.
+    """Return the device that ``auto``, ``cuda`` or ``cpu`` means here; a GPU with its index.
+
+    Of several GPUs it is PyTorch's current one. PyTorch is not made to start CUDA for that, which
+    could put something on the GPU: until it has started, the current one is the first.
 
     Raises:
         GrigriError: for ``cuda`` where there is none.
@@ -96,7 +104,9 @@ def pick_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise GrigriError("--device cuda: no usable CUDA GPU here (does nvidia-smi see one?)")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
 
 
 def pick_amp(name: str, device: torch.device) -> str:
@@ -120,6 +130,18 @@ def pick_amp(name: str, device: torch.device) -> str:
     if major >= 8:
         return "bf16"
     return "fp16" if major == 7 and "GTX 16" not in torch.cuda.get_device_name(device) else "fp32"
+
+
+def memory_format(device: torch.device, amp: str) -> torch.memory_format:
+    """Return the order of the values of an image or a filter with which convolutions are fast.
+
+    channels_last, but not for fp32 on a GPU before Ampere: there cuDNN was slower with it (2.76 s
+    instead of 1.68 s on a V100, pytorch 44943; a GTX 1650, lc0 pull request 849).
+    """
+    is_plain = device.type == "cuda" and amp == "fp32"
+    if is_plain and torch.cuda.get_device_capability(device)[0] < 8:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def free_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,15 @@ _SAMPLED_EVERY_S = 0.05
 # The share of a limit for what a trial does not show: on a GPU a kernel that is loaded later
 # (assumed), on a CPU the C library's heap, whose size differed by 8 % between equal runs.
 _HEADROOM = {"cuda": 0.05, "cpu": 0.1}
+# How libraries say that memory has run out (torch 2.15, DALI 2.4, cuDNN 9, cuBLAS 13): the
+# allocators of PyTorch, DALI and nvJPEG, CUDA's runtime and driver, the C and C++ libraries. Not
+# "allocation failed" alone, which compilers say of registers.
+_OUT_OF_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|allocate (?:\S+ bytes|(?:pinned GPU )?memory)|insufficient memory"
+    r"|(?:cuda|memory) alloc(?:ation|ator) (?:failed|error)|cudaErrorMemoryAllocation"
+    r"|allocator[ _]fail|_alloc(?:ation)?_failed|bad_alloc",
+    re.IGNORECASE,
+)
 
 
 class Meter:
@@ -113,6 +123,7 @@ class Budget:
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
         self.meter, self.limit = Meter(device), limit
         self.peak = self.meter.used()
+        self._is_capped = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="memory")
         self._thread.start()
@@ -123,6 +134,8 @@ class Budget:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
+        if self._is_capped:  # for what this process does next
+            torch.cuda.set_per_process_memory_fraction(1.0, self.meter.device)
 
     @property
     def usable(self) -> int:
@@ -148,14 +161,18 @@ class Budget:
             )
 
     def cap_torch(self) -> None:
-        """Make PyTorch's allocator on a GPU fail rather than use more than the limit leaves."""
+        """Make PyTorch's allocator on a GPU fail rather than use more than the limit leaves.
+
+        Until the end of the context.
+        """
         if self.limit is None or self.meter.device.type != "cuda":
             return
         device = self.meter.device
         others = self.sample() - torch.cuda.memory_reserved(device)
         left = self.usable - others
-        total = torch.cuda.get_device_properties(device).total_memory
+        _, total = torch.cuda.mem_get_info(device)  # which PyTorch takes the fraction of
         torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, left / total)), device)
+        self._is_capped = True
 
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLED_EVERY_S):
@@ -178,9 +195,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error, or one that led to it, says that memory has run out."""
     if error is None:
         return False
-    # On a CPU it is a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    # Most are plain RuntimeErrors: "DefaultCPUAllocator: can't allocate memory".
     is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return is_one or "allocate memory" in str(error) or is_out_of_memory(error.__context__)
+    return is_one or bool(_OUT_OF_MEMORY.search(str(error))) or is_out_of_memory(error.__context__)
 
 
 @contextlib.contextmanager

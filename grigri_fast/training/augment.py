@@ -2,7 +2,9 @@
 
 Geometry is not here: a crop, flip or rotation is part of the one warp of each image (``affine``).
 What is drawn depends on seed, epoch and row (colour, erasing) or batch (blending) alone, so that a
-resumed run goes on with the same numbers.
+resumed run goes on with the same numbers. It is drawn on the host; what belongs to images is copied
+to the device once an epoch, and what belongs to a batch goes along with the operations, so that no
+step waits for a copy.
 
 Shapes: N images, C classes, S = their side.
 """
@@ -54,7 +56,8 @@ class Augmentation:
         mean: tuple[float, ...],
     ) -> None:
         self._config, self._num_images, self._device = config, num_images, device
-        self._mean = mean
+        self._luma_3, mean_3 = (torch.tensor(values).to(device) for values in (_LUMA, mean))
+        self._mean_3 = mean_3 * 255
         self._epoch = 0
         self._factors_N3 = self._boxes_N4 = None
 
@@ -89,9 +92,9 @@ class Augmentation:
         if c.color or c.erasing or c.mixup or c.cutmix:
             images = images_NHWC.float()
             if c.color:
-                images = recolored(images, self._factors_N3[rows_N])
+                images = recolored(images, self._factors_N3[rows_N], self._luma_3)
             if c.erasing:
-                images = erased(images, self._boxes_N4[rows_N], self._mean)
+                images = erased(images, self._boxes_N4[rows_N], self._mean_3)
             if c.mixup or c.cutmix:
                 rng = batching.epoch_rng(c.seed, self._epoch, "mixing", position)
                 blend = drawn_blend(rng, c.mixup, c.cutmix)
@@ -102,18 +105,20 @@ class Augmentation:
         return images_NHWC, labels
 
 
-def recolored(images_NHWC: torch.Tensor, factors_N3: torch.Tensor) -> torch.Tensor:
+def recolored(
+    images_NHWC: torch.Tensor, factors_N3: torch.Tensor, luma_3: torch.Tensor
+) -> torch.Tensor:
     """Return float images with other brightness, contrast and saturation.
 
     The factors are those of torchvision's ColorJitter, in this order: colours times the first; away
-    from the image's mean gray by the second; away from each pixel's gray by the third.
+    from the image's mean gray by the second; away from each pixel's gray by the third. ``luma_3``
+    has the weights of RGB in gray, on the device.
     """
     brightness, contrast, saturation = factors_N3.T[:, :, None, None, None]
-    luma = images_NHWC.new_tensor(_LUMA)
     images = images_NHWC * brightness
-    mean = (images @ luma).mean((1, 2))[:, None, None, None]
+    mean = (images @ luma_3).mean((1, 2))[:, None, None, None]
     images = torch.lerp(mean, images, contrast)
-    return torch.lerp((images @ luma)[..., None], images, saturation)
+    return torch.lerp((images @ luma_3)[..., None], images, saturation)
 
 
 def erased_boxes(
@@ -133,11 +138,11 @@ def erased_boxes(
 
 
 def erased(
-    images_NHWC: torch.Tensor, boxes_N4: torch.Tensor, color: tuple[float, ...]
+    images_NHWC: torch.Tensor, boxes_N4: torch.Tensor, color_3: torch.Tensor
 ) -> torch.Tensor:
-    """Return float images with a rectangle of a colour (RGB, 0 to 1) painted over each."""
-    inside_NHW = _inside(boxes_N4, images_NHWC.shape[1])
-    return torch.where(inside_NHW[..., None], images_NHWC.new_tensor(color) * 255, images_NHWC)
+    """Return float images with a rectangle of a colour (RGB, 0 to 255) painted over each."""
+    inside_NHW = _inside(boxes_N4.T[:, :, None], images_NHWC)
+    return torch.where(inside_NHW[..., None], color_3, images_NHWC)
 
 
 def drawn_blend(rng: np.random.Generator, mixup: float, cutmix: float) -> Blend:
@@ -167,17 +172,24 @@ def blended(
     if blend.box is None:
         images, share = torch.lerp(others, images_NHWC, blend.share), blend.share
     else:
-        inside_NHW = _inside(images_NHWC.new_tensor([blend.box]), images_NHWC.shape[1])
+        inside_NHW = _inside(blend.box, images_NHWC)[None]
         images = torch.where(inside_NHW[..., None], others, images_NHWC)
         share = 1 - inside_NHW.float().mean()
     return images, torch.lerp(other_labels, labels, share)
 
 
-def _inside(boxes_N4: torch.Tensor, side: int) -> torch.Tensor:
-    """Return which pixels (N, S, S) have their centre in their image's rectangle."""
-    centres = (torch.arange(side, device=boxes_N4.device) + 0.5) / side
-    top, left, bottom, right = boxes_N4.T[:, :, None]
+def _inside(
+    box: torch.Tensor | tuple[float, float, float, float], images_NHWC: torch.Tensor
+) -> torch.Tensor:
+    """Return which pixels have their centre in a rectangle: (..., S, S).
+
+    ``box`` is its top, left, bottom and right, as shares of the side: a tensor of (4, ..., 1) on
+    the device, or numbers, which need no copy to the device.
+    """
+    side = images_NHWC.shape[1]
+    centres = (torch.arange(side, device=images_NHWC.device) + 0.5) / side
+    top, left, bottom, right = box
     rows, columns = (
-        (low <= centres) & (centres < high) for low, high in ((top, bottom), (left, right))
+        (centres >= low) & (centres < high) for low, high in ((top, bottom), (left, right))
     )
-    return rows[:, :, None] & columns[:, None, :]
+    return rows[..., :, None] & columns[..., None, :]

@@ -296,21 +296,25 @@ def _train(config: TrainConfig, compute: Compute, num_classes: int) -> None:
     """Train a network of the run's shape for some steps, evaluate a batch, store the state."""
     device, batch_size = compute.device, config.batch_size
     # No trial has compiled anything.
-    model = setup.untrained(config, num_classes, device)
+    model = setup.untrained(config, num_classes, compute)
     tried = setup.prepare(model, replace(config, compile="off"), compute)
     images_NHWC = random_images(batch_size, config.size, device)
     targets_NC = torch.zeros(batch_size, num_classes, device=device)
+    whole, last = (images_NHWC, targets_NC), (images_NHWC[:-1], targets_NC[:-1])
     for _ in range(_NUM_STEPS[device.type]):
-        tried.step(images_NHWC, targets_NC)
+        tried.step(*whole)
+    if device.type == "cuda" and batch_size > 2:  # both graphs, as from the second epoch on
+        for batch in (last, whole, last):
+            tried.step(*batch)
     shown_NHWC = random_images(config.micro_batch_size or batch_size, config.test_size, device)
-    forward.logits_of(tried.model, compute)(shown_NHWC)  # beside the graph
+    forward.logits_of(tried.model, compute)(shown_NHWC)  # beside the graphs
     setup.set_training(tried.model, config)
     if batch_size > 2:
-        tried.step(images_NHWC[:-1], targets_NC[:-1])
+        tried.step(*last)
     if device.type == "cpu":  # where the copies that are written count, too
         state = tried.model, tried.optimizer, tried.scaler, training_state.Progress(), tried.average
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state"
             training_state.save(file, file, *state)
-            tried.step(images_NHWC, targets_NC)
+            tried.step(*whole)
             training_state.save(file, file, *state)

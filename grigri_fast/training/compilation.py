@@ -127,7 +127,7 @@ def _measure(
 
     def make_step(is_compiled: bool) -> TrainStep:
         # Not the run's optimizer and loss: one measurement is for all that have the same subject.
-        tried = setup.placed(copy.deepcopy(model), config, compute.device)
+        tried = setup.placed(copy.deepcopy(model), config, compute)
         setup.freeze(tried, config)
         setup.set_training(tried, config)
         trained = [p for p in tried.parameters() if p.requires_grad]

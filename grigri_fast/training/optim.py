@@ -1,7 +1,8 @@
 """Optimizers, the average of the weights, and the schedule as a pure function of the step."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +31,8 @@ class DeviceSGD(torch.optim.SGD):
     def __init__(
         self, groups: list[dict[str, Any]], lr: float, momentum: float, weight_decay: float
     ) -> None:
-        device = groups[0]["params"][0].device
-        for group in groups:  # a rate of its own, since each is written to
-            group["lr"] = torch.tensor(lr, device=device)
+        self.momentum, self.found_inf = _put_on_device(groups, lr, momentum)
         super().__init__(groups, momentum=1.0, weight_decay=weight_decay, fused=True)
-        self.momentum = torch.tensor(momentum, device=device)
-        self.found_inf = torch.zeros((), device=device)
         for group in groups:
             for p in group["params"]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -45,8 +42,62 @@ class DeviceSGD(torch.optim.SGD):
         trained = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in trained]
         # Buffers of a step that is left out stay as they are.
-        torch._foreach_mul_(buffers, torch.where(self.found_inf == 1, 1.0, self.momentum))
+        torch._foreach_mul_(buffers, _unless(self.found_inf, 1.0, self.momentum))
         super().step()
+
+
+class DeviceRMSprop(torch.optim.RMSprop):
+    """RMSprop whose learning rate and momentum live on the device, as those of DeviceSGD do.
+
+    The update and the state are those of ``torch.optim.RMSprop``, which has no fused form and takes
+    no ``found_inf``.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        self.momentum, self.found_inf = _put_on_device(groups, lr, momentum)
+        # capturable: the numbers of steps, which the state has, are on the device, too
+        super().__init__(groups, momentum=momentum, weight_decay=weight_decay, capturable=True)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Make one step."""
+        momentum = _unless(self.found_inf, 1.0, self.momentum)
+        for group in self.param_groups:
+            trained = [p for p in group["params"] if p.grad is not None]
+            if not trained:
+                continue
+            states = [self._state_of(p, group["momentum"] > 0) for p in trained]
+            squares = [state["square_avg"] for state in states]
+            gradients = [p.grad for p in trained]
+            if group["weight_decay"]:
+                gradients = torch._foreach_add(gradients, trained, alpha=group["weight_decay"])
+            gradients = [_unless(self.found_inf, 0.0, gradient) for gradient in gradients]
+            torch._foreach_mul_(squares, _unless(self.found_inf, 1.0, group["alpha"]))
+            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["alpha"])
+            roots = torch._foreach_sqrt(squares)
+            torch._foreach_add_(roots, group["eps"])
+            updates = gradients
+            torch._foreach_div_(updates, roots)
+            if group["momentum"] > 0:
+                buffers = [state["momentum_buffer"] for state in states]
+                torch._foreach_mul_(buffers, momentum)
+                torch._foreach_add_(buffers, updates)
+                updates = list(buffers)
+            rate = _unless(self.found_inf, 0.0, group["lr"])
+            torch._foreach_sub_(trained, torch._foreach_mul(updates, rate))
+            torch._foreach_add_([state["step"] for state in states], 1 - self.found_inf)
+
+    def _state_of(self, p: nn.Parameter, has_momentum: bool) -> dict[str, torch.Tensor]:
+        """Return the state of a parameter, which begins as that of ``torch.optim.RMSprop``."""
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.zeros((), device=p.device)
+            state["square_avg"] = torch.zeros_like(p)
+            if has_momentum:
+                state["momentum_buffer"] = torch.zeros_like(p)
+        return state
 
 
 class Muon(torch.optim.Optimizer):
@@ -63,15 +114,25 @@ class Muon(torch.optim.Optimizer):
         groups: parameter groups; ``is_muon`` says which kind they are, and the weight decay of
             those that are is not used, since their norm stays.
         lr, momentum: of both kinds; a group's ``lr_factor`` is the caller's.
+        on_device: whether both live on the device, as those of DeviceSGD do, and ``found_inf`` (a
+            tensor, 1 or 0) leaves a step out.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float, momentum: float, on_device: bool = False
+    ) -> None:
+        self.momentum, self.found_inf = None, None
+        if on_device:
+            self.momentum, self.found_inf = _put_on_device(groups, lr, momentum)
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self) -> None:
         """Make one step."""
         for group in self.param_groups:
+            momentum = group["momentum"] if self.momentum is None else self.momentum
+            kept = _unless(self.found_inf, 1.0, momentum)
+            rate = _unless(self.found_inf, 0.0, group["lr"])
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -83,15 +144,51 @@ class Muon(torch.optim.Optimizer):
                 gradient = p.grad
                 if not group["is_muon"]:
                     gradient = gradient.add(p, alpha=group["weight_decay"])
-                buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-                update = gradient.add(buffer, alpha=group["momentum"])
+                gradient = _unless(self.found_inf, 0.0, gradient)
+                buffer = state["momentum_buffer"].mul_(kept).add_(gradient)
+                update = _plus(gradient, buffer, momentum)
                 if group["is_muon"]:
                     update = orthogonal(update.flatten(1)).view_as(p)
                     # Without a gradient (behind a BatchNorm that starts at zero) it stays zero.
                     update *= state["norm"] / update.norm().clamp(min=1e-7)
-                p.sub_(update, alpha=group["lr"])
+                if isinstance(rate, torch.Tensor):
+                    p.addcmul_(update, rate, value=-1)
+                else:
+                    p.sub_(update, alpha=rate)
                 if group["is_muon"]:
-                    p.mul_(state["norm"] / p.norm())
+                    p.mul_(_unless(self.found_inf, 1.0, state["norm"] / p.norm()))
+
+
+def _put_on_device(
+    groups: list[dict[str, Any]], lr: float, momentum: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give each group a rate on the device; return momentum and ``found_inf``, which are there."""
+    device = groups[0]["params"][0].device
+    for group in groups:  # a rate of its own, since each is written to
+        group["lr"] = torch.full((), lr, device=device)
+    return torch.full((), momentum, device=device), torch.zeros((), device=device)
+
+
+def is_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether rate and momentum live on the device, so that a CUDA graph can hold a step."""
+    return isinstance(optimizer.param_groups[0]["lr"], torch.Tensor)
+
+
+def leaves_out(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer itself leaves a step out where ``found_inf`` is 1."""
+    return is_on_device(optimizer) or bool(optimizer.defaults.get("fused"))
+
+
+def _unless(found_inf: torch.Tensor | None, otherwise: float, value: Any) -> Any:
+    """Return a value, or ``otherwise`` where a step is to be left out; decided on the device."""
+    return value if found_inf is None else torch.where(found_inf == 1, otherwise, value)
+
+
+def _plus(a: torch.Tensor, b: torch.Tensor, factor: float | torch.Tensor) -> torch.Tensor:
+    """Return a + factor * b, with a factor that may live on the device."""
+    return (
+        torch.addcmul(a, b, factor) if isinstance(factor, torch.Tensor) else a.add(b, alpha=factor)
+    )
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
@@ -121,26 +218,31 @@ def make_optimizer(
     parameters: Iterable[nn.Parameter],
     of_head: Iterable[nn.Parameter] = (),
     of_stages: Sequence[Iterable[nn.Parameter]] = (),
+    on_device: bool | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimizer that a resolved ``config`` names, over ``parameters``.
 
     The learning rate of those that are ``of_head`` is ``head_lr_factor`` times that of the others.
     Of those that are ``of_stages``, listed from the input to the head, it is ``layer_decay`` times
     that of the next stage; of the last one, ``layer_decay`` times that of what is in none.
-    On a GPU, with ``fast``, it is fused; RMSprop has no fused form. On a CPU fused ones are not
-    faster (benchmarks/README.md).
+
+    ``on_device``, by default on a GPU with ``fast``: it decides on the device whether a step is left
+    out (see :func:`leaves_out`), so that the host need not wait. The Adams are PyTorch's fused ones,
+    which take their beta1 from the host and are no part of a CUDA graph; all others can be. On a CPU
+    fused ones are not faster (benchmarks/README.md).
     """
     groups = _groups(config, parameters, of_head, of_stages)
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
-    fused = config.fast and groups[0]["params"][0].is_cuda
+    if on_device is None:
+        on_device = config.fast and groups[0]["params"][0].is_cuda
     if config.optimizer == "muon":
-        return Muon(groups, lr=lr, momentum=momentum)
-    if config.optimizer == "sgd" and fused:
-        return DeviceSGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, weight_decay=decay)
+        return Muon(groups, lr=lr, momentum=momentum, on_device=on_device)
+    if config.optimizer in ("sgd", "rmsprop"):
+        kinds = {
+            "sgd": DeviceSGD if on_device else torch.optim.SGD,
+            "rmsprop": DeviceRMSprop if on_device else torch.optim.RMSprop,
+        }
+        return kinds[config.optimizer](groups, lr=lr, momentum=momentum, weight_decay=decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(
         groups,
@@ -148,7 +250,7 @@ def make_optimizer(
         betas=(momentum, 0.999),
         weight_decay=decay,
         amsgrad=config.optimizer == "amsgrad",
-        fused=fused,
+        fused=on_device,
     )
 
 
@@ -186,23 +288,52 @@ def _groups(
     ]
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+class WeightAverage(AveragedModel):
+    """An exponential moving average of a model's weights and buffers; see :func:`averaged`.
+
+    As AveragedModel, but the number of averaged models stays on the host: that one copies it to the
+    device, where the decay is not needed, and waits for the copy.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first time, set it to that."""
+        n = int(self.n_averaged)  # lives on the host
+        pairs = [
+            (mine.detach(), its.detach())
+            for mine, its in zip(_tensors(self.module), _tensors(model), strict=True)
+        ]
+        lerped = [pair for pair in pairs if n and pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not (n and pair[0].is_floating_point())]
+        for kind in (lerped, copied):
+            if not kind:
+                continue
+            averages, current = map(list, zip(*kind, strict=True))
+            if kind is lerped:
+                share = 1 - min(self._decay, (1 + n) / (10 + n))
+                torch._foreach_lerp_(averages, current, share)
+            else:
+                torch._foreach_copy_(averages, current)
+        self.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Return the parameters and buffers of a model."""
+    return itertools.chain(model.parameters(), model.buffers())
+
+
+def averaged(model: nn.Module, decay: float) -> WeightAverage:
     """Return an exponential moving average of a model's weights and buffers.
 
     ``update_parameters`` after each step moves it by 1 - decay towards the model; by more in the
     first steps, min(decay, (1 + n) / (10 + n)), so that it forgets where it began (as in
     TensorFlow's ExponentialMovingAverage).
     """
-
-    def blend(averages: list[torch.Tensor], current: list[torch.Tensor], _: object) -> None:
-        n = int(average.n_averaged)  # lives on the host
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
-        else:
-            torch._foreach_copy_(averages, current)
-
-    average = AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
-    return average.requires_grad_(False)
+    return WeightAverage(model, decay).requires_grad_(False)
 
 
 def lr_and_momentum(config: TrainConfig, step: int, num_steps: int) -> tuple[float, float]:
@@ -228,7 +359,7 @@ def lr_and_momentum(config: TrainConfig, step: int, num_steps: int) -> tuple[flo
 
 def set_lr_and_momentum(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
     """Write both into every parameter group; Adam's momentum is its first beta."""
-    if isinstance(optimizer, DeviceSGD):
+    if is_on_device(optimizer):
         for group in optimizer.param_groups:
             group["lr"].fill_(lr * group["lr_factor"])
         optimizer.momentum.fill_(momentum)

@@ -85,7 +85,7 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     """
     config, num_classes = session.asked, len(frequency_C)
     if config.weights == "none" or session.resumed or not session.world.is_first:
-        model = untrained(config, num_classes, torch.device("cpu"))
+        model = _built(config, num_classes)
     else:
         model = factory.build_pretrained(
             config.arch, num_classes, config.size, config.weights, session.callback.log
@@ -99,18 +99,22 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     return model
 
 
-def untrained(config: TrainConfig, num_classes: int, device: torch.device) -> nn.Module:
-    """Return the run's network with random weights, where :func:`prepare` wants it."""
-    model = factory.build(
+def _built(config: TrainConfig, num_classes: int) -> nn.Module:
+    """Return the run's network with random weights, on the host."""
+    return factory.build(
         config.arch, num_classes, config.size, config.init or "default", bool(config.train_norms)
     )
-    return placed(model, config, device)
 
 
-def placed(model: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
-    """Return a network after moving it to the device and, with ``fast``, to channels_last."""
-    model.to(device)
-    return model.to(memory_format=torch.channels_last) if config.fast else model
+def untrained(config: TrainConfig, num_classes: int, compute: Compute) -> nn.Module:
+    """Return the run's network with random weights, where :func:`prepare` wants it."""
+    return placed(_built(config, num_classes), config, compute)
+
+
+def placed(model: nn.Module, config: TrainConfig, compute: Compute) -> nn.Module:
+    """Return a network after moving it to the device and, with ``fast``, to its memory format."""
+    model.to(compute.device)
+    return model.to(memory_format=compute.memory_format) if config.fast else model
 
 
 def prepare(
@@ -120,6 +124,7 @@ def prepare(
     *,
     world: World = SINGLE_PROCESS,
     use_graph: bool = True,
+    note: Callable[[str], None] = lambda text: None,
     phase: Callable[[str], AbstractContextManager] = record_function,
 ) -> Prepared:
     """Return a network with its optimizer, average and training step.
@@ -130,7 +135,7 @@ def prepare(
         compute: the device and number format to train on and in.
         world: the processes that make each step.
         use_graph: whether the step may become a CUDA graph.
-        phase: see :class:`TrainStep`.
+        note, phase: see :class:`TrainStep`.
     """
     freeze(model, config)
     if config.activation_checkpointing:
@@ -157,6 +162,7 @@ def prepare(
         use_graph=use_graph and not config.activation_checkpointing,
         micro_batch_size=config.micro_batch_size,
         compiled=compiled(model) if config.compile == "on" else None,
+        note=note,
         phase=phase,
         world=world,
     )
@@ -192,7 +198,8 @@ def set_training(model: nn.Module, config: TrainConfig) -> None:
 def prepare_run(session: Session, config: TrainConfig, network: nn.Module) -> Prepared:
     """Prepare a run's network; if the run goes on, with the weights and state that were stored."""
     compute, world, log = session.compute, session.world, session.callback.log
-    prepared = prepare(placed(network, config, compute.device), config, compute, world=world)
+    network = placed(network, config, compute)
+    prepared = prepare(network, config, compute, world=world, note=log)
     log(
         f"{config.arch} at {config.size} px, weights {config.weights}:"
         f" {prepared.num_trained:,} parameters to train on {compute.device} in {compute.amp}"

@@ -1,9 +1,10 @@
 """One training step, with nothing in it that makes the host wait for the device.
 
 On a GPU the whole step becomes a CUDA graph after a few steps: one launch instead of hundreds,
-which is what a batch of 32 is bound by. So learning rate, momentum and the sums of the epoch live
-on the device. Whether loss and gradients are finite is decided there, too: the device leaves out a
-step where they are not, and the host learns of it when it reads the sums.
+which is what a batch of 32 is bound by. The last batch of an epoch, which is smaller, has a graph of
+its own. So learning rate, momentum and the sums of the epoch live on the device. Whether loss and
+gradients are finite is decided there, too: the device leaves out a step where they are not, and the
+host learns of it when it reads the sums.
 
 Shapes: N images of a batch, C classes.
 """
@@ -20,12 +21,15 @@ from torch.profiler import record_function
 
 from ..models import normalize
 from ..models.depthwise import FastGradients
-from ..runtime import compute
+from ..runtime import compute, memory
 from ..runtime.distributed import SINGLE_PROCESS, World
+from . import optim
+from .graphs import CudaGraphs, Graphs
 from .losses import Loss, parted
-from .optim import DeviceSGD
 
-_WARM_UP_STEPS = 3  # before a capture, as torch.cuda.graph asks for
+# Before the first capture, as torch.cuda.graph asks for; after that one step of each batch size,
+# for which cuDNN may choose other kernels.
+_WARM_UP_STEPS = 3
 
 
 class Sums(NamedTuple):
@@ -65,6 +69,15 @@ AT = Sums(*range(len(Sums._fields)))  # the place of each on the device
 _NUM_PER_EPOCH = AT.num_skipped  # those before it begin anew with each epoch
 
 
+class _Captured(NamedTuple):
+    """A captured step: the tensors that it reads, what repeats it, and the gradients it leaves."""
+
+    images_NHWC: torch.Tensor
+    labels: torch.Tensor
+    replay: Callable[[], None]
+    gradients: list[torch.Tensor]
+
+
 class TrainStep:
     """Forward, loss, backward, update, sums: call it with a batch.
 
@@ -74,10 +87,12 @@ class TrainStep:
         scaler: of fp16, disabled otherwise.
         loss_of: loss of logits, targets and perhaps weights.
         device, amp: what to compute on and how.
-        batch_size: images in a full batch; smaller ones are made without graph or compilation.
-        fast: channels_last and, on a GPU, CUDA graphs.
+        batch_size: images in a full batch; smaller ones are made without compilation.
+        fast: channels_last where it helps and, on a GPU, CUDA graphs.
         use_graph: whether there may be CUDA graphs; not with activation checkpointing, which asks
             for the state of the random numbers.
+        graphs: what captures steps, by default CUDA's graphs on a GPU.
+        note: takes a line that the user should read: that a network cannot be captured.
         compiled: the model as torch.compile has made it, for full batches.
         micro_batch_size: images that go through the model at once, all by default. Gradients are
             those of the whole batch; BatchNorm sees each micro-batch alone.
@@ -100,6 +115,8 @@ class TrainStep:
         batch_size: int,
         fast: bool = True,
         use_graph: bool = True,
+        graphs: Graphs | None = None,
+        note: Callable[[str], None] = lambda text: None,
         compiled: nn.Module | None = None,
         micro_batch_size: int | None = None,
         phase: Callable[[str], AbstractContextManager] = record_function,
@@ -112,11 +129,16 @@ class TrainStep:
         self._compiled = model if compiled is None else compiled
         self._loss_of, self._device, self._amp = loss_of, device, amp
         self._batch_size, self._fast = batch_size, fast
-        self._use_graph = fast and use_graph and device.type == "cuda" and not world.is_shared
+        plain = torch.contiguous_format
+        self._memory_format = compute.memory_format(device, amp) if fast else plain
+        if graphs is None and device.type == "cuda":
+            graphs = CudaGraphs(device)
+        self._graphs = graphs if fast and use_graph and not world.is_shared else None
+        self._note = note
         self._micro_batch_size, self._phase = micro_batch_size or batch_size, phase
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
-        # A fused optimizer reads this from the device and leaves the step out where it is 1.
-        self._decides_itself = bool(optimizer.defaults.get("fused"))
+        # Where an optimizer decides itself, it leaves the step out where this is 1, on the device.
+        self._decides_itself = optim.leaves_out(optimizer)
         self._left_out = torch.zeros((), device=device)
         if self._decides_itself:
             optimizer.found_inf = self._left_out
@@ -124,10 +146,13 @@ class TrainStep:
         self._sums[AT.bad_step] = -1
         self._number = torch.zeros((), dtype=torch.float64, device=device)
         self.number = 0  # steps that were made, finite or not
-        self._num_full = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_gradients: list[torch.Tensor] = []
-        self._stream: torch.cuda.Stream | None = None
+        self._captured: dict[torch.Size, _Captured] = {}  # by the shape of the images
+        self._made: set[torch.Size] = set()  # shapes of which a step has been made without a graph
+
+    @property
+    def num_graphs(self) -> int:
+        """How many CUDA graphs there are: none, that of full batches, that of the last batch."""
+        return len(self._captured)
 
     def start_epoch(self, totals: list[float], num_images: int, num_skipped: int) -> None:
         """Set the sums to those of an epoch that begins, or goes on; no totals are zeros."""
@@ -154,56 +179,89 @@ class TrainStep:
             labels: targets (N, C), or those with weights (N, C, 2), on the device (see ``losses``).
             num_images: images of the step, over all processes.
         """
-        with self._off_the_default_stream():
+        self.number += 1
+        if self._graphs is None:
             self._make(images_NHWC, labels, num_images)
-
-    @contextlib.contextmanager
-    def _off_the_default_stream(self) -> Iterator[None]:
-        """Use a stream of our own where the default one is current: it cannot be captured."""
-        if not self._use_graph:
-            yield
             return
-        current = torch.cuda.current_stream(self._device)
-        if current != torch.cuda.default_stream(self._device):
-            yield
-            return
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+        with self._graphs.on_stream():
+            captured = self._captured_for(images_NHWC, labels)
+            if captured is None:
+                self._make(images_NHWC, labels, num_images)
+            else:
+                self._repeat(captured, images_NHWC, labels)
 
     def _make(
         self, images_NHWC: torch.Tensor, labels: torch.Tensor, num_images: int | None
     ) -> None:
-        self.number += 1
-        is_full = len(images_NHWC) == self._batch_size
-        if not (self._use_graph and is_full):
-            # A graph's memory is needed; the next full batch captures another one.
-            self._graph, self._graph_gradients = None, []
-            self.compute_gradients(
-                self._compiled if is_full else self._model, images_NHWC, labels, num_images
+        """Make a step, one operation after the other."""
+        self._made.add(images_NHWC.shape)
+        model = self._model_for(images_NHWC)
+        self.compute_gradients(model, images_NHWC, labels, num_images)
+        self._update()
+
+    def _model_for(self, images_NHWC: torch.Tensor) -> nn.Module:
+        return self._compiled if len(images_NHWC) == self._batch_size else self._model
+
+    def _captured_for(self, images_NHWC: torch.Tensor, labels: torch.Tensor) -> _Captured | None:
+        """Return the captured step of such batches; None if this one is to be made without."""
+        shape = images_NHWC.shape
+        if shape in self._captured:
+            return self._captured[shape]
+        if shape not in self._made:
+            # The memory of graphs is needed: they are captured again, when all sizes are known.
+            self._drop_graphs()
+            return None
+        if self.number <= _WARM_UP_STEPS:
+            return None
+        for other in [other for other in self._captured if other[0] != self._batch_size]:
+            del self._captured[other]  # one for full batches and one for the rest
+        return self._capture(images_NHWC, labels)
+
+    def _capture(self, images_NHWC: torch.Tensor, labels: torch.Tensor) -> _Captured | None:
+        """Record a step; nothing is computed yet. None if the network cannot be captured."""
+        images_NHWC, labels = torch.empty_like(images_NHWC), torch.empty_like(labels)
+        is_whole = optim.is_on_device(self._optimizer)
+
+        def work() -> None:
+            self.compute_gradients(self._model_for(images_NHWC), images_NHWC, labels)
+            if is_whole:
+                self._update()
+
+        self._optimizer.zero_grad(set_to_none=True)
+        try:
+            replay = self._graphs.capture(work)
+        except Exception as e:  # as many kinds as there are operations that cannot be captured
+            if memory.is_out_of_memory(e):
+                raise
+            self._drop_graphs()
+            self._graphs = None
+            reason = str(e.__context__ or e).strip().partition("\n")[0][:200]
+            self._note(
+                f"this network cannot be captured as a CUDA graph ({reason or type(e).__name__});"
+                f" its steps are made without one"
             )
+            return None
+        gradients = [] if is_whole else [p.grad for p in self._trained]
+        self._optimizer.zero_grad(set_to_none=True)
+        self._captured[images_NHWC.shape] = _Captured(images_NHWC, labels, replay, gradients)
+        return self._captured[images_NHWC.shape]
+
+    def _repeat(self, captured: _Captured, images_NHWC: torch.Tensor, labels: torch.Tensor) -> None:
+        """Make a step that was captured, of other images."""
+        captured.images_NHWC.copy_(images_NHWC)
+        captured.labels.copy_(labels)
+        captured.replay()
+        if captured.gradients:
+            for parameter, gradient in zip(self._trained, captured.gradients, strict=True):
+                parameter.grad = gradient  # another graph may have left another one
             self._update()
-            return
-        if self._graph is not None and self._images_NHWC.shape != images_NHWC.shape:
-            self._graph, self._graph_gradients = None, []  # images have grown
-            self._num_full = 0
-        self._num_full += 1
-        if self._num_full <= _WARM_UP_STEPS:
-            self.compute_gradients(self._compiled, images_NHWC, labels)
-            self._update()
-            return
-        if self._graph is None:
-            self._capture(images_NHWC, labels)
-        self._images_NHWC.copy_(images_NHWC)
-        self._labels.copy_(labels)
-        self._graph.replay()
-        if not self._all_in_graph:
-            for parameter, gradient in zip(self._trained, self._graph_gradients, strict=True):
-                parameter.grad = gradient  # a small batch may have left another one
-            self._update()
+
+    def _drop_graphs(self) -> None:
+        """Give back the memory of all graphs."""
+        self._optimizer.zero_grad(set_to_none=True)  # gradients may be in it
+        if self._captured:
+            self._captured.clear()
+            self._graphs.release()
 
     def compute_gradients(
         self,
@@ -236,6 +294,9 @@ class TrainStep:
             losses.append(loss)
         with self._phase("metrics"), torch.no_grad():
             self._scaler.unscale_(self._optimizer)
+            # At once, for the next step: what it takes from unscale_ is there in this call only,
+            # and in a CUDA graph there are no calls.
+            self._scaler.update()
             gradients = [p.grad for p in self._trained if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             logits_NC = torch.cat(logits)[:num_own]
@@ -247,8 +308,7 @@ class TrainStep:
         """Return logits and weighted loss of a micro-batch; its gradients are added to others'."""
         with self._phase("forward"):
             inputs_NCHW = normalize.normalize(images_NHWC, self._pixels.mean, self._pixels.std)
-            if not self._fast:
-                inputs_NCHW = inputs_NCHW.contiguous()
+            inputs_NCHW = inputs_NCHW.contiguous(memory_format=self._memory_format)
             with self._fast_gradients(), compute.autocast(self._device, self._amp):
                 logits_NC = model(inputs_NCHW)
             logits_NC = logits_NC.float()
@@ -314,28 +374,10 @@ class TrainStep:
     def _update(self) -> None:
         """Make the step, unless it is to be left out."""
         with self._phase("optimizer"):
-            # CPU-GPU synchronisation: one that is not fused cannot leave a step out itself.
+            # CPU-GPU synchronisation, on a GPU with --no-fast only: PyTorch's own optimizers that
+            # are not fused cannot leave a step out themselves.
             if self._decides_itself or not self._left_out.item():
                 self._optimizer.step()
-            self._scaler.update()
-
-    def _capture(self, images_NHWC: torch.Tensor, labels: torch.Tensor) -> None:
-        """Record the step as a CUDA graph; nothing is computed yet."""
-        self._images_NHWC = torch.empty_like(images_NHWC)
-        self._labels = torch.empty_like(labels)
-        self._all_in_graph = isinstance(self._optimizer, DeviceSGD)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: the loader's threads go on allocating and copying meanwhile.
-        with torch.cuda.graph(
-            self._graph,
-            stream=torch.cuda.current_stream(self._device),
-            capture_error_mode="thread_local",
-        ):
-            self.compute_gradients(self._compiled, self._images_NHWC, self._labels)
-            if self._all_in_graph:
-                self._update()
-        self._graph_gradients = [p.grad for p in self._trained]
 
 
 def _averaging(model: nn.Module, *, is_last: bool) -> AbstractContextManager:

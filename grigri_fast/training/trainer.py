@@ -145,7 +145,7 @@ def run(config: TrainConfig, callback: Callback, folder: Path | None = None) -> 
         decided = _decide(session, data, fitted, network)
         probed = None
         if decided.probe and not session.resumed:
-            setup.placed(network, decided, session.compute.device)
+            setup.placed(network, decided, session.compute)
             probed = linear_probe.fit(session, decided, data, network)
         prepared = setup.prepare_run(session, decided, network)
 

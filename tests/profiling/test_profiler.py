@@ -66,7 +66,8 @@ def test_the_estimate_of_resnet34_is_what_pytorch_has_allocated(plan: dict) -> N
     estimate = estimated("resnet34", 64, 4, "fp32", **plan).training.timeline
     torch.manual_seed(0)
     config = resolve(TrainConfig(arch="resnet34", freeze_stages=0, size=64, batch_size=4, **plan))
-    made = setup.prepare(setup.untrained(config, 14, CPU), config, Compute(CPU, "fp32", 1))
+    here = Compute(CPU, "fp32", 1)
+    made = setup.prepare(setup.untrained(config, 14, here), config, here)
     images_NHWC = torch.zeros((4, 64, 64, 3), dtype=torch.uint8)
     targets_NC = torch.zeros(4, 14)
     made.step(images_NHWC, targets_NC)

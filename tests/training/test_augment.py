@@ -66,7 +66,9 @@ def test_what_belongs_to_an_image_does_not_depend_on_its_batch(name: str) -> Non
 def test_colours_are_those_of_torchvision() -> None:
     images_NHWC, _, _ = batch(3)
     for factors in ([0.6, 1.0, 1.0], [1.0, 0.4, 1.0], [1.0, 1.0, 0.2], [0.9, 0.7, 0.5]):
-        ours = augment.recolored(images_NHWC.float(), torch.tensor([factors] * 3))
+        ours = augment.recolored(
+            images_NHWC.float(), torch.tensor([factors] * 3), torch.tensor(augment._LUMA)
+        )
         theirs = images_NHWC.permute(0, 3, 1, 2) / 255
         theirs = tv.adjust_brightness(theirs, factors[0])
         theirs = torch.stack([tv.adjust_contrast(image, factors[1]) for image in theirs])
@@ -88,7 +90,7 @@ def test_rectangles_are_as_large_as_in_the_paper_and_as_many_as_asked_for() -> N
 def test_a_rectangle_is_painted_over() -> None:
     images_NHWC = torch.zeros(2, 8, 8, 3)
     boxes_N4 = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    images = augment.erased(images_NHWC, boxes_N4, (0.5, 0.4, 0.3))
+    images = augment.erased(images_NHWC, boxes_N4, 255 * torch.tensor([0.5, 0.4, 0.3]))
     painted_NHW = (images > 0).all(3)
     assert images[0, 3, 5].tolist() == pytest.approx([127.5, 102.0, 76.5])
     assert painted_NHW[0, 2:6, 4:].all() and painted_NHW.sum() == 16
