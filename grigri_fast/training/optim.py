@@ -226,10 +226,10 @@ def make_optimizer(
     Of those that are ``of_stages``, listed from the input to the head, it is ``layer_decay`` times
     that of the next stage; of the last one, ``layer_decay`` times that of what is in none.
 
-    ``on_device``, by default on a GPU with ``fast``: it decides on the device whether a step is left
-    out (see :func:`leaves_out`), so that the host need not wait. The Adams are PyTorch's fused ones,
-    which take their beta1 from the host and are no part of a CUDA graph; all others can be. On a CPU
-    fused ones are not faster (benchmarks/README.md).
+    ``on_device``, by default on a GPU with ``fast``: it decides on the device whether a step is
+    left out (see :func:`leaves_out`), so that the host need not wait. The Adams are PyTorch's fused
+    ones, which take their beta1 from the host and are no part of a CUDA graph; all others are. On a
+    CPU fused ones are not faster (benchmarks/README.md).
     """
     groups = _groups(config, parameters, of_head, of_stages)
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum

@@ -1,16 +1,16 @@
 """One training step, with nothing in it that makes the host wait for the device.
 
 On a GPU the whole step becomes a CUDA graph after a few steps: one launch instead of hundreds,
-which is what a batch of 32 is bound by. The last batch of an epoch, which is smaller, has a graph of
-its own. So learning rate, momentum and the sums of the epoch live on the device. Whether loss and
-gradients are finite is decided there, too: the device leaves out a step where they are not, and the
-host learns of it when it reads the sums.
+which is what a batch of 32 is bound by. The last batch of an epoch, which is smaller, has a graph
+of its own. So learning rate, momentum and the sums of the epoch live on the device. Whether loss
+and gradients are finite is decided there, too: the device leaves out a step where they are not, and
+the host learns of it when it reads the sums.
 
 Shapes: N images of a batch, C classes.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
