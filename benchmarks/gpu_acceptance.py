@@ -1,381 +1,270 @@
-"""Everything that only a GPU can show, in one command, the most important first.
+"""Everything that only a GPU can show, in three stages of at most eight minutes.
 
-    python benchmarks/gpu_acceptance.py DATA --minutes 8 --out DIR
+    python benchmarks/gpu_acceptance.py DATA --stage 1 --out DIR
 
-Each part is a process of its own with a time box; a part that fails or takes too long is recorded
-as such, and the next one begins. DIR/result.json is written anew after each part, DIR/*.png are its
-figures. Needs no network, no git and no installed entry point: PYTHONPATH and this tree. Without a
-GPU it is a rehearsal with small sizes, which shows that the script works and nothing else.
+The most important comes first; GPU.md says what to type, and what each stage shows. A stage is one
+process that does one part after the other; this one watches it. Each part has a time box. A part
+that raises is recorded, and the next one begins; where CUDA is unusable afterwards, where the
+process has crashed, or where a part has outlasted its box, the next one begins in a new process.
+DIR/result.json has each figure as soon as it is there, DIR/stage-N.log what was printed.
+
+Needs no network, no git and no installed entry point. With --rehearse all sizes are small: that
+shows, with a GPU or without, that the script works, and nothing else.
 """
 
 import argparse
 import contextlib
-import json
+import ctypes
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-LIMIT = "4GiB"
-GOAL_BYTES = int(2.5 * 2**30)  # for resnet34 at 224 px and batch 32 (issue 5)
+
+import gpu_record  # noqa: E402
+from gpu_record import Part, Place, Record, SkippedError  # noqa: E402
+
+START_S = 90.0  # the most that importing PyTorch and starting CUDA may take
+_SLOWER = 5.0  # how much longer a part may take in a rehearsal: other tests run beside it
+_LEAST_S = 3.0  # a part is not begun with less
+_POLL_S = 0.1
+_BROKEN, _NO_GPU = 75, 76  # exit codes of the child
+_PR_SET_PDEATHSIG = 1  # from Linux' prctl.h
 
 
-@dataclass(frozen=True)
-class Place:
-    """What every part is given.
+# -------------------------------------------------------------------------- the child: measures
 
-    Attributes:
-        data: as ``train`` takes it.
-        out: folder for figures.
-        work: folder for whatever else is written.
-        on_gpu: False for a rehearsal.
+
+def measure(plan: Any, parts: Sequence[Part], place: Place) -> int:
+    """Do some parts, one after the other; return the exit code."""
+    with contextlib.suppress(AttributeError):  # whoever kills the parent alone means this one, too
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not place.is_rehearsal and not plan.has_gpu():
+        return _NO_GPU
+    for part in parts:  # it takes no part's time
+        with contextlib.suppress(Exception):  # the part will say so
+            importlib.import_module(part.work.partition(":")[0])
+    record = Record(place.out / "result.json", plan.GOALS, place.is_rehearsal)
+    for part in parts:
+        print(f"==== {part.name}: {part.what}", flush=True)
+        record.begin(part)
+        start_s = time.perf_counter()
+        status, error = _do(part, place, record)
+        record.end(part, status, time.perf_counter() - start_s, error)
+        print(error, f"==== {status}", flush=True)
+        try:
+            plan.clean_up()
+        except Exception:  # it does not matter which: a new process is clean
+            return _BROKEN
+    return 0
+
+
+def _do(part: Part, place: Place, record: Record) -> tuple[str, str]:
+    """Do a part; return its status and what there is to say about it."""
+    try:
+        module, _, name = part.work.partition(":")
+        getattr(importlib.import_module(module), name)(
+            place, lambda figure, value: record.put(part, figure, value)
+        )
+    except SkippedError as e:
+        return gpu_record.SKIPPED, str(e)
+    except (Exception, SystemExit):
+        return gpu_record.FAILED, traceback.format_exc()
+    lacking = record.lacking(part)
+    if lacking:
+        return gpu_record.FAILED, f"figures are missing: {', '.join(lacking)}"
+    return gpu_record.DONE, ""
+
+
+# --------------------------------------------------------------------------- the parent: watches
+
+
+class NoGpuError(Exception):
+    """There is no GPU that PyTorch can use."""
+
+
+class Watcher:
+    """Has parts done by child processes, within their time.
+
+    Args:
+        plan: the module that has the parts and goals.
+        place: what the parts are given.
+        words: of the command line, for a child.
+        log: takes what children print.
+        end_s: when all must be over, by ``time.monotonic``.
     """
 
-    data: str
-    out: Path
-    work: Path
-    on_gpu: bool
+    def __init__(
+        self, plan: Any, place: Place, words: Sequence[str], log: IO[str], end_s: float
+    ) -> None:
+        self._plan, self._place, self._words, self._log = plan, place, words, log
+        self._end_s = end_s
+        self._child: subprocess.Popen[str] | None = None
+        self._since_s = 0.0  # when the part that is running, or the start, began
 
-    def sized(self, real: Any, small: Any) -> Any:
-        """Return a size: the real one, or that of a rehearsal."""
-        return real if self.on_gpu else small
+    def do(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
+        """Do the parts; return what became of each process.
 
-    def options(self, **more: Any) -> dict[str, Any]:
-        """Return a config's fields for a training run from scratch."""
-        small = {"size": 32, "batch_size": 4, "limit": 24, "epochs": 2, "threads": 1}
-        real = {"size": 224, "batch_size": 32, "epochs": 2}
-        return {
-            "data": self.data,
-            "weights": "none",
-            "recipe": "report",
-            "out": str(self.work),
-            "compile": "off",
-            **more,
-            **self.sized({k: v for k, v in real.items() if k not in more}, small),
+        Raises:
+            ChildProcessError: if a process has ended, or hung, before its first part.
+            NoGpuError: if there is none, and this is no rehearsal.
+        """
+        left, children = list(parts), []
+        while left and self._end_s - time.monotonic() > _LEAST_S:
+            start_s = time.monotonic()
+            first = left[0].name
+            ended = self._watch(left)
+            done = self._settle(left, ended)
+            seconds = round(time.monotonic() - start_s, 1)
+            children.append({"from": first, "ended": ended, "seconds": seconds})
+            if not done and self._end_s > time.monotonic():
+                raise ChildProcessError(ended)
+            left = left[done:]
+        record = self._record()
+        for part in left:
+            record.end(part, gpu_record.NOT_REACHED, error="no time was left")
+        return children
+
+    def kill(self) -> None:
+        """End the child and all that it has started."""
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def _record(self) -> Record:
+        place = self._place
+        return Record(place.out / "result.json", self._plan.GOALS, place.is_rehearsal)
+
+    def _watch(self, parts: Sequence[Part]) -> str:
+        """Start a child that does the parts; return how it has ended, in words."""
+        words = [sys.executable, str(ROOT / "benchmarks" / "gpu_acceptance.py"), *self._words]
+        words += ["--parts", *(part.name for part in parts)]
+        self._child = subprocess.Popen(
+            words, stdout=self._log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        by_name = {part.name: part for part in parts}
+        running, box_s, self._since_s = "the start", START_S, time.monotonic()
+        file, stamp = self._place.out / "result.json", -1
+        while self._child.poll() is None:
+            now_s = time.monotonic()
+            if now_s > self._end_s:
+                self.kill()
+                return "killed: the time of this call was over"
+            if now_s - self._since_s > box_s:
+                self.kill()
+                return f"killed: {running} took more than its {box_s:.0f} s"
+            if file.stat().st_mtime_ns != stamp:
+                stamp = file.stat().st_mtime_ns
+                name = self._record().running
+                if name is not None and name != running:
+                    running, box_s, self._since_s = name, by_name[name].box_s, now_s
+                    box_s *= _SLOWER if self._place.is_rehearsal else 1.0
+            time.sleep(_POLL_S)
+        code = self._child.returncode
+        with contextlib.suppress(ProcessLookupError):  # what it has left behind
+            os.killpg(self._child.pid, signal.SIGKILL)
+        if code == _NO_GPU:
+            raise NoGpuError
+        if code == _BROKEN:
+            return "ended itself: the part before has left CUDA unusable"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _settle(self, parts: Sequence[Part], ended: str) -> int:
+        """Say of the part in which a child has ended how; return how many are behind."""
+        record = self._record()
+        for part in parts:
+            if record.running == part.name:
+                is_killed = ended.startswith("killed")
+                status = gpu_record.LATE if is_killed else gpu_record.CRASHED
+                seconds = time.monotonic() - self._since_s
+                record.end(part, status, seconds, f"its process: {ended}")
+        return sum(part.name in record.parts for part in parts)
+
+
+def supervise(plan: Any, parts: Sequence[Part], options: argparse.Namespace) -> int:
+    """Do the parts of a call; return the exit code."""
+    end_s = time.monotonic() + 60 * options.minutes
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = options.out / f"{'stage-' + str(options.stage) if options.stage else 'all'}.log"
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        data = usable_data(options.data.resolve(), work.resolve())
+        place = Place(data, options.out.resolve(), work.resolve(), options.rehearse)
+        try:
+            record = Record(place.out / "result.json", plan.GOALS, place.is_rehearsal)
+        except ValueError as e:
+            raise SystemExit(f"gpu_acceptance: {e}") from None
+        call = {
+            "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "commit": options.commit,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        record.content["calls"].append(call)
+        record.forget([part.name for part in parts])
+        record.write()
+        words = [str(data), "--out", str(place.out), "--work", str(place.work)]
+        words += ["--plan", options.plan, *(["--rehearse"] if options.rehearse else [])]
+        stream = stack.enter_context(log.open("w"))
+        watcher: Watcher | None = Watcher(plan, place, words, stream, end_s)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        start_s = time.monotonic()
+        try:
+            call["processes"] = watcher.do(parts)
+        except NoGpuError:
+            watcher = None  # nothing was begun
+            record.content["calls"].pop()
+            record.write()
+            if not record.content["calls"]:
+                (place.out / "result.json").unlink()
+            raise SystemExit(
+                "gpu_acceptance: no CUDA GPU that PyTorch can use is here;"
+                " --rehearse shows with small sizes that the script works"
+            ) from None
+        except ChildProcessError as e:
+            call["ended"] = f"a process did not get to its first part ({e}); see {log.name}"
+            print(log.read_text(errors="replace")[-2000:])
+        finally:
+            if watcher is not None:
+                watcher.kill()
+                record = Record(place.out / "result.json", plan.GOALS, place.is_rehearsal)
+                _ended(record, call, time.monotonic() - start_s)
+    show(record, parts)
+    ended = [record.parts.get(part.name, {}).get("status") for part in parts]
+    is_missed = any(goal["outcome"] == "missed" for goal in record.content["goals"])
+    return int(is_missed or not set(ended) <= {gpu_record.DONE, gpu_record.SKIPPED})
 
 
-# ------------------------------------------------------------------------------- the parts
+def _ended(record: Record, call: dict[str, Any], seconds: float) -> None:
+    """Note that a call has ended, or was ended."""
+    call["seconds"] = round(seconds, 1)
+    record.content["calls"] = [*record.content["calls"][:-1], call]
+    record.forget([])
+    record.write()
 
 
-def versions(place: Place) -> dict[str, Any]:
-    """Versions and hardware."""
-    import cv2
-    import record
-    import torch
-
-    from grigri_fast.runtime import compute, memory
-
-    device = compute.pick_device("auto")
-    found = record.environment(device, compute.pick_amp("auto", device))
-    found["opencv"] = cv2.__version__
-    found["memory_measured"] = memory.Meter(device).how
-    if place.on_gpu:
-        found["capability"] = torch.cuda.get_device_capability(device)
-        found["memory_bytes"] = torch.cuda.get_device_properties(device).total_memory
-    return found
-
-
-def tests(place: Place) -> dict[str, Any]:
-    """The tests in tests/gpu."""
-    words = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    print(done.stdout[-6000:], done.stderr[-2000:])
-    require(done.returncode == 0, "tests have failed")
-    return {"summary": done.stdout.strip().splitlines()[-1]}
-
-
-def decoding(place: Place) -> dict[str, Any]:
-    """Decoding on the GPU, while it is busy, beside that on the CPU (pytorch/vision 9606)."""
-    import numpy as np
-    import torch
-
-    from grigri_fast.config import MAX_PIXELS
-    from grigri_fast.pipeline import check
-    from grigri_fast.pipeline import loader as pipeline
-    from grigri_fast.runtime import compute
-
-    device = compute.pick_device("auto")
-    data = load(place)
-    paths = data.paths[: place.sized(3000, 40)]
-    found = check.check_images(paths, threads=compute.usable_threads(), max_pixels=MAX_PIXELS)
-    rows = np.flatnonzero(found.crc32_N >= 0)
-
-    def loader(where: torch.device) -> pipeline.ImageLoader:
-        # The files' own size: the map is the identity, so that decoding alone is compared.
-        return pipeline.ImageLoader(
-            paths, found, size_px=128, batch_size=32, device=where, threads=4
-        )
-
-    reference = np.concatenate(
-        [b.images_NHWC for b in loader(torch.device("cpu")).eval_epoch(rows)]
-    )
-    busy = torch.randn((2048, 2048), device=device)
-    on_device, worst, total, num = loader(device), 0, 0.0, 0
-    off: list[str] = []
-    for _ in range(place.sized(5, 1)):
-        first = 0
-        for batch in on_device.eval_epoch(rows):
-            for _ in range(place.sized(20, 1)):
-                busy = torch.tanh(busy @ busy)
-            images = batch.images_NHWC.cpu().numpy().astype(np.int16)
-            apart = np.abs(images - reference[first : first + len(images)])
-            worst, total, num = max(worst, int(apart.max())), total + apart.mean(), num + 1
-            bad = np.flatnonzero(apart.mean((1, 2, 3)) > 4)
-            off += [data.names[rows[first + i]] for i in bad]
-            first += len(images)
-    require(not off, f"{len(off)} images are decoded otherwise: {off[:5]}")
-    return {"images": len(rows), "mean_difference": total / num, "worst_difference": worst}
-
-
-def memory_of(arch: str) -> Callable[[Place], dict[str, Any]]:
-    """Return the part that trains an architecture within four gigabytes."""
-
-    def part(place: Place) -> dict[str, Any]:
-        from grigri_fast import config as configs
-        from grigri_fast.profiling import profiler
-
-        limit = place.sized(2000, 24)
-        options = place.options(arch=arch, memory_limit=LIMIT, limit=limit, name=f"memory-{arch}")
-        result, environment, summary = trained(options)
-        config = configs.read_toml(result.folder / "config.toml")
-        plan = environment["memory"]["plan"]
-        # The run's config has the plan.
-        estimated = profiler.estimate_step(
-            configs.resolve(configs.TrainConfig(**config)), 14, config["amp"]
-        )
-        peak = summary["peak_memory_bytes"]
-        found = {
-            "peak_bytes": peak,
-            **environment["memory"],
-            "estimated_bytes": max(estimated.training.total, estimated.evaluation.total),
-            "images_per_s": [row["images_per_s"] for row in result.history],
-        }
-        print(f"{arch}: peak {peak / 2**30:.2f} GiB, {plan}")
-        require(peak <= found["limit_bytes"], f"{peak:,} bytes are above {LIMIT}")
-        if arch == "resnet34" and place.on_gpu:
-            found["goal_bytes"], found["goal_met"] = GOAL_BYTES, peak <= GOAL_BYTES
-        return found
-
-    part.__doc__ = f"{arch} at 224 px and batch 32 within {LIMIT}, the peak at device level."
-    return part
-
-
-def profile(place: Place) -> dict[str, Any]:
-    """Where memory and time of a training step of resnet34 at 224 px go."""
-    from grigri_fast.config import TrainConfig, resolve
-    from grigri_fast.profiling import profiler
-    from grigri_fast.profiling.setting import Setting
-    from grigri_fast.reporting import plots
-    from grigri_fast.runtime.compute import Compute
-
-    options = place.options(arch="resnet34")
-    size_px, batch_size = options["size"], options["batch_size"]
-    config = resolve(TrainConfig(arch="resnet34", size=size_px, batch_size=batch_size))
-    compute = Compute.resolve()
-    with compute.open() as budget:
-        s = Setting.of(load(place).paths[: place.sized(1024, 24)], config, compute)
-        usage = profiler.measure_step(s, budget, place.work, snapshot=place.on_gpu)
-    timeline = usage.training.timeline
-    title = f"resnet34, batch {batch_size}, {compute.amp}"
-    png = plots.memory(timeline.series, timeline.phases, title)
-    (place.out / "memory.png").write_bytes(png)
-    estimated = profiler.estimate_step(config, s.num_classes, compute.amp)
-    return {**usage.to_json(), "estimate": estimated.to_json()}
-
-
-def curves(place: Place) -> dict[str, Any]:
-    """Loss curves of number formats, and of CUDA graphs beside eager steps."""
-    ways = {"fp32, --no-fast": ("fp32", False), "fp32": ("fp32", True), "bf16": ("bf16", True)}
-    if place.on_gpu:
-        ways["fp16"] = ("fp16", True)
-        ways["bf16, --no-fast"] = ("bf16", False)
-    found = {}
-    for name, (amp, fast) in ways.items():
-        options = place.options(
-            arch="resnet18", size=96, epochs=3, limit=3000, amp=amp, fast=fast, name="curves"
-        )
-        result, _, _ = trained(options)
-        found[name] = [row["train_loss"] for row in result.history]
-        print(f"{name:16}", "  ".join(f"{loss:.4f}" for loss in found[name]))
-    plain = found["fp32, --no-fast"]
-    apart = {
-        name: max(abs(a / b - 1) for a, b in zip(losses, plain, strict=True))
-        for name, losses in found.items()
-    }
-    for name, share in apart.items() if place.on_gpu else ():  # too few images for a rehearsal
-        require(share < (0.02 if name == "fp32" else 0.05), f"{name} is {share:.1%} off")
-    return {"train_loss": found, "largest_difference": apart}
-
-
-def script(name: str, *words: str, small: list[str]) -> Callable[[Place], dict[str, Any]]:
-    """Return the part that runs another benchmark."""
-
-    def part(place: Place) -> dict[str, Any]:
-        file = place.work / f"{name}.json"
-        command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
-        if name != "bench_step":
-            command.append(place.data)
-        # Threads of several processes would wait for each other, where tests run side by side.
-        command += words if place.on_gpu else [*small, "--threads=1"]
-        command += ["--out", str(file)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        print(done.stdout[-8000:], done.stderr[-3000:])
-        require(done.returncode == 0, f"{name} has ended with {done.returncode}")
-        return json.loads(file.read_text())
-
-    part.__doc__ = f"benchmarks/{name}.py."
-    return part
-
-
-def full(place: Place) -> dict[str, Any]:
-    """A whole training of twenty epochs, with its score."""
-    options = place.options(arch="resnet34", epochs=20, lr=0.05, name="full")
-    started_s = time.perf_counter()
-    result, _, summary = trained(options)
-    return {
-        "options": {k: v for k, v in options.items() if k not in ("data", "out")},
-        "seconds": time.perf_counter() - started_s,
-        "train_s": result.train_s,
-        "history": result.history,
-        "validation": summary["validation"],
-        "peak_memory_bytes": summary["peak_memory_bytes"],
-    }
-
-
-def stopping(place: Place) -> dict[str, Any]:
-    """SIGTERM while it trains, and --resume."""
-    options = place.options(arch="resnet18", size=96, epochs=3, limit=3000, name="stopped")
-    flags = [place.data]
-    for name, value in options.items():
-        if name != "data" and value is not None:
-            flags += [f"--{name.replace('_', '-')}", str(value)]
-    command = [sys.executable, "-m", "grigri_fast", "train"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    first = subprocess.Popen(
-        [*command, *flags],
-        cwd=place.work,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    said = []
-    for line in first.stdout:
-        said.append(line)
-        if line.lstrip().startswith("1/"):  # an epoch is done
-            first.send_signal(signal.SIGTERM)
-    first.wait()
-    print("".join(said))
-    require(first.returncode == 143, f"it ended with {first.returncode}, not 143")
-    folder = place.work / "stopped"
-    words = [*command, "--resume", str(folder)]
-    done = subprocess.run(words, cwd=place.work, env=environment, capture_output=True, text=True)
-    print(done.stdout, done.stderr)
-    require(done.returncode == 0, f"the resumed run ended with {done.returncode}")
-    summary = json.loads((folder / "summary.json").read_text())
-    require(summary["epochs"] == options["epochs"], "epochs are missing")
-    return {"last": summary["last"]}
-
-
-def flat(place: Place) -> dict[str, Any]:
-    """Memory over 2,000 steps, of the host and of the device."""
-    import bench_long
-
-    from grigri_fast.config import TrainConfig
-    from grigri_fast.profiling import benchmark
-    from grigri_fast.profiling.setting import Setting
-    from grigri_fast.runtime.compute import Compute
-
-    config = TrainConfig(arch="resnet18", size=place.sized(128, 32), batch_size=place.sized(32, 4))
-    compute = Compute.resolve()
-    with compute.open() as budget:
-        s = Setting.of(load(place).paths[: place.sized(3200, 24)], config, compute)
-        case = benchmark.train_case(s, num_steps=place.sized(100, 2))
-        seen = []
-        for _ in range(20):
-            case.run()
-            seen.append({"host_mib": bench_long.resident_mib(), "device_bytes": budget.sample()})
-    half = len(seen) // 2
-    for name in ("host_mib", "device_bytes"):
-        grown = seen[-1][name] / seen[half][name] - 1
-        print(f"{name}: {seen[half][name]:,.0f} to {seen[-1][name]:,.0f}, {grown:+.2%}")
-        if place.on_gpu:
-            require(grown < 0.02, f"{name} has grown by {grown:.1%} over the second half")
-    return {"every_100_steps": seen}
-
-
-# Name, what to do, and the most seconds of eight minutes that it may take.
-PARTS: list[tuple[str, Callable[[Place], dict[str, Any]], int]] = [
-    ("versions", versions, 30),
-    ("tests", tests, 120),
-    ("decoding", decoding, 45),
-    ("memory_resnet34", memory_of("resnet34"), 60),
-    ("memory_wide_resnet50_2", memory_of("wide_resnet50_2"), 60),
-    ("memory_resnet50", memory_of("resnet50"), 60),
-    ("profile", profile, 45),
-    ("curves", curves, 60),
-    ("step", script("bench_step", small=["--models", "resnet18:32", "--repeats=1"]), 100),
-    (
-        "train",
-        script(
-            "bench_train",
-            *("--arch", "resnet34", "--size", "224", "--repeats", "3"),
-            small=["--size=32", "--limit=80", "--repeats=1"],
-        ),
-        75,
-    ),
-    (
-        "input",
-        script(
-            "bench_input",
-            *("--repeats", "3", "--threads", "8"),
-            small=["--sizes=32", "--images=80", "--repeats=1"],
-        ),
-        75,
-    ),
-    ("full", full, 120),
-    ("stopping", stopping, 60),
-    ("flat", flat, 60),
-]
-
-
-# -------------------------------------------------------------------------------- helpers
-
-
-def require(holds: bool, text: str) -> None:
-    """Let the part fail unless something holds; an assert could be optimised away."""
-    if not holds:
-        raise SystemExit(f"FAILED: {text}")
-
-
-def load(place: Place) -> Any:
-    """Return the data set."""
-    from grigri_fast.data import dataset
-
-    return dataset.load(place.data)
-
-
-def trained(options: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Train; return the result, environment.json and summary.json."""
-    from bench_train import Rows
-
-    from grigri_fast.config import TrainConfig
-    from grigri_fast.training.trainer import run
-
-    result = run(TrainConfig(**options), Rows())
-    read = [
-        json.loads((result.folder / f"{n}.json").read_text()) for n in ("environment", "summary")
-    ]
-    return result, *read
+def show(record: Record, parts: Sequence[Part]) -> None:
+    """Print what became of the parts, and the goals of those."""
+    for part in parts:
+        entry = record.parts.get(part.name, {"status": gpu_record.NOT_REACHED})
+        print(f"{part.name:22} {entry.get('seconds', 0):6.1f} s  {entry['status']}")
+        for line in entry.get("error", [])[-8:]:
+            print(f"    {line}")
+    names = {part.name for part in parts}
+    for goal in record.content["goals"]:
+        if goal["goal"].partition(".")[0] in names:
+            print(f"{goal['outcome']:12}  {goal['goal']}  (found {goal.get('found')})")
 
 
 def usable_data(data: Path, work: Path) -> Path:
@@ -388,87 +277,42 @@ def usable_data(data: Path, work: Path) -> Path:
     here = {name: [n for n in numbers if f"im{n}.jpg" in names] for name, numbers in lines.items()}
     if here == lines:
         return data
-    (work / "data" / "annotations").mkdir(parents=True)
-    (work / "data" / "images").symlink_to(data / "images")
+    found = work / "data"
+    (found / "annotations").mkdir(parents=True, exist_ok=True)
+    if not (found / "images").exists():
+        (found / "images").symlink_to(data / "images")
     for name, numbers in here.items():
-        (work / "data" / "annotations" / name).write_text("".join(f"{n}\n" for n in numbers))
-    return work / "data"
-
-
-def run_part(name: str, place: Place, seconds: float) -> dict[str, Any]:
-    """Run a part in a process of its own, which is killed when its time is over."""
-    file = place.work / f"part-{name}.json"
-    words = [sys.executable, __file__, place.data, "--out", str(place.out), "--part", name]
-    words += ["--work", str(place.work)]
-    log = place.work / f"part-{name}.log"
-    started_s = time.perf_counter()
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            words, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            code = process.wait(seconds)
-            status = "ok" if code == 0 and file.exists() else f"failed (exit code {code})"
-        except subprocess.TimeoutExpired:
-            status = f"took more than its {seconds:.0f} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    found = {"status": status, "seconds": round(time.perf_counter() - started_s, 1)}
-    found["output"] = log.read_text(errors="replace")[-6000:]
-    if status == "ok":
-        found["found"] = json.loads(file.read_text())
+        (found / "annotations" / name).write_text("".join(f"{n}\n" for n in numbers))
     return found
 
 
 def main() -> None:
-    """Run all parts, or in a child process one of them."""
+    """Watch a child that does the parts, or be the child."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=[name for name, _, _ in PARTS])
-    parser.add_argument("--part", help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("data", type=Path, help="photographs and labels, as train takes them")
+    parser.add_argument("--stage", type=int, choices=[1, 2, 3], help="one of them; default: all")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="some parts alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the record")
+    parser.add_argument("--work", type=Path, help="folder that later calls find again")
+    parser.add_argument("--minutes", type=float, help="of this call; default: 8 for each stage")
+    parser.add_argument("--commit", default="unknown", help="what the record says it is of")
+    parser.add_argument("--rehearse", action="store_true", help="small sizes, no record")
+    parser.add_argument("--plan", default="gpu_plan", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    if options.part:
-        place = Place(str(options.data), options.out, options.work, on_gpu)
-        if not on_gpu:
-            torch.set_num_threads(1)
-        work = next(work for name, work, _ in PARTS if name == options.part)
-        found = work(place)
-        (options.work / f"part-{options.part}.json").write_text(json.dumps(found, default=str))
-        return
-
-    end_s = time.monotonic() + 60 * options.minutes
-    options.out.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"is_rehearsal": not on_gpu, "minutes": options.minutes, "parts": {}}
-    with tempfile.TemporaryDirectory() as work:
-        data = usable_data(options.data.resolve(), Path(work))
-        place = Place(str(data), options.out.resolve(), Path(work), on_gpu)
-        for name, part, box_s in PARTS:
-            if options.only and name not in options.only:
-                continue
-            left_s = end_s - time.monotonic()
-            seconds = min(box_s * options.minutes / 8, left_s)
-            found = {"status": "no time was left"}
-            if seconds > 5:
-                found = run_part(name, place, seconds)
-            result["parts"][name] = {"what": part.__doc__.splitlines()[0], **found}
-            text = json.dumps(result, indent=1).replace(work, "WORK")
-            new = options.out / "result.json.new"
-            new.write_text(text + "\n")
-            new.replace(options.out / "result.json")
-            print(f"{name:24} {found.get('seconds', 0):6.1f} s  {found['status']}", flush=True)
-            if found["status"].startswith("failed"):
-                print("    " + found["output"].strip().replace("\n", "\n    ")[-1500:], flush=True)
-    if any(part["status"] != "ok" for part in result["parts"].values()):
-        sys.exit(1)
+    plan = importlib.import_module(options.plan)
+    by_name = {part.name: part for part in plan.PARTS}
+    if options.parts:
+        place = Place(options.data, options.out, options.work, options.rehearse)
+        sys.exit(measure(plan, [by_name[name] for name in options.parts], place))
+    parts = [part for part in plan.PARTS if options.stage in (None, part.stage)]
+    if options.only:
+        unknown = [name for name in options.only if name not in by_name]
+        if unknown:
+            parser.error(f"no part {unknown[0]!r}; there are {', '.join(by_name)}")
+        parts = [part for part in parts if part.name in options.only]
+    options.minutes = options.minutes or 8.0 * len({part.stage for part in parts})
+    sys.exit(supervise(plan, parts, options))
 
 
 if __name__ == "__main__":
