@@ -1,5 +1,6 @@
 """Optimizers, the average of the weights, and the schedule as a pure function of the step."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..config import TrainConfig
 
@@ -87,7 +87,9 @@ class DeviceRMSprop(torch.optim.RMSprop):
                 updates = list(buffers)
             rate = _unless(self.found_inf, 0.0, group["lr"])
             torch._foreach_sub_(trained, torch._foreach_mul(updates, rate))
-            torch._foreach_add_([state["step"] for state in states], 1 - self.found_inf)
+            # A list, since foreach asks a single tensor for its number, and waits.
+            made = [1 - self.found_inf] * len(states)
+            torch._foreach_add_([state["step"] for state in states], made)
 
     def _state_of(self, p: nn.Parameter, has_momentum: bool) -> dict[str, torch.Tensor]:
         """Return the state of a parameter, which begins as that of ``torch.optim.RMSprop``."""
@@ -288,15 +290,27 @@ def _groups(
     ]
 
 
-class WeightAverage(AveragedModel):
+class WeightAverage(nn.Module):
     """An exponential moving average of a model's weights and buffers; see :func:`averaged`.
 
-    As AveragedModel, but the number of averaged models stays on the host: that one copies it to the
-    device, where the decay is not needed, and waits for the copy.
+    What PyTorch's AveragedModel does, but for two things: that one copies the number of averaged
+    models to the device in each step, and waits for the copy; and it copies the model in a way that
+    fake tensors (those of an estimate) do not take.
+
+    Attributes:
+        module: the averaged model.
+        n_averaged: how many models are in it (a tensor on the host).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
+        super().__init__()
+        copies: dict[int, Any] = {
+            id(p): nn.Parameter(p.detach().clone()) for p in model.parameters()
+        }
+        copies |= {id(b): b.detach().clone() for b in model.buffers()}
+        self.module = copy.deepcopy(model, copies)
+        self.n_averaged: torch.Tensor
+        self.register_buffer("n_averaged", torch.tensor(0))
         self._decay = decay
 
     @torch.no_grad()

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from torch.profiler import record_function
 
 from ..config import TrainConfig
@@ -59,7 +58,7 @@ class Prepared:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    average: optim.WeightAverage | None
     step: TrainStep
 
     @property

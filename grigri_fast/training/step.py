@@ -143,7 +143,7 @@ class TrainStep:
         if self._decides_itself:
             optimizer.found_inf = self._left_out
         self._sums = torch.zeros(len(AT), dtype=torch.float64, device=device)
-        self._sums[AT.bad_step] = -1
+        self._sums[AT.bad_step].fill_(-1)
         self._number = torch.zeros((), dtype=torch.float64, device=device)
         self.number = 0  # steps that were made, finite or not
         self._captured: dict[torch.Size, _Captured] = {}  # by the shape of the images
@@ -157,13 +157,13 @@ class TrainStep:
     def start_epoch(self, totals: list[float], num_images: int, num_skipped: int) -> None:
         """Set the sums to those of an epoch that begins, or goes on; no totals are zeros."""
         start = [*(totals or [0.0] * AT.num_images), num_images, num_skipped]
-        self._sums[: len(start)] = torch.tensor(start, dtype=torch.float64)
+        self._sums[: len(start)].copy_(torch.tensor(start, dtype=torch.float64))
 
     def read_sums(self) -> Sums:
         """Return the sums; the host waits for the device here."""
         sums = Sums(*self._sums.tolist())
         if sums.bad_step >= 0:
-            self._sums[AT.bad_step] = -1
+            self._sums[AT.bad_step].fill_(-1)
         return sums
 
     def __call__(
@@ -351,7 +351,7 @@ class TrainStep:
         self._left_out.copy_(~is_finite)
         self._number += 1
         sums = self._sums
-        sums[:_NUM_PER_EPOCH] += torch.where(is_finite, of_batch, 0.0)
+        sums[:_NUM_PER_EPOCH].add_(torch.where(is_finite, of_batch, 0.0))
         sums[AT.num_skipped].add_(self._left_out)
         streak, bad = sums[AT.streak], sums[AT.bad_step : AT.bad_norm + 1]
         streak.copy_(torch.where(is_finite, 0.0, streak + 1))

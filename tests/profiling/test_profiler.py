@@ -1,5 +1,7 @@
 """Estimates beside sizes that were computed by hand, and beside PyTorch's own accounting."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -56,6 +58,14 @@ def peak_by_pytorch(work) -> int:
         used += event.nbytes()
         peak = max(peak, used)
     return peak
+
+
+def test_an_estimate_of_a_run_with_an_average_of_the_weights_warns_of_nothing() -> None:
+    """A copy of fake tensors made PyTorch warn, and sometimes crash."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = estimated("resnet18", 32, 4, ema=0.9).training.timeline.at_peak()
+    assert rows["weights"] > 0
 
 
 @pytest.mark.slow

@@ -53,5 +53,40 @@ def test_opening_sets_the_threads_and_measures() -> None:
 def test_the_number_format_of_a_gpu(monkeypatch, capability, name: str, amp: str) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert compute.pick_amp("auto", torch.device("cuda")) == amp
-    assert compute.pick_amp("fp32", torch.device("cuda")) == "fp32"
+    assert compute.pick_amp("auto", torch.device("cuda", 0)) == amp
+    assert compute.pick_amp("fp32", torch.device("cuda", 0)) == "fp32"
+
+
+@pytest.mark.parametrize("current", [None, 0, 1])
+def test_a_gpu_is_the_current_one_and_has_its_index(monkeypatch, current: int | None) -> None:
+    """Before CUDA has started, the first one; and it is not started for that."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: current is not None)
+    if current is not None:
+        monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+        monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: current)
+    for name in ("auto", "cuda"):
+        assert compute.pick_device(name) == torch.device("cuda", current or 0)
+    assert compute.pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "device, amp, capability, is_last",
+    [
+        ("cpu", "fp32", None, True),
+        ("cpu", "bf16", None, True),
+        ("cuda:0", "fp32", (9, 0), True),
+        ("cuda:0", "fp32", (8, 0), True),
+        ("cuda:0", "fp32", (7, 5), False),  # a GTX 1650
+        ("cuda:0", "fp32", (7, 0), False),  # a V100
+        ("cuda:0", "fp16", (7, 5), True),
+        ("cuda:0", "bf16", (7, 5), True),
+    ],
+)
+def test_channels_last_is_where_it_is_fast(
+    monkeypatch, device: str, amp: str, capability, is_last: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    here = Compute(torch.device(device), amp, 1)
+    expected = torch.channels_last if is_last else torch.contiguous_format
+    assert here.memory_format == compute.memory_format(here.device, amp) == expected

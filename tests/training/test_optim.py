@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.models import activation_checkpoint, factory, heads, stages
@@ -226,6 +227,29 @@ def test_the_average_follows_the_weights_and_forgets_where_it_began() -> None:
     assert average.module[1].num_batches_tracked == 12  # a count is no average
     assert not any(p.requires_grad for p in average.parameters())
     assert not torch.equal(average.module[0].weight, net[0].weight)
+
+
+def test_the_average_is_pytorchs_bit_for_bit_and_has_the_names_of_its_state() -> None:
+    net = small_net()
+    ours = averaged(net, 0.9)
+
+    def blend(averages: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, current, 1 - min(0.9, (1 + int(n)) / (10 + int(n))))
+        else:
+            torch._foreach_copy_(averages, current)
+
+    theirs = AveragedModel(net, multi_avg_fn=blend, use_buffers=True)
+    images = torch.randn(4, 3, 6, 6)
+    for _ in range(12):
+        with torch.no_grad():
+            net(images)  # moves the statistics
+            for p in net.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        for average in (ours, theirs):
+            average.update_parameters(net)
+    a, b = ours.state_dict(), theirs.state_dict()
+    assert list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_average_of_a_network_with_checkpointing_is_a_network_of_its_own() -> None:

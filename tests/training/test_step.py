@@ -12,8 +12,9 @@ from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.inference import forward
 from grigri_fast.models import activation_checkpoint, depthwise, normalize
 from grigri_fast.runs import training_state
+from grigri_fast.runtime import compute
 from grigri_fast.runtime.compute import Compute
-from grigri_fast.training import optim
+from grigri_fast.training import optim, setup
 from grigri_fast.training.losses import LOSSES, labels_of
 from grigri_fast.training.step import TrainStep
 
@@ -22,6 +23,14 @@ CPU = torch.device("cpu")
 
 def one_group(parameters: Iterable[nn.Parameter]) -> list[dict]:
     return [{"params": list(parameters), "lr_factor": 1.0}]
+
+
+def muon(model: nn.Module, on_device: bool) -> optim.Muon:
+    """Return a Muon that takes the filters of all convolutions, those that see colours too."""
+    filters = [p for p in model.parameters() if p.ndim == 4]
+    rest = [p for p in model.parameters() if p.ndim != 4]
+    groups = [one_group(filters)[0] | {"is_muon": True}, one_group(rest)[0] | {"is_muon": False}]
+    return optim.Muon(groups, 0.1, 0.9, on_device)
 
 
 def small_net() -> nn.Module:
@@ -87,7 +96,10 @@ def test_the_networks_own_mean_and_std_are_used_in_training_and_evaluation() -> 
         torch.testing.assert_close(inputs, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "device", "adam", "fused adam", "rmsprop"])
+KINDS = ["sgd", "device", "adam", "fused adam", "rmsprop", "device rmsprop", "muon", "device muon"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> None:
     model = small_net()
     parameters = list(model.parameters())
@@ -97,6 +109,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> Non
         "adam": lambda: torch.optim.Adam(parameters),
         "fused adam": lambda: torch.optim.Adam(parameters, fused=True),
         "rmsprop": lambda: torch.optim.RMSprop(parameters, momentum=0.9),
+        "device rmsprop": lambda: optim.DeviceRMSprop(one_group(parameters), 0.01, 0.9, 1e-3),
+        "muon": lambda: muon(model, on_device=False),
+        "device muon": lambda: muon(model, on_device=True),
     }[kind]()
     step = step_of(model, optimizer)
     first, second, third = batches(3)
@@ -118,13 +133,31 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_told(kind: str) -> Non
     assert not all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
 
-def test_sgd_on_the_device_is_sgd_through_a_whole_one_cycle() -> None:
-    config = resolve(TrainConfig(data="x", recipe="report", lr=0.1, weight_decay=1e-3))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "lr": 0.1},
+        {"optimizer": "rmsprop", "lr": 0.003, "momentum": 0.9},
+        {"optimizer": "rmsprop", "lr": 0.003, "momentum": 0.0, "momentum_min": 0.0},
+        {"optimizer": "rmsprop", "lr": 0.003, "weight_decay": 0.0},
+        {"optimizer": "muon", "lr": 0.02},
+    ],
+    ids=str,
+)
+def test_an_optimizer_on_the_device_is_the_plain_one_through_a_whole_one_cycle(
+    options: dict,
+) -> None:
+    config = resolve(TrainConfig(data="x", recipe="report", **{"weight_decay": 1e-3} | options))
+    # Before a BatchNorm a bias has a gradient of noise alone, which RMSprop makes large.
     ours, plain = small_net(), small_net()
-    optimizers = (
-        optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, config.weight_decay),
-        optim.make_optimizer(config, plain.parameters()),
-    )
+    for model in (ours, plain):
+        model[1] = nn.ReLU()
+    optimizers = [
+        optim.make_optimizer(config, model.parameters(), on_device=on_device)
+        for model, on_device in ((ours, True), (plain, False))
+    ]
+    assert [optim.is_on_device(optimizer) for optimizer in optimizers] == [True, False]
+    assert type(optimizers[0]) in (optim.DeviceSGD, optim.DeviceRMSprop, optim.Muon)
     steps = [step_of(m, o) for m, o in zip((ours, plain), optimizers, strict=True)]
     for number, batch in enumerate(batches(20)):
         lr, momentum = optim.lr_and_momentum(config, number, 20)
@@ -135,21 +168,28 @@ def test_sgd_on_the_device_is_sgd_through_a_whole_one_cycle() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_a_state_of_plain_sgd_goes_on_with_sgd_on_the_device() -> None:
-    plain, ours = small_net(), small_net()
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
-    step = step_of(plain, optimizer)
+@pytest.mark.parametrize("from_device", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop", "muon"])
+def test_a_state_goes_on_on_another_device(name: str, from_device: bool, tmp_path: Path) -> None:
+    """A run that began on a CPU may go on on a GPU, and back."""
+    options = {"optimizer": name, "lr": 0.01, "momentum": 0.9, "schedule": "constant"}
+    config = resolve(TrainConfig(data="x", recipe="report", **options))
+    models = [small_net(), small_net()]
+    optimizers = [
+        optim.make_optimizer(config, model.parameters(), on_device=on_device)
+        for model, on_device in zip(models, (from_device, not from_device), strict=True)
+    ]
+    steps = [step_of(m, o) for m, o in zip(models, optimizers, strict=True)]
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
     first, second = batches(2)
-    step(*first)
-    ours.load_state_dict(plain.state_dict())
-    on_device = optim.DeviceSGD(one_group(ours.parameters()), 0.1, 0.9, 0.0)
-    groups = on_device.state_dict()["param_groups"]
-    state = copy.deepcopy(optimizer.state_dict()["state"])
-    on_device.load_state_dict({"state": state, "param_groups": groups})
-    step(*second)
-    step_of(ours, on_device)(*second)
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+    steps[0](*first)
+    file, progress = tmp_path / "state", training_state.Progress()
+    training_state.save(file, file, models[0], optimizers[0], scaler, progress)
+    training_state.load(file).restore(models[1], optimizers[1], scaler)
+    for step in steps:
+        step(*second)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_state_that_is_restored_into_a_step_goes_on_as_if_it_had_not_stopped(
@@ -188,6 +228,23 @@ def test_channels_last_and_the_plain_format_agree() -> None:
             step(*batch)
         sums.append(step.read_sums().loss)
     assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+
+
+def test_where_channels_last_is_slow_there_is_none(monkeypatch) -> None:
+    """Neither in training nor in evaluation, whose networks and inputs are made apart."""
+    plain = torch.contiguous_format
+    monkeypatch.setattr(compute, "memory_format", lambda device, amp: plain)
+    here, seen = Compute(CPU, "fp32", 1), []
+    model = setup.placed(small_net(), resolve(TrainConfig(data="-")), here)
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    ((images_NHWC, targets_NC),) = batches(1)
+    step_of(model, torch.optim.SGD(model.parameters(), lr=0.1))(images_NHWC, targets_NC)
+    forward.logits_of(model, here)(images_NHWC)
+    assert len(seen) == 2
+    for tensor in (*seen, model[0].weight):
+        assert tensor.is_contiguous() and not tensor.is_contiguous(
+            memory_format=torch.channels_last
+        )
 
 
 @pytest.mark.parametrize("micro_batch_size", [2, 3, 4, 5])
