@@ -6,7 +6,8 @@ The most important comes first; GPU.md says what to type, and what each stage sh
 process that does one part after the other; this one watches it. Each part has a time box. A part
 that raises is recorded, and the next one begins; where CUDA is unusable afterwards, where the
 process has crashed, or where a part has outlasted its box, the next one begins in a new process.
-DIR/result.json has each figure as soon as it is there, DIR/stage-N.log what was printed.
+DIR/result.json has each figure as soon as it is there, DIR/stage-N.log what was printed, and
+DIR/README.md the beginning of a record.
 
 Needs no network, no git and no installed entry point. With --rehearse all sizes are small: that
 shows, with a GPU or without, that the script works, and nothing else.
@@ -55,6 +56,7 @@ def measure(plan: Any, parts: Sequence[Part], place: Place) -> int:
         with contextlib.suppress(Exception):  # the part will say so
             importlib.import_module(part.work.partition(":")[0])
     record = Record(place.out / "result.json", plan.GOALS, place.is_rehearsal)
+    record.content["calls"][-1]["environment"] = plan.environment()
     for part in parts:
         print(f"==== {part.name}: {part.what}", flush=True)
         record.begin(part)
@@ -240,6 +242,9 @@ def supervise(plan: Any, parts: Sequence[Part], options: argparse.Namespace) -> 
                 watcher.kill()
                 record = Record(place.out / "result.json", plan.GOALS, place.is_rehearsal)
                 _ended(record, call, time.monotonic() - start_s)
+    if not place.is_rehearsal:
+        draft = place.out / "README.md"
+        draft.write_text(gpu_record.as_markdown(record.content))
     show(record, parts)
     ended = [record.parts.get(part.name, {}).get("status") for part in parts]
     is_missed = any(goal["outcome"] == "missed" for goal in record.content["goals"])
@@ -248,8 +253,7 @@ def supervise(plan: Any, parts: Sequence[Part], options: argparse.Namespace) -> 
 
 def _ended(record: Record, call: dict[str, Any], seconds: float) -> None:
     """Note that a call has ended, or was ended."""
-    call["seconds"] = round(seconds, 1)
-    record.content["calls"] = [*record.content["calls"][:-1], call]
+    record.content["calls"][-1] |= {**call, "seconds": round(seconds, 1)}
     record.forget([])
     record.write()
 

@@ -5,6 +5,7 @@ Nothing heavy is imported here: the process that watches reads this, too.
 
 import gc
 import sys
+from typing import Any
 
 from gpu_record import Goal, Part
 
@@ -219,6 +220,17 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware, which each call says for itself."""
+    from grigri_fast.runtime import compute
+    from grigri_fast.runtime import environment as here
+
+    device = compute.pick_device("auto")
+    found = here.describe(device, compute.pick_amp("auto", device))
+    del found["command"]  # a child's
+    return found
 
 
 def clean_up() -> None:

@@ -191,6 +191,30 @@ class Record:
         return entry | {"found": found, "outcome": outcome}
 
 
+def as_markdown(content: Mapping[str, Any]) -> str:
+    """Return the beginning of a record's README.md: claims, commands, hardware, what became of all.
+
+    ``content``: of result.json.
+    """
+    lines = ["# GPU acceptance", "", "| goal | found | |", "|---|---|---|"]
+    for goal in content["goals"]:
+        found = "" if goal["found"] is None else goal["found"]
+        shown = f"{found:,.4g}" if isinstance(found, float) else str(found)
+        lines.append(f"| {goal['goal']} ({goal['why']}) | {shown} | {goal['outcome']} |")
+    lines += ["", "| part | what became of it | seconds |", "|---|---|---|"]
+    for name, part in content["parts"].items():
+        status = f"{part['status']}: {part['error'][-1]}" if "error" in part else part["status"]
+        lines.append(f"| {name} | {status.replace('|', '/')} | {part.get('seconds', '')} |")
+    for call in content["calls"]:
+        about = call.get("environment", {})
+        packages = about.get("packages", {})
+        versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+        lines += ["", f"**Command.** `{call['command']}`, {call['started']}, {call['commit']}."]
+        lines += [f"**Hardware.** {about.get('gpu', 'unknown')}; {about.get('cpu', 'unknown')}."]
+        lines += [f"**Versions.** {versions}."]
+    return "\n".join(lines) + "\n"
+
+
 def _key(is_rehearsal: bool) -> str:
     """Return where figures are: a rehearsal has none that could be taken for a measurement."""
     return "rehearsed_figures" if is_rehearsal else "figures"

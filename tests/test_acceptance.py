@@ -37,6 +37,7 @@ GOALS = (
     Goal("raising", "y", "at least", 5, "why"), Goal("odd", "x", "at least", 5, "why"),
 )
 broken = False
+def environment(): return {"gpu": "a GPU", "cpu": "a CPU", "packages": {"torch": "2.15"}}
 def has_gpu(): return "NO_GPU" not in os.environ
 def clean_up():
     if broken: raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -131,6 +132,10 @@ def test_whatever_a_part_does_the_next_one_is_done_and_figures_stay(tmp_path: Pa
     assert outcomes == expected
     assert "missed        raising.x at least 5  (found 1)" in said
     assert "ValueError: the reason" in (tmp_path / "o" / "stage-1.log").read_text()
+    draft = (tmp_path / "o" / "README.md").read_text()
+    assert "| raising.x at least 5 (why) | 1 | missed |" in draft and "torch 2.15" in draft
+    assert "| raising | failed: ValueError: the reason |" in draft and call["started"] in draft
+    assert call["environment"]["gpu"] == "a GPU"
     # Another call keeps what is there, but for what it does anew.
     code, said, result = acceptance(tmp_path, "--only", "later", "good")
     assert tuple(result["parts"]) == (*ALL[1:], "good", "later") and len(result["calls"]) == 2
@@ -146,6 +151,7 @@ def test_all_is_well_where_all_is_done_and_goals_are_met(tmp_path: Path) -> None
 def test_a_rehearsal_cannot_be_taken_for_a_measurement(tmp_path: Path) -> None:
     code, _, result = acceptance(tmp_path, "--rehearse", "--only", "good", "odd", NO_GPU="1")
     assert code == 0 and result["is_rehearsal"] is True and "rehearsal" in result["note"]
+    assert not (tmp_path / "o" / "README.md").exists()
     assert all("figures" not in part for part in result["parts"].values())
     assert result["parts"]["good"]["rehearsed_figures"]["x"] == 1
     assert {goal["outcome"] for goal in result["goals"]} == {"not measured"}
