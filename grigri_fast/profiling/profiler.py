@@ -384,12 +384,8 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
     steps = _Steps(model, s.config, s.compute, images_NHWC, targets_NC[: s.batch_size])
     for _ in range(3):
         steps.train()  # warm
-    if snapshot:
-        torch.cuda.memory._record_memory_history()
-    peaks = _peak(steps.train, budget), _peak(steps.evaluate, budget)
-    if snapshot:
-        torch.cuda.memory._dump_snapshot(str(out / "snapshot.pickle"))
-        torch.cuda.memory._record_memory_history(enabled=None)
+    with _allocations_recorded(out / "snapshot.pickle") if snapshot else contextlib.nullcontext():
+        peaks = _peak(steps.train, budget), _peak(steps.evaluate, budget)
     training = _explained(steps.timeline(steps.train), beside, peaks[0])
     evaluation = _explained(steps.timeline(steps.evaluate), beside, peaks[1])
     seconds = {INPUT_ALONE: _input_seconds(loader, s)}
@@ -400,6 +396,17 @@ def measure_step(s: Setting, budget: Budget, out: Path, snapshot: bool) -> Usage
     seconds[EVALUATION] = steps.seconds(steps.evaluate)["evaluation"]
     loader.close()
     return Usage(training, evaluation, budget.meter.how, seconds, heaviest)
+
+
+@contextlib.contextmanager
+def _allocations_recorded(file: Path) -> Iterator[None]:
+    """Let PyTorch record its allocations on a GPU, and write them to a file."""
+    torch.cuda.memory._record_memory_history()
+    try:
+        yield
+        torch.cuda.memory._dump_snapshot(str(file))
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
 
 
 def _beside_tensors(budget: Budget) -> int:

@@ -15,7 +15,7 @@ from ..config import TrainConfig
 from ..errors import GrigriError
 from ..inference.forward import random_images
 from ..models import depthwise, heads
-from ..runtime import environment, files
+from ..runtime import environment, files, memory
 from ..runtime.compute import Compute
 from . import setup
 from .losses import LOSSES
@@ -91,6 +91,8 @@ def decide(
         return False
     with torch.random.fork_rng(devices=[compute.device] if compute.device.type == "cuda" else []):
         seconds = _measure(model, config, compute, num_steps, session.callback.log)
+    if compute.device.type == "cuda":
+        memory.release(compute.device)  # of what was measured, with its CUDA graphs
     if seconds is None:
         return False
     measured = Measurement(**subject, **seconds)
@@ -168,8 +170,6 @@ def _measure(
         return {"eager_step_s": min(eager_s)}
     finally:
         torch._dynamo.reset()
-        if compute.device.type == "cuda":
-            torch.cuda.empty_cache()
     eager_step_s, compiled_step_s = min(eager_s), min(compiled_s)
     compile_s = max(0.0, first_s - 4 * compiled_step_s)
     log(
