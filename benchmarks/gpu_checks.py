@@ -151,7 +151,8 @@ def decoding(place: Place, put: Put) -> None:
     put("worst_image_mean_levels", found.by_row[worst[0]])
     put("worst_images", {data.names[row]: found.by_row[row] for row in worst[:10]})
 
-    table, _ = gpu_photographs.large(place)
+    table, seconds = gpu_photographs.large(place)
+    put("seconds_to_generate", seconds)
     large = dataset.load(table).paths[: place.sized(64, 4)]
     check = check_images(large, threads=usable_threads(), max_pixels=MAX_PIXELS)
     found = _Differences()
@@ -203,8 +204,7 @@ class _Differences:
 
 def memory_large(place: Place, put: Put) -> None:
     """Train on originals of 12 Mpx within four gigabytes."""
-    table, seconds = gpu_photographs.large(place)
-    put("seconds_to_generate", seconds)
+    table, _ = gpu_photographs.large(place)
     put("original_px", place.sized(gpu_photographs.LARGE_PX, (400, 300)))
     folder = _memory(table, "memory-large", place, put)
     put("estimated_bytes", gpu_trainings.estimated_bytes(folder))

@@ -110,3 +110,10 @@ def many(place: Place, num: int) -> list[Path]:
         if not link.is_symlink():
             link.symlink_to(paths[i % len(paths)].resolve())
     return links
+
+
+def many_with_labels(place: Place, num: int) -> Path:
+    """Return a table of ``num`` small photographs with their labels."""
+    data, paths = load(place), many(place, num)
+    rows = [i % len(data) for i in range(num)]
+    return write_labels(place.work / "many.csv", [str(path) for path in paths], data, rows)

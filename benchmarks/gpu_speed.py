@@ -15,6 +15,7 @@ from typing import Any
 import gpu_checks
 import gpu_peers
 import gpu_photographs
+import gpu_trainings
 import numpy as np
 import record
 import torch
@@ -110,6 +111,23 @@ def best_resnet34(place: Place, put: Put) -> None:
 def best_resnet18(place: Place, put: Put) -> None:
     """Measure resnet18 at its best batch."""
     _best(place, "resnet18", put)
+
+
+def train_resnet34(place: Place, put: Put) -> None:
+    """Let ``train`` itself run for three epochs, and put its speed in the fastest of the last two.
+
+    The first one decodes, and captures the CUDA graph; from then on images come from the cache.
+    """
+    step = benchmark.step_case(setting(place, "resnet34"))
+    speeds = [step.run(), step.run()][1:]
+    table = gpu_photographs.many_with_labels(place, place.sized(12_800, 24))
+    options = gpu_trainings.options(place, data=str(table), arch="resnet34", epochs=3, name="speed")
+    result = gpu_trainings.trained(options)
+    speeds.append(step.run())
+    put("step_images_per_s", speeds)
+    trained = [row["images_per_s"] for row in result.history]
+    put("train_images_per_s", trained)
+    put("train_to_step", max(trained[-2:]) / statistics.median(speeds))
 
 
 def peers_resnet34(place: Place, put: Put) -> None:
