@@ -7,6 +7,7 @@ for a number is an error.
 """
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -54,12 +55,14 @@ class EmulatedGraphs:
 
     Attributes:
         num_captures, num_replays, num_released: how often each was done.
+        alive: the captured work that has not been dropped, each with its ``number``.
         fails: an error that the next capture meets, after its work.
     """
 
     def __init__(self) -> None:
         self.num_captures = self.num_replays = self.num_released = 0
         self.fails: Exception | None = None
+        self.alive: weakref.WeakSet[Callable[[], None]] = weakref.WeakSet()
 
     def on_stream(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -92,10 +95,13 @@ class EmulatedGraphs:
                         if _place(old) not in given:  # neither a view nor changed in place
                             old.detach().copy_(new)
 
+        replay.number = self.num_captures
+        self.alive.add(replay)
         return replay
 
     def release(self) -> None:
         self.num_released += 1
+        assert not self.alive, "memory of captured work that is still there"
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

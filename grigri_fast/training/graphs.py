@@ -22,7 +22,11 @@ class Graphs(Protocol):
         """
 
     def release(self) -> None:
-        """Give back the memory of captured work, all of which has been dropped."""
+        """Give back the memory of captured work, all of which has been dropped.
+
+        Of two CUDA graphs one cannot be dropped alone: with it PyTorch 2.15 frees the memory in
+        which cuBLAS works on their stream (``CUDAGraph::reset``), and the other one goes on there.
+        """
 
 
 class CudaGraphs:

@@ -213,8 +213,9 @@ class TrainStep:
             return None
         if self.number <= _WARM_UP_STEPS:
             return None
-        for other in [other for other in self._captured if other[0] != self._batch_size]:
-            del self._captured[other]  # one for full batches and one for the rest
+        if len(self._captured) == 2:  # one of full batches, and one of others
+            self._drop_graphs()
+            return None
         return self._capture(images_NHWC, labels)
 
     def _capture(self, images_NHWC: torch.Tensor, labels: torch.Tensor) -> _Captured | None:
@@ -257,7 +258,7 @@ class TrainStep:
             self._update()
 
     def _drop_graphs(self) -> None:
-        """Give back the memory of all graphs."""
+        """Give back the memory of all graphs; never of one alone (see ``Graphs.release``)."""
         self._optimizer.zero_grad(set_to_none=True)  # gradients may be in it
         if self._captured:
             self._captured.clear()
