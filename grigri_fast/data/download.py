@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -79,8 +80,10 @@ def download(
     many the file has; it raises GrigriError if they are too many.
 
     Raises:
-        GrigriError: if the server has no such file, cannot be reached, or the disk is full.
+        GrigriError: if the address names no host, the server has no such file, cannot be reached,
+            or the disk is full.
     """
+    _require_host(url)
     part = _part_of(path)
     if path.is_file():
         origin = read_origin(path)
@@ -110,6 +113,17 @@ def remove(path: Path) -> None:
     """Remove a file that :func:`download` has made, and what it has noted of it."""
     for left in (path, _part_of(path), _record_of(path)):
         left.unlink(missing_ok=True)
+
+
+def _require_host(url: str) -> None:
+    """Raise GrigriError for an address of the web without a host, or with a port that is none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port
+    except ValueError as e:  # a port that is no number, half of an IPv6 address
+        raise GrigriError(f"{url}: the address names no host or port: {e}") from e
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise GrigriError(f"{url}: the address names no host")
 
 
 def _part_of(path: Path) -> Path:

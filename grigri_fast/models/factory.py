@@ -160,11 +160,27 @@ def check_name(arch: str, flag: str = "--arch") -> None:
         raise timm_networks.unknown(arch, architectures(), flag)
 
 
-def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") -> None:
+# (architecture, the side it was built for, a side of images) that have been found to fit.
+_FITTING: set[tuple[str, int, int]] = set()
+
+
+def check_size(
+    model: nn.Module, arch: str, size_px: int, flag: str = "--size", built_px: int | None = None
+) -> None:
     """Raise GrigriError, naming ``flag``, if the network cannot take images of this size.
 
-    Shapes alone go through a copy without data, so it costs little.
+    Shapes alone go through a copy without data, once in a process for an architecture and a size.
+
+    Args:
+        model: the network.
+        arch: the name that it was built by.
+        size_px: side of the images.
+        flag: the option that said so.
+        built_px: the side that the network was built for, if that is another one.
     """
+    key = (arch, built_px or size_px, size_px)
+    if key in _FITTING:
+        return
     trial = copy.deepcopy(model).to("meta").eval()
     try:
         output = trial(torch.empty(2, 3, size_px, size_px, device="meta"))
@@ -173,6 +189,7 @@ def check_size(model: nn.Module, arch: str, size_px: int, flag: str = "--size") 
         raise GrigriError(f"--arch {arch} cannot take {flag} {size_px}: {reason}") from e
     if not isinstance(output, torch.Tensor) or output.ndim != 2:  # gemma4_vit, naflexvit's encoders
         raise GrigriError(f"--arch {arch} is no classification network: it has no logits")
+    _FITTING.add(key)
 
 
 def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:

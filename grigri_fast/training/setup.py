@@ -89,8 +89,8 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
         model = factory.build_pretrained(
             config.arch, num_classes, config.size, config.weights, session.callback.log
         )
-    factory.check_size(model, config.arch, config.start_size, "--start-size")
-    factory.check_size(model, config.arch, config.test_size, "--test-size")
+    for size_px, flag in ((config.start_size, "--start-size"), (config.test_size, "--test-size")):
+        factory.check_size(model, config.arch, size_px, flag, config.size)
     heads.start_bias_at_log_odds(model, frequency_C)
     if session.resumed:
         model.preprocessing = session.resumed.state.preprocessing

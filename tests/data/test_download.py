@@ -150,12 +150,21 @@ def test_a_server_that_is_silent_or_gone_is_left(site: Site, tmp_path: Path, mon
         download("http://127.0.0.1:9/f", tmp_path / "f")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f", "http://"])
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/f"])
 def test_only_the_web_is_read(url: str, tmp_path: Path) -> None:
     with pytest.raises(GrigriError):
         download(url, tmp_path / "f")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "https:///f", "http://:80/f", "http://a:b/f", "http://["]
+)
+def test_an_address_without_a_host_is_not_tried(url: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(downloads, "WAITS_S", ())  # where it is tried, once
+    with pytest.raises(GrigriError, match="names no host") as raised:
+        download(url, tmp_path / "f")
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
 def test_a_size_that_is_not_said_is_no_obstacle(site: Site, tmp_path: Path) -> None:
