@@ -1,8 +1,10 @@
 """The cache of decoded images: where it goes, how large it gets, and the pixels in it."""
 
+import ctypes
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from . import affine
 from .check import ImageCheck
 
 CacheName = Literal["off", "ram", "device"]
+_Place = tuple[list[int], NDArray[np.int64], slice]  # rows, their numbers of pixels, where they go
 
 # How much of the free memory a cache takes at most: where it is chosen automatically, and where it
 # was asked for. (Assumed.)
@@ -130,3 +133,71 @@ class PixelCache:
     def enter(self, rows: list[int], num_pixels_N: NDArray[np.int64], place: slice) -> None:
         """Make images available whose pixels have been written to a reserved place."""
         self._first_N[rows] = place.start + np.cumsum(num_pixels_N) - num_pixels_N
+
+
+class Keeper:
+    """Copies images that DALI has decoded into the cache, in the order of the current stream.
+
+    Nothing waits for a GPU: what a cache in host memory gets goes there by way of pinned memory,
+    and is entered when it has arrived.
+
+    Args:
+        cache: what keeps them.
+        device: where they are decoded.
+    """
+
+    def __init__(self, cache: PixelCache, device: torch.device) -> None:
+        self._cache, self._device = cache, device
+        self._on_gpu = device.type == "cuda"
+        self._written: torch.cuda.Event | None = None
+        self._coming: deque[tuple[torch.cuda.Event, torch.Tensor, _Place]] = deque()
+
+    def keep(self, images: Any, rows: list[int], num_pixels_N: NDArray[np.int64]) -> None:
+        """Keep a group of images, if it fits and none of them is there.
+
+        Args:
+            images: DALI's list of them (HWC), dense, ready on the current stream.
+            rows: of which images.
+            num_pixels_N: how many pixels each has.
+        """
+        self._enter_arrived()
+        if self._cache.get(np.array(rows), num_pixels_N):
+            return
+        place = self._cache.reserve(int(num_pixels_N.sum()))
+        if place is None:
+            return
+        pixels_P3, entry = self._cache.pixels_P3[place], (rows, num_pixels_N, place)
+        if not self._on_gpu:
+            images.copy_to_external(ctypes.c_void_p(pixels_P3.data_ptr()))
+            self._cache.enter(*entry)
+            return
+        stream = torch.cuda.current_stream(self._device)
+        here_P3 = pixels_P3
+        if not pixels_P3.is_cuda:
+            here_P3 = torch.empty(pixels_P3.shape, dtype=torch.uint8, device=self._device)
+        to, on = (ctypes.c_void_p(p) for p in (here_P3.data_ptr(), stream.cuda_stream))
+        images.copy_to_external(to, on, non_blocking=True)
+        if pixels_P3.is_cuda:
+            self._written = stream.record_event()
+            self._cache.enter(*entry)
+        else:
+            pinned_P3 = torch.empty(pixels_P3.shape, dtype=torch.uint8, pin_memory=True)
+            pinned_P3.copy_(here_P3, non_blocking=True)
+            self._coming.append((stream.record_event(), pinned_P3, entry))
+
+    def wait_until_written(self) -> None:
+        """Let what follows on the current stream see all that is in the cache."""
+        if self._written is not None:  # perhaps on another stream
+            torch.cuda.current_stream(self._device).wait_event(self._written)
+
+    def finish(self) -> None:
+        """Wait until all that is being kept has arrived."""
+        for event, _, _ in self._coming:
+            event.synchronize()
+        self._enter_arrived()
+
+    def _enter_arrived(self) -> None:
+        while self._coming and self._coming[0][0].query():
+            _, pinned_P3, entry = self._coming.popleft()
+            self._cache.pixels_P3[entry[2]] = pinned_P3
+            self._cache.enter(*entry)

@@ -197,9 +197,11 @@ def plan_run(session: Session, data: RunData) -> Fitted | None:
     config, budget = session.asked, session.budget
     if budget.limit is None and config.batch_size != AUTO:
         return None
+    before = budget.sample()
     loader = data.make_loader(session, config.batch_size or TrainConfig.batch_size)
     rows = np.append(data.train_rows, data.val_rows)
     forward.decode_the_largest(loader, data.checked.sizes_HW, rows)
+    taken = budget.sample() - before
     fitted = plan_training(
         config,
         session.compute,
@@ -208,6 +210,7 @@ def plan_run(session: Session, data: RunData) -> Fitted | None:
         num_classes=data.num_classes,
         resumed=session.resumed is not None,
         log=session.callback.log,
+        set_aside=max(0, loader.device_bytes - taken),
     )
     loader.close()
     return fitted
@@ -222,6 +225,7 @@ def plan_training(
     num_classes: int,
     resumed: bool,
     log: Callable[[str], None],
+    set_aside: int = 0,
 ) -> Fitted:
     """Return how to train within the budget.
 
@@ -233,6 +237,8 @@ def plan_training(
         num_classes: outputs of the network.
         resumed: a resumed run keeps its plan, which is only tried.
         log: takes a line about the plan.
+        set_aside: bytes that a run may take at other times and the trial does not show: what
+            decoding is estimated to take (``ImageLoader.device_bytes``) beyond what it has taken.
 
     Raises:
         GrigriError: if nothing fits; the message names what would.
@@ -242,6 +248,7 @@ def plan_training(
         allowed = int(budget.sample() + _SHARE_OF_FREE * devices.free_bytes(compute.device))
     else:
         allowed = budget.usable
+    allowed -= set_aside
 
     def try_plan(plan: Plan) -> int | None:
         return memory.peak_of(lambda: _train(plan.applied_to(config), compute, num_classes), budget)
@@ -260,29 +267,34 @@ def plan_training(
         first = Plan(
             batch_size, config.micro_batch_size or batch_size, config.activation_checkpointing
         )
-        choice = (_as_before if resumed else _within)(first, try_plan, limit, allowed)
+        choice = (_as_before if resumed else _within)(first, try_plan, limit, allowed, set_aside)
     words = f"memory: {choice.plan.in_words()}; a trial took {format_bytes(choice.peak)}"
     if limit is not None:
         words += f" of {format_bytes(limit)}, {format_bytes(limit - choice.peak)} to spare"
+    if set_aside:
+        words += f", {format_bytes(set_aside)} of it for decoding"
     log(words)
     return Fitted(choice.plan, choice.peak, allowed)
 
 
-def _within(first: Plan, try_plan: Try, limit: int, allowed: int) -> Choice:
+def _within(first: Plan, try_plan: Try, limit: int, allowed: int, set_aside: int) -> Choice:
     """Return the plan nearest to ``first`` that fits; raise GrigriError if none does."""
     try:
         return choose(first, try_plan, allowed)
     except NothingFitsError as e:
-        more = f", or a limit of {format_bytes(e.least * limit / allowed)}" if e.least else ""
+        more = ""
+        if e.least:
+            least = (e.least + set_aside) * limit / (allowed + set_aside)
+            more = f", or a limit of {format_bytes(least)}"
         raise GrigriError(f"--memory-limit {format_bytes(limit)}: {e}{more}") from e
 
 
-def _as_before(plan: Plan, try_plan: Try, limit: int, allowed: int) -> Choice:
+def _as_before(plan: Plan, try_plan: Try, limit: int, allowed: int, set_aside: int) -> Choice:
     """Return the plan of a run that is resumed; raise GrigriError if it does not fit."""
     peak = try_plan(plan)
     if peak is not None and peak <= allowed:
         return Choice(plan, peak)
-    takes = "more" if peak is None else format_bytes(peak)
+    takes = "more" if peak is None else format_bytes(peak + set_aside)
     raise GrigriError(
         f"--memory-limit {format_bytes(limit)}: this run's {plan.in_words()} takes {takes},"
         f" and a resumed run keeps its plan"

@@ -30,6 +30,7 @@ from ..runs.trained_on import TrainedOn
 from ..runtime import compute, distributed, files, memory, signals
 from ..runtime.files import StrPath
 from ..runtime.option import absolute_inputs, given_options, signature_of
+from ..runtime.units import format_bytes
 from . import (
     autobatch,
     checkpointer,
@@ -237,6 +238,9 @@ class Trainer:
         self.budget.reset_peak()
         self.loader = data.make_loader(session, config.batch_size, cache=cache, give_up=self.stop)
         stack.callback(self.loader.close)
+        if self.loader.device_bytes:
+            estimate = format_bytes(self.loader.device_bytes)
+            self.callback.log(f"decoding: at most {estimate} of the GPU's memory by estimate")
         advice = f"a smaller --batch-size than {config.batch_size} or a smaller --size"
         stack.enter_context(
             memory.out_of_memory_explained(f"train with {advice}, or free memory that others use")

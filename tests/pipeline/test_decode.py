@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,5 +51,68 @@ def test_groups_fit_the_memory_together() -> None:
     weights = [32, 32, 32, *[1] * 70]
     groups = list(decode.groups_of(rows, weights, limit=64))
     assert groups[0] == [0, 2]
-    assert max(map(len, groups)) <= 64
+    assert max(map(len, groups)) <= decode.GROUP_FILES
     assert [i for group in groups for i in group] == rows
+    sizes = [len(group) for group in decode.groups_of(list(range(64)), [1] * 64, limit=99)]
+    assert sizes == [22, 22, 20]  # not 31, 31, 2
+    assert list(decode.groups_of([], [], limit=64)) == []
+
+
+_FAILING = """
+import io, sys
+import numpy as np
+from PIL import Image
+from grigri_fast.pipeline import decode
+file = io.BytesIO()
+Image.new("RGB", (30, 33)).save(file, "JPEG")
+good = np.frombuffer(file.getvalue(), dtype=np.uint8)
+images = [good[:200], *[good] * (decode.GROUP_FILES - 1)]
+for threads in (1, 2):
+    setting = {"batch_size": 64, "num_threads": threads, "prefetch_queue_depth": 1}
+    graph = decode.image_graph(device="cpu", shrink=False, device_id=None, **setting)
+    graph.build()
+    failed = 0
+    for _ in range(150):
+        graph.feed_input("encoded", images)
+        try:
+            graph.run()
+        except RuntimeError:
+            failed += 1
+    assert failed == 150
+print("alive")
+"""
+
+
+def test_a_group_with_a_bad_file_does_not_end_the_process() -> None:
+    """As DALI 2.4.0 does with 32 files and more, in most runs of this program."""
+    done = subprocess.run([sys.executable, "-c", _FAILING], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "alive\n"
+
+
+@pytest.mark.parametrize("shrink", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_graph_of_a_gpu_is_sound_as_far_as_can_be_seen_without_one(shrink, keep) -> None:
+    """Wrong names and types of arguments, and operators that a GPU lacks, raise here."""
+    setting = {"batch_size": 8, "num_threads": 1, "device_id": 0, "prefetch_queue_depth": 1}
+    graph = decode.batch_graph(device="gpu", shrink=shrink, keep=keep, **setting)
+    graph._build_graph()
+    devices = [output.device for output in graph._graph_outputs]
+    assert devices == ["gpu", "gpu", "cpu", "gpu"][: 4 if keep else 3]
+    text = "\n".join(str(op.spec) for op in graph._ops)
+    decoder = text[text.index("decoders__Image") :]
+    for argument in (
+        "device: mixed",
+        "affine: False",
+        "hw_decoder_load: 0",
+        "device_memory_padding: 0",
+    ):
+        assert argument in decoder
+    assert text.count("device: gpu") == 5 + shrink  # warp, split, reshape, mean, cast (, resize)
+
+
+@pytest.mark.parametrize("kept_on", ["gpu", "cpu"])
+def test_the_graph_of_a_gpu_for_kept_images_is_sound_too(kept_on: str) -> None:
+    setting = {"batch_size": 8, "num_threads": 1, "device_id": 0, "prefetch_queue_depth": 1}
+    graph = decode.look_graph(device="gpu", kept_on=kept_on, **setting)
+    graph._build_graph()
+    assert [output.device for output in graph._graph_outputs] == ["gpu", "gpu"]

@@ -8,9 +8,7 @@ import torch
 from small_loader import HOWS, collect, damage, make_loader, red
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.pipeline import batching, check
-from grigri_fast.pipeline import loader as pipeline
-from grigri_fast.pipeline.loader import ImageLoader
+from grigri_fast.pipeline import batching, check, reading
 
 
 def test_evaluation_sees_each_row_once_in_order_with_its_own_image(files) -> None:
@@ -108,33 +106,6 @@ def test_the_same_picture_written_again_is_used(files) -> None:
     assert len(batch.rows_N) == 8 and not batch.dropped
 
 
-def test_a_file_that_only_this_device_cannot_decode_is_dropped(files, monkeypatch) -> None:
-    loader = make_loader(files)
-    run_graph = ImageLoader._run_graph
-
-    def picky(self, decoder, rows: list[int], encoded: list):
-        if 5 in rows:
-            raise RuntimeError("nvJPEG does not support this")
-        return run_graph(self, decoder, rows, encoded)
-
-    monkeypatch.setattr(ImageLoader, "_run_graph", picky)
-    batches = list(loader.eval_epoch(np.arange(37)))
-    assert [b.dropped for b in batches] == [{5: "cannot be decoded on cpu"}, {}, {}, {}, {}]
-    _, rows = collect(batches)
-    assert rows.tolist() == [i for i in range(37) if i != 5]
-
-
-def test_a_device_that_decodes_nothing_is_no_files_fault(files, monkeypatch) -> None:
-    loader = make_loader(files)
-
-    def broken(*args: object) -> None:
-        raise RuntimeError("the device is lost")
-
-    monkeypatch.setattr(ImageLoader, "_run_graph", broken)
-    with pytest.raises(RuntimeError, match="the device is lost"):
-        list(loader.eval_epoch(np.arange(37)))
-
-
 @pytest.mark.parametrize("batch_size", [2, 3, 8])
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_each_good_image_is_seen_once_around_bad_ones(files, batch_size: int, when: str) -> None:
@@ -182,21 +153,21 @@ def test_an_epoch_goes_on_where_it_was_left(files, batch_size: int) -> None:
 def hanging(monkeypatch):
     """Let the reading of one file hang until the test is over."""
     over = threading.Event()
-    read = pipeline.files.read_bytes
+    read = reading.files.read_bytes
 
     def slow(path: Path, *limit: int) -> bytes:
         if path.name == "20.jpg":
             over.wait()
         return read(path, *limit)
 
-    yield lambda: monkeypatch.setattr(pipeline.files, "read_bytes", slow)
+    yield lambda: monkeypatch.setattr(reading.files, "read_bytes", slow)
     over.set()
 
 
 def impatient(monkeypatch) -> None:
     monkeypatch.setattr(check, "SLOW_S", 0.3)
     monkeypatch.setattr(check, "HANG_S", 1.0)
-    monkeypatch.setattr(pipeline, "_LEAVE_S", 0.1)
+    monkeypatch.setattr(reading, "LEAVE_S", 0.1)
 
 
 @pytest.mark.timeout(60)
@@ -215,7 +186,7 @@ def test_a_reader_that_hangs_does_not_block_giving_up(files, hanging, monkeypatc
     stop = threading.Event()
     loader = make_loader(files, give_up=stop.is_set)
     hanging()
-    monkeypatch.setattr(pipeline, "_LEAVE_S", 0.1)
+    monkeypatch.setattr(reading, "LEAVE_S", 0.1)
     threading.Timer(0.5, stop.set).start()
     seen = list(loader.eval_epoch(np.arange(37)))
     assert sum(len(b.rows_N) for b in seen) == 16  # what came before the file that hangs

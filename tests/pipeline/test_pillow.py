@@ -113,26 +113,6 @@ def test_large_ones_are_shrunk_as_others_are(tmp_path: Path) -> None:
     assert (images[0] == images[1]).all()
 
 
-def test_what_fails_in_the_loader_is_decoded_by_pillow(files, monkeypatch) -> None:
-    """A decoder on a GPU can do less than the one of the check: here it fails for one file."""
-    loader = make_loader(files)
-    run = loader._run_graph
-    refused = files[20].read_bytes()
-
-    def fails(decoder, rows, encoded):
-        if any(one.tobytes() == refused for one in encoded):
-            raise RuntimeError("unsupported")
-        return run(decoder, rows, encoded)
-
-    monkeypatch.setattr(loader, "_run_graph", fails)
-    batches = list(loader.eval_epoch(np.arange(37)))
-    assert not any(batch.dropped for batch in batches)
-    images, rows = collect(batches)
-    assert rows.tolist() == list(range(37))
-    expected, _ = collect(make_loader(files).eval_epoch(np.arange(37)))
-    assert (images == expected).all()
-
-
 DAMAGED = {
     "pixels.png": (with_chunk(b"")[:-20] + b"\0\1\2\3" + with_chunk(b"")[-16:], "checksum"),
     "cut.png": (with_chunk(b"")[:-30], "truncated"),

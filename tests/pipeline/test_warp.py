@@ -8,7 +8,7 @@ from small_loader import collect, make_loader, write_noise
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from grigri_fast.pipeline import affine
+from grigri_fast.pipeline import affine, decode
 from grigri_fast.pipeline.check import check_images
 from grigri_fast.pipeline.warp import on_host
 
@@ -31,11 +31,14 @@ def warp(image: np.ndarray, map_23: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def reference_warp(image: np.ndarray, map_23: np.ndarray, size_px: int) -> np.ndarray:
-    """Return the bilinear warp in float64 by PyTorch's grid_sample, border pixels repeated."""
-    centres = np.mgrid[:size_px, :size_px][::-1].reshape(2, -1) + 0.5
-    source = map_23[:, :2].astype(np.float64) @ centres + map_23[:, 2:].astype(np.float64)
+    """Return the warp in float64: PyTorch's grid_sample at all taps, averaged; borders repeated."""
+    ((taps_x, taps_y),) = affine.taps(map_23[None])
+    per_axis = np.array([taps_x, taps_y])[:, None]
+    ys, xs = np.mgrid[: size_px * taps_y, : size_px * taps_x]
+    points = (np.stack([xs, ys]).reshape(2, -1) + 0.5) / per_axis
+    source = map_23[:, :2].astype(np.float64) @ points + map_23[:, 2:].astype(np.float64)
     size_xy = np.array([image.shape[1], image.shape[0]])[:, None]
-    grid = (2 * source / size_xy - 1).T.reshape(1, size_px, size_px, 2)
+    grid = (2 * source / size_xy - 1).T.reshape(1, size_px * taps_y, size_px * taps_x, 2)
     sampled = torch.nn.functional.grid_sample(
         torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None],
         torch.from_numpy(grid),
@@ -43,7 +46,25 @@ def reference_warp(image: np.ndarray, map_23: np.ndarray, size_px: int) -> np.nd
         padding_mode="border",
         align_corners=False,
     )
-    return sampled[0].permute(1, 2, 0).numpy()
+    samples = sampled[0].permute(1, 2, 0).numpy()
+    return samples.reshape(size_px, taps_y, size_px, taps_x, 3).mean((1, 3))
+
+
+def by_dali(images: list[np.ndarray], maps: np.ndarray, size_px: int) -> np.ndarray:
+    """Return the images warped by the graph of a GPU, on a CPU's operators."""
+    graph = decode.look_graph(
+        device="cpu",
+        kept_on="cpu",
+        batch_size=len(images),
+        num_threads=1,
+        device_id=None,
+        prefetch_queue_depth=1,
+    )
+    graph.feed_input("images", decode.images_on("cpu", [torch.from_numpy(i) for i in images]))
+    decode.feed_maps(graph, maps, size_px)
+    warped, more = decode.warped_of(graph.run())
+    assert not more
+    return np.array(warped)
 
 
 @pytest.mark.parametrize("make", [smooth_image, noise_image])
@@ -53,6 +74,39 @@ def test_the_warp_equals_a_reference_warp(make, seed: int) -> None:
     (map_23,) = affine.random_matrices(np.random.default_rng(seed), np.array([[128, 96]]), 112)
     ours = warp(image, map_23, 112).astype(np.float64)
     assert np.abs(ours - reference_warp(image, map_23, 112)).max() <= 1
+
+
+@pytest.mark.parametrize("make", [smooth_image, noise_image])
+@pytest.mark.parametrize("size_px", [112, 40, 13])
+def test_both_warps_equal_a_reference_where_images_shrink_too(make, size_px: int) -> None:
+    """Of a batch, some maps have one tap, others up to seven, and not as many on each axis."""
+    sizes_HW = np.array([[128, 96], [33, 200], [90, 90], [150, 40], [20, 20], [128, 128]])
+    images = [make(height, width) for height, width in sizes_HW]
+    maps = affine.random_matrices(np.random.default_rng(size_px), sizes_HW, size_px)
+    maps[5] = affine.whole_image_matrices(sizes_HW[5:], size_px)
+    taps = affine.taps(maps)
+    assert (taps.min(), taps.max()) == (1, {112: 1, 40: 3, 13: 7}[size_px])
+    dali = by_dali(images, maps, size_px)
+    for image, map_23, theirs in zip(images, maps, dali, strict=True):
+        expected = reference_warp(image, map_23, size_px)
+        ours = warp(image, map_23, size_px).astype(np.float64)
+        assert np.abs(ours - expected).max() <= 1 + 1e-6
+        assert np.abs(theirs - expected).max() <= 1 + 1e-6
+        assert np.abs(theirs - ours).max() <= 1
+
+
+def test_dali_averages_nothing_where_nothing_shrinks() -> None:
+    """So the operators that average get an empty batch, which DALI leaves out."""
+    sizes_HW = np.array([[64, 64]] * 3)
+    setting = {"num_threads": 1, "device_id": None, "prefetch_queue_depth": 1}
+    graph = decode.look_graph(device="cpu", kept_on="cpu", batch_size=3, **setting)
+    numbers = []
+    for size_px in (64, 32):
+        images = [torch.from_numpy(noise_image(64, 64))] * 3
+        graph.feed_input("images", decode.images_on("cpu", images))
+        decode.feed_maps(graph, affine.whole_image_matrices(sizes_HW, size_px), size_px)
+        numbers.append([len(output) for output in graph.run()])
+    assert numbers == [[3, 0], [3, 3]]
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -94,7 +148,7 @@ def both_back_ends(paths: list[Path], size_px: int, epoch: int) -> tuple[np.ndar
     return epochs[0], epochs[1]
 
 
-def test_the_gpus_warp_on_a_cpu_equals_the_cpus(tmp_path: Path) -> None:
+def test_the_gpus_way_on_a_cpu_equals_the_cpus(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(16)]
     for i, path in enumerate(paths):
         write_noise(path, 40 + 7 * i, 90 - 3 * i, seed=i)
@@ -115,9 +169,10 @@ def test_both_back_ends_are_equal_where_images_are_shrunk(tmp_path: Path) -> Non
     assert np.abs(ours - graph).max() <= 1
 
 
-def test_both_back_ends_are_equal_on_real_photographs(grigri: Path) -> None:
+@pytest.mark.parametrize("size_px", [128, 50])
+def test_both_back_ends_are_equal_on_real_photographs(grigri: Path, size_px: int) -> None:
     paths = sorted((grigri / "images").iterdir())[:200]
-    ours, graph = both_back_ends(paths, size_px=128, epoch=1)
+    ours, graph = both_back_ends(paths, size_px, epoch=1)
     assert np.abs(ours - graph).max() <= 1
 
 

@@ -318,16 +318,16 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 @pytest.mark.timeout(120)
 def test_a_hanging_disk_does_not_block_ctrl_c(photos_once: Path, tmp_path: Path) -> None:
     program = (
-        "import time, grigri_fast.pipeline.loader as pipeline\n"
-        "read, count = pipeline.files.read_bytes, [0]\n"
+        "import time, grigri_fast.pipeline.reading as reading\n"
+        "read, count = reading.files.read_bytes, [0]\n"
         "def hanging(path, *limit):\n"
         "    count[0] += path.suffix == '.jpg'\n"
         "    if count[0] > 20:\n"
         "        print('hangs', flush=True)\n"
         "        while True: time.sleep(1)\n"
         "    return read(path, *limit)\n"
-        "pipeline.files.read_bytes = hanging\n"
-        "pipeline._LEAVE_S = 0.5"
+        "reading.files.read_bytes = hanging\n"
+        "reading.LEAVE_S = 0.5"
     )
     words = ["train", photos_once, *LONG, "--out", tmp_path, "--name=run"]
     process = start(*words, program=program)

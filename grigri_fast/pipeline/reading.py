@@ -1,0 +1,151 @@
+"""Reading checked files for a decoder, and finding out which one made it fail."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import GrigriError
+from ..runtime import files, memory
+from . import affine, image_file, pillow
+from .check import ImageCheck, check_images, forget
+
+LEAVE_S = 5.0  # how long to wait for unfinished work when an epoch is left
+# What any decoder that works can decode: a gray image of 8 x 8 pixels.
+PROBE = np.frombuffer(b"P6 8 8 255\n" + bytes([128]) * 192, dtype=np.uint8)
+PROBE_HW = np.array([[8, 8]])
+
+Made = TypeVar("Made")
+Encoded = dict[int, NDArray[np.uint8]]  # contents of files by row
+
+
+class CheckedFiles:
+    """Image files whose bytes are given out only if they are those that were checked.
+
+    Threads may share it.
+
+    Attributes:
+        sizes_HW: sizes (N, 2) after large originals are shrunk (:func:`affine.working_sizes`).
+        shrink: whether any original is.
+        being_read: the files that are being read now.
+    """
+
+    def __init__(self, paths: Sequence[Path], checked: ImageCheck, size_px: int) -> None:
+        self._paths, self._checked = paths, checked
+        self._by_pillow = set(checked.by_pillow)
+        self.sizes_HW = affine.working_sizes(checked.sizes_HW, size_px)
+        self.shrink = bool((self.sizes_HW != checked.sizes_HW).any())
+        self.being_read: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def num_pixels(self, rows: list[int]) -> list[int]:
+        """Return how many pixels each original has."""
+        return self._checked.sizes_HW[rows].prod(1).tolist()
+
+    def read(self, rows: list[int]) -> tuple[Encoded, dict[int, str]]:
+        """Return the bytes of files by row, and why others are bad.
+
+        Of a file that Pillow decodes they are its pixels, as a file for DALI.
+        """
+        contents: Encoded = {}
+        dropped: dict[int, str] = {}
+        for row in rows:
+            try:
+                contents[row] = self._read(row)
+            except GrigriError as e:
+                dropped[row] = str(e)
+        return contents, dropped
+
+    def _read(self, row: int) -> NDArray[np.uint8]:
+        """Return a file's bytes.
+
+        Raises:
+            GrigriError: if they are not those that were checked; the message is the reason alone.
+        """
+        path = self._paths[row]
+        self.being_read.add(path)
+        try:
+            content = files.read_bytes(path, image_file.max_bytes(self._checked.max_pixels))
+        finally:
+            self.being_read.discard(path)
+        if zlib.crc32(content) != self._checked.crc32_N[row]:
+            forget(path)
+            raise GrigriError("its content has changed since it was checked")
+        if row in self._by_pillow:
+            content = pillow.as_ppm(content)
+        return np.frombuffer(content, dtype=np.uint8)
+
+    def require_checked_sizes(self, rows: list[int], decoded_HW: ArrayLike) -> None:
+        """Raise RuntimeError if images have been decoded to other sizes than when checked."""
+        if not np.array_equal(decoded_HW, self.sizes_HW[rows]):
+            raise RuntimeError("decoded to another size than when it was checked")
+
+    def rescue(
+        self,
+        rows: list[int],
+        contents: Encoded,
+        error: RuntimeError,
+        make: Callable[[list[int], Encoded], Made],
+        decodes: Callable[[], bool],
+        where: str,
+    ) -> tuple[list[Made], dict[int, str]]:
+        """Do a group that has failed again; return what was made of it, and why files are bad.
+
+        They could be decoded when they were checked, so it is the disk, or a decoder on the GPU
+        that can do less than the one on the CPU. Files that are bad now are left out; the others
+        are done by halves until those that fail stand alone, and Pillow decodes these.
+
+        Args:
+            rows: of the group.
+            contents: their bytes.
+            error: what was raised.
+            make: makes a part of the group, or raises RuntimeError.
+            decodes: whether the decoder can decode :data:`PROBE`.
+            where: the decoder's device, in words.
+
+        Raises:
+            RuntimeError: ``error``, or the last one, if it is no file's fault: memory has run out,
+                or nothing can be decoded.
+        """
+        if memory.is_out_of_memory(error):
+            raise error
+        dropped = check_images(
+            self._paths,
+            np.array(rows, dtype=np.intp),
+            threads=1,
+            max_pixels=self._checked.max_pixels,
+            use_cache=False,
+        ).bad
+        made: list[Made] = []
+
+        def do(some: list[int]) -> None:
+            try:
+                made.append(make(some, contents))
+            except RuntimeError as e:
+                if memory.is_out_of_memory(e):
+                    raise
+                if len(some) > 1:
+                    do(some[: len(some) // 2])
+                    do(some[len(some) // 2 :])
+                elif not by_pillow(some[0]):
+                    if not decodes():
+                        raise
+                    dropped[some[0]] = f"cannot be decoded on {where}"
+
+        def by_pillow(row: int) -> bool:
+            try:
+                ppm = np.frombuffer(pillow.as_ppm(contents[row].tobytes()), dtype=np.uint8)
+                made.append(make([row], {row: ppm}))
+            except (GrigriError, RuntimeError):
+                return False
+            self._by_pillow.add(row)
+            return True
+
+        if good := [row for row in rows if row not in dropped]:
+            do(good)
+        return made, dropped
