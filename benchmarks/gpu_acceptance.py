@@ -209,7 +209,7 @@ def supervise(plan: Any, parts: Sequence[Part], options: argparse.Namespace) -> 
         except ValueError as e:
             raise SystemExit(f"gpu_acceptance: {e}") from None
         call = {
-            "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "command": " ".join(["python", *map(_shown, sys.argv)]),
             "commit": options.commit,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -249,6 +249,11 @@ def supervise(plan: Any, parts: Sequence[Part], options: argparse.Namespace) -> 
     ended = [record.parts.get(part.name, {}).get("status") for part in parts]
     is_missed = any(goal["outcome"] == "missed" for goal in record.content["goals"])
     return int(is_missed or not set(ended) <= {gpu_record.DONE, gpu_record.SKIPPED})
+
+
+def _shown(word: str) -> str:
+    """Return a word of the command line; of a path its last part, as in other records."""
+    return Path(word).name if word.endswith(".py") or Path(word).is_absolute() else word
 
 
 def _ended(record: Record, call: dict[str, Any], seconds: float) -> None:

@@ -109,9 +109,9 @@ def tests(place: Place, put: Put) -> None:
             is_bad = outcome in ("FAILED", "ERROR", "XPASS")
             counts["failed" if is_bad else outcome.lower().replace("xfail", "skipped")] += 1
             failures += [name] if is_bad else []
+            put("failures", failures)
             for kind, number in counts.items():
                 put(kind, number)
-    put("failures", failures)
     put("summary", last)
     if process.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with {process.returncode}: {last}")

@@ -181,7 +181,7 @@ class Record:
 
     def _judged(self, goal: Goal) -> dict[str, Any]:
         entry: dict[str, Any] = {
-            "goal": f"{goal.part}.{goal.figure} {goal.relation} {goal.bound:g}",
+            "goal": f"{goal.part}.{goal.figure} {goal.relation} {goal.bound:,.10g}",
             "why": goal.why,
         }
         outcome = goal.outcome(self.parts, self._is_rehearsal)

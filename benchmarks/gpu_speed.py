@@ -120,7 +120,7 @@ def train_resnet34(place: Place, put: Put) -> None:
     """
     step = benchmark.step_case(setting(place, "resnet34"))
     speeds = [step.run(), step.run()][1:]
-    table = gpu_photographs.many_with_labels(place, place.sized(12_800, 24))
+    table = gpu_photographs.many_with_labels(place, place.sized(12_800, 60))
     options = gpu_trainings.options(place, data=str(table), arch="resnet34", epochs=3, name="speed")
     result = gpu_trainings.trained(options)
     speeds.append(step.run())

@@ -108,9 +108,12 @@ def check_what_pillow_decodes(device: torch.device, folder: Path) -> None:
 
 
 def check_warping(device: torch.device, folder: Path) -> None:
-    """Without shrinking, with it, and from originals that are shrunk before."""
+    """Without shrinking, with it, and from originals that are shrunk before.
+
+    The last by DALI on either device, whose sums may be rounded otherwise (assumed: by a level).
+    """
     paths = noisy_images(folder, 20)
-    for size_px, most in ((96, 1), (32, 2), (8, 2)):
+    for size_px, most in ((96, 1), (32, 2), (8, 3)):
         ours, theirs = (
             images_of(x.train_epoch(np.arange(20), seed=0, epoch=1, augment=True))
             for x in both(device, paths, size_px)
