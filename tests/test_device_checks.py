@@ -28,6 +28,10 @@ def test_the_cache_gives_the_same_pixels(tmp_path: Path) -> None:
     checks.check_cache(CPU, tmp_path, "ram")
 
 
+def test_a_bad_file_costs_itself_alone(tmp_path: Path) -> None:
+    checks.check_bad_files(CPU, tmp_path)
+
+
 @pytest.mark.parametrize("amp", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", checks.OPTIMIZERS)
 def test_graphs_make_the_steps_that_eager_makes(optimizer: str, amp: str) -> None:
