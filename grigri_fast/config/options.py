@@ -367,7 +367,11 @@ class TrainConfig(DataOptions):
         "--no-fast: the plain way.",
     )
     threads: int | None = of_machine(
-        None, "CPU threads.", Range(1), unset="all that are usable", may_change=True
+        None,
+        "CPU threads. Unless it is given, fewer compute while other programs use the CPUs.",
+        Range(1),
+        unset="all that are usable",
+        may_change=True,
     )
 
     out: PathText = of_output("runs", "Folder that run folders are made in.", check=_check_out)

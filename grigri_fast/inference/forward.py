@@ -40,6 +40,7 @@ def logits_of(
 
     @torch.inference_mode()
     def forward(images_NHWC: torch.Tensor) -> torch.Tensor:
+        compute.adapt_threads()
         inputs_NCHW = normalize.normalize(images_NHWC, pixels.mean, pixels.std)
         inputs_NCHW = inputs_NCHW.contiguous(memory_format=compute.memory_format)
         with autocast(compute.device, compute.amp):

@@ -145,6 +145,7 @@ def bench(
         amp=amp,
     )
     compute = Compute.resolve(device, config.amp, threads, memory_limit)
+    compute = replace(compute, adapts=False)
     config = resolve(setup.with_network(config, compute.device, log))
     factory.build(config.arch, 1, config.size_px)  # an error if the two do not go with each other
     with compute.open() as budget:

@@ -210,7 +210,7 @@ def profile(
         usage = estimate_step(config, classes, amp)
         folder = run_folder.create_folder(Path(out), f"estimate-{short_name}")
     else:
-        compute = Compute.resolve(device, config.amp, threads)
+        compute = dataclasses.replace(Compute.resolve(device, config.amp, threads), adapts=False)
         if snapshot and compute.device.type != "cuda":
             raise GrigriError("--snapshot is of a GPU's memory, and there is none here")
         with compute.open() as budget:

@@ -5,7 +5,6 @@
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 
 from ..errors import GrigriError
+from . import cpu_share
 from .memory import Budget
 from .units import parse_bytes
 
@@ -22,6 +22,7 @@ from .units import parse_bytes
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _MADV_HUGEPAGE = -1, -4, 14
 _HUGE_PAGE = 2 * 2**20
 _CGROUP = Path("/sys/fs/cgroup")  # version 2, seen from inside a container
+_ADAPT_EVERY_S = 5.0
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -38,12 +39,15 @@ class Compute:
         amp: number format of the forward pass: ``fp32``, ``fp16`` or ``bf16``.
         threads: CPU threads for reading, decoding and computing.
         memory_limit: bytes that this process may take on the device, ``None`` for no limit.
+        adapts: whether PyTorch uses fewer threads while other programs use the CPUs (see
+            :meth:`adapt_threads`): where nobody has asked for a number.
     """
 
     device: torch.device
     amp: str
     threads: int
     memory_limit: int | None = None
+    adapts: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -63,7 +67,8 @@ class Compute:
         Args:
             device: ``auto``, ``cuda`` or ``cpu``; see :func:`pick_device`.
             amp: number format of the forward pass, or ``auto``; see :func:`pick_amp`.
-            threads: CPU threads, by default all that this process may use.
+            threads: CPU threads, by default as many as the CPUs that this process may use, and for
+                PyTorch fewer while other programs use them.
             memory_limit: the most that this process may take on the device, like ``4GiB``; see
                 :func:`units.parse_bytes`.
 
@@ -76,14 +81,44 @@ class Compute:
         require_one_of("--amp", amp, AmpName)
         if threads is not None and threads < 1:
             raise GrigriError(f"--threads must be at least 1, not {threads}")
-        return cls(picked, pick_amp(amp, picked), threads or usable_threads(), limit)
+        num_threads = threads or usable_threads()
+        return cls(picked, pick_amp(amp, picked), num_threads, limit, adapts=threads is None)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Budget]:
         """Set PyTorch's number of threads, and yield a meter of the memory with the limit."""
         torch.set_num_threads(self.threads)
+        if self.adapts:
+            self._adapt()
         with Budget(self.device, self.memory_limit) as budget:
             yield budget
+
+    def adapt_threads(self) -> bool:
+        """Give PyTorch as many threads as CPUs are free; return whether that is another number.
+
+        Call it between steps, in the thread that computes; it looks every few seconds.
+        """
+        if not self.adapts or cpu_share.share.age_s < _ADAPT_EVERY_S:
+            return False
+        before = torch.get_num_threads()
+        self._adapt()
+        return torch.get_num_threads() != before
+
+    def _adapt(self) -> None:
+        now, num_free = torch.get_num_threads(), cpu_share.share.num_free()
+        # A thread more waits for nearly a whole CPU, so that the number does not go to and fro.
+        if num_free < now - 0.5 or num_free > now + 0.75:
+            torch.set_num_threads(max(1, min(self.threads, int(num_free + 0.25))))
+
+    def threads_in_words(self) -> str:
+        """Return a line on the threads that compute, "" where all do."""
+        now = torch.get_num_threads()
+        if now >= self.threads:
+            return ""
+        return (
+            f"threads: {now} of {self.threads} while other programs use the CPUs; weights then"
+            " differ in their last digits (--threads N keeps to N)"
+        )
 
 
 def require_one_of(flag: str, value: str, literal: Any) -> None:
@@ -196,5 +231,5 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
 
 
 def usable_threads() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many threads can compute at once: the CPUs that this process may use."""
+    return cpu_share.usable_cpus()

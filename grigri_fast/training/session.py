@@ -66,7 +66,8 @@ def open_session(asked: TrainConfig, callback: Callback, folder: Path | None) ->
     if asked.memory_limit is not None:
         limit = parse_bytes(asked.memory_limit, "--memory-limit")
     threads = asked.threads or max(1, compute.usable_threads() // world.local_size)
-    here = Compute(device, asked.amp, threads, limit)
+    adapts = asked.threads is None and not world.is_shared
+    here = Compute(device, asked.amp, threads, limit, adapts)
     if asked.fast and device.type == "cpu" and limit is None:  # it would count
         compute.keep_freed_memory()
     torch.manual_seed(asked.seed)
@@ -75,6 +76,8 @@ def open_session(asked: TrainConfig, callback: Callback, folder: Path | None) ->
         log_own, shared = lambda text: callback.log(f"rank {world.rank}: {text}"), Callback()
     with contextlib.ExitStack() as stack:
         budget = stack.enter_context(here.open())
+        if line := here.threads_in_words():
+            callback.log(line)
         if device.type == "cuda":  # one for everything, and not the default one: see TrainStep
             stack.enter_context(torch.cuda.stream(torch.cuda.Stream(device)))
         stack.enter_context(distributed.process_group(world, device))

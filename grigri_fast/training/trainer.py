@@ -329,6 +329,8 @@ class Trainer:
     def train_step(self, batch: Batch, num_images: int) -> int:
         """Forward, backward, update, metrics: all on the device; return the step's number."""
         config, prepared = self.config, self.prepared
+        if self.compute.adapt_threads():
+            self.callback.log(self.compute.threads_in_words() or "threads: all again")
         step = (self.progress.epoch - 1) * self.steps_per_epoch + batch.position - 1
         lr, momentum = optim.lr_and_momentum(config, step, self.num_steps)
         optim.set_lr_and_momentum(prepared.optimizer, lr, momentum)
