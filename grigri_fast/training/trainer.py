@@ -354,9 +354,8 @@ class Trainer:
             sums = self.read_sums()
         if is_shown:
             self._shown_s = now_s
-            mean_loss = sums.loss / max(1, self.progress.num_seen)
-            speed = self.images_per_s()
-            self.callback.on_step(self.progress.epoch, num_done, self.num_steps, mean_loss, speed)
+            loss, speed = sums.loss / max(1, self.progress.num_seen), self.images_per_s()
+            self.callback.on_step(self.progress.epoch, num_done, self.num_steps, loss, speed)
         if self.world.is_first and self.writer.is_due():
             self.read_sums()
             self.writer.save_state()
