@@ -227,7 +227,7 @@ def _memory(data: Path, name: str, place: Place, put: Put) -> Path:
     options |= {"memory_limit": LIMIT, "limit": place.sized(2000, 12), "cache": "off"}
     with _DeviceMemory(compute.pick_device("auto")) as sampled:
         gpu_trainings.command(place, *gpu_trainings.flags(options), must_end_with=0)
-    folder = place.work / name
+    folder = Path(options["out"]) / name
     summary, about = (
         json.loads((folder / f"{n}.json").read_text()) for n in ("summary", "environment")
     )

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def options(place: Place, **chosen: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"data": str(place.data), "weights": "none", "recipe": "report"}
     found |= {"size": 224, "batch_size": 32, "epochs": 2}
-    found |= {"compile": "off", "out": str(place.work), **chosen}
+    # A folder of its own, in which no run of an earlier call has the name.
+    found |= {"compile": "off", "out": tempfile.mkdtemp(prefix="runs-", dir=place.work), **chosen}
     if place.is_rehearsal:
         found |= {"size": 32, "batch_size": 4, "epochs": 2 if found["name"] in _OF_TWO else 1}
         found |= {"limit": 16, "threads": 1}
@@ -228,7 +230,7 @@ def stopping(place: Place, put: Put) -> None:
             process.send_signal(signal.SIGTERM)
 
     put("stopped_exit_code", command(place, *flags(chosen), on_line=stop))
-    folder = place.work / "stopped"
+    folder = Path(chosen["out"]) / "stopped"
     put("resumed_exit_code", command(place, "train", "--resume", str(folder)))
     with (folder / "results.csv").open() as stream:
         resumed = [float(row["train_loss"]) for row in csv.DictReader(stream)]
