@@ -1,9 +1,9 @@
 """The process in which image files are decoded for the first time.
 
-DALI 2.4.0 now and then ends the process by a segmentation fault in its thread pool when a file of
-a batch cannot be decoded (about one in 3,000 of the damaged files of benchmarks/fuzz.py, another
-one each time). So the training process decodes nothing that has not been decoded before in this
-process, which may end; ``check`` starts it, and starts another one after a crash.
+A damaged file can end the process that decodes it: by the memory that it asks for, or by an error
+in a decoder, as when DALI 2.4.0 gets it with 31 others or more (``decode.GROUP_FILES``). So the
+training process decodes nothing that has not been decoded before in this process, which may end;
+``check`` starts it, and starts another one after a crash.
 
     python -P -m grigri_fast.pipeline.check_worker THREADS MAX_PIXELS DIGESTS ONE_BY_ONE
 
