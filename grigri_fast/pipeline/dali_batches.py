@@ -126,22 +126,21 @@ class DaliBatches:
             "device_id": device_id,
             "prefetch_queue_depth": 1,  # iterations are scheduled ahead here
         }
-        self._graph = decode.batch_graph(
+        self._graph: Pipeline | None = decode.batch_graph(
             device=self._on, shrink=files.shrink, keep=cache is not None, **setting
         )
-        self._graph.build()
+        self._graph_of(kept=False).build()
         self._kept_on: decode.Device = "cpu"
         self._looker: Pipeline | None = None
         if cache is not None:
             self._kept_on = "gpu" if cache.pixels_P3.is_cuda else "cpu"
             self._looker = decode.look_graph(device=self._on, kept_on=self._kept_on, **setting)
-            self._looker.build()
+            self._graph_of(kept=True).build()
 
     def close(self) -> None:
         """Free the graphs, the threads and the cache."""
         self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
-        del self._graph
-        self._looker = self._cache = self._keeper = None
+        self._graph = self._looker = self._cache = self._keeper = None
         if self._on == "gpu":
             decode.release_unused_memory()
 
@@ -265,15 +264,17 @@ class DaliBatches:
         size_px: int,
     ) -> None:
         """Start an iteration that decodes files, shrinks them to their sizes and warps them."""
-        self._graph.feed_input("encoded", encoded)
+        graph = self._graph_of(kept=False)
+        graph.feed_input("encoded", encoded)
         if self._files.shrink:
-            self._graph.feed_input("shrunk_HW", sizes_HW.astype(np.float32))
-        decode.feed_maps(self._graph, matrices, size_px)
-        self._graph.schedule_run()
+            graph.feed_input("shrunk_HW", sizes_HW.astype(np.float32))
+        decode.feed_maps(graph, matrices, size_px)
+        graph.schedule_run()
 
     def _feed_kept(self, rows: list[int], matrices: NDArray[np.float32], size_px: int) -> None:
         """Start an iteration that warps images of the cache."""
-        assert self._cache is not None and self._looker is not None and self._keeper is not None
+        assert self._cache is not None and self._keeper is not None
+        graph = self._graph_of(kept=True)
         sizes_HW = self._files.sizes_HW[rows]
         pixels = self._cache.get(np.array(rows), sizes_HW.prod(1))
         images = [
@@ -281,14 +282,14 @@ class DaliBatches:
         ]
         self._keeper.wait_until_written()
         # On a GPU one kernel copies all of them.
-        self._looker.feed_input(
+        graph.feed_input(
             "images",
             decode.images_on(self._kept_on, images),
             cuda_stream=self._stream() if self._kept_on == "gpu" else None,
             use_copy_kernel=self._kept_on == "gpu",
         )
-        decode.feed_maps(self._looker, matrices, size_px)
-        self._looker.schedule_run()
+        decode.feed_maps(graph, matrices, size_px)
+        graph.schedule_run()
 
     def _collect(self, epoch: _Epoch) -> None:
         """Take what the oldest iteration has made; if it has failed, do its group again."""
@@ -345,7 +346,7 @@ class DaliBatches:
         """Return whether an image that is surely good can be decoded, by a graph that is idle."""
         self._feed([PROBE], PROBE_HW, affine.whole_image_matrices(PROBE_HW, 8), 8)
         try:
-            self._graph.outputs()
+            self._graph_of(kept=False).outputs()
         except RuntimeError:
             return False
         return True

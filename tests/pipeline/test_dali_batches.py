@@ -133,6 +133,7 @@ def test_batches_outlive_the_loader_and_its_later_iterations(files) -> None:
     loader = make(files, batch_size=4)
     batches = [batch for _ in range(20) for batch in loader.eval_epoch(ROWS)]
     loader.close()
+    loader.close()  # twice is as good as once
     del loader
     for batch in batches:
         np.testing.assert_allclose(red(batch), batch.rows_N, atol=3)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import SMALL, fit
 
+from grigri_fast.errors import GrigriError
 from grigri_fast.inference import forward
 from grigri_fast.runtime import memory
 from grigri_fast.runtime.memory import Budget
@@ -284,6 +285,16 @@ def test_an_estimate_says_whether_it_fits(cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_set_aside_for_decoding_is_in_the_limit_that_would_do() -> None:
+    first, gib = Plan(8, 8), 2**30
+    for choose in (autobatch._within, autobatch._as_before):
+        assert choose(first, lambda plan: 3 * gib, 5 * gib, 3 * gib, gib).peak == 3 * gib
+    with pytest.raises(GrigriError, match=r"--memory-limit 5\.00 GiB.*or a limit of 6\.25 GiB"):
+        autobatch._within(first, lambda plan: 4 * gib, 5 * gib, 3 * gib, gib)
+    with pytest.raises(GrigriError, match=r"takes 5\.00 GiB, and a resumed run keeps its plan"):
+        autobatch._as_before(first, lambda plan: 4 * gib, 5 * gib, 3 * gib, gib)
+
+
 def test_decoding_the_largest_comes_before_the_trial(
     cli, photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
