@@ -25,7 +25,7 @@ import numpy as np
 from grigri_fast.config import MAX_PIXELS
 from grigri_fast.data.dataset import find_images
 from grigri_fast.pipeline import check, decode
-from grigri_fast.runtime import compute, files
+from grigri_fast.runtime.cpu_share import files, usable_cpus
 
 _AT_A_TIME = 64
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=compute.usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     paths, threads = find_images([options.folder]), options.threads

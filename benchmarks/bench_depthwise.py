@@ -23,6 +23,7 @@ import torch
 from grigri_fast.models import factory, fold
 from grigri_fast.models.depthwise import FastGradients
 from grigri_fast.runtime import compute
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 CPU = torch.device("cpu")
 # Channels, side of the input, kernel, stride: layers of EfficientNet-Lite2 at 260 px.
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads or compute.usable_threads())
+    torch.set_num_threads(args.threads or usable_cpus())
     compute.keep_freed_memory()
     about = record.environment(CPU, "bf16")
     layers = [measure_layer(*layer, args.batch_size, args.repeats) for layer in LAYERS]

@@ -29,7 +29,8 @@ from grigri_fast.pipeline import affine, warp
 from grigri_fast.profiling import baseline, benchmark, timing
 from grigri_fast.profiling.setting import Setting
 from grigri_fast.profiling.timing import Case
-from grigri_fast.runtime.compute import Compute, usable_threads
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 
 @pipeline_def
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

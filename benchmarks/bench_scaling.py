@@ -20,7 +20,8 @@ from grigri_fast.data import dataset
 from grigri_fast.profiling import benchmark, timing
 from grigri_fast.profiling.setting import Setting
 from grigri_fast.profiling.timing import Case
-from grigri_fast.runtime.compute import Compute, usable_threads
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 SIZES = [64, 96, 128, 160, 224]
 CLASSES = [14, 100, 1000]
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -31,7 +31,8 @@ from grigri_fast.pipeline.check import ImageCheck
 from grigri_fast.profiling import baseline, benchmark, timing
 from grigri_fast.profiling.setting import Setting
 from grigri_fast.profiling.timing import Case
-from grigri_fast.runtime.compute import Compute, keep_freed_memory, pick_device, usable_threads
+from grigri_fast.runtime.compute import Compute, keep_freed_memory, pick_device
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 ON_CPU = ["resnet18:128", "resnet34:224"]
 ON_GPU = ["resnet18:224", "resnet34:224", "resnet50:224", "wide_resnet50_2:224"]
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--best-batch", action="store_true", default=on_gpu)
     parser.add_argument("--repeats", type=int, default=3 if on_gpu else 5)
-    parser.add_argument("--threads", type=int, default=usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

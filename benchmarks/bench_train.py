@@ -28,7 +28,8 @@ from grigri_fast.inference import forward
 from grigri_fast.pipeline import batching, loader
 from grigri_fast.profiling import baseline, benchmark, timing
 from grigri_fast.profiling.setting import Setting
-from grigri_fast.runtime.compute import Compute, usable_threads
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.runtime.cpu_share import usable_cpus
 from grigri_fast.training import checkpointer, step
 from grigri_fast.training.callbacks import Callback
 from grigri_fast.training.trainer import run
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=usable_threads())
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     compute = Compute.resolve(threads=options.threads)
@@ -163,5 +164,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(usable_threads())
+    torch.set_num_threads(usable_cpus())
     main()

@@ -25,7 +25,7 @@ from grigri_fast.data import dataset
 from grigri_fast.pipeline.check import check_images
 from grigri_fast.pipeline.loader import ImageLoader
 from grigri_fast.runtime import compute, memory
-from grigri_fast.runtime.compute import usable_threads
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = "4GiB"
@@ -134,7 +134,7 @@ def decoding(place: Place, put: Put) -> None:
     """
     data = gpu_photographs.load(place)
     paths = data.paths[: place.sized(3000, 12)]
-    check = check_images(paths, threads=usable_threads(), max_pixels=MAX_PIXELS)
+    check = check_images(paths, threads=usable_cpus(), max_pixels=MAX_PIXELS)
     sizes, counts = np.unique(check.sizes_HW[check.crc32_N >= 0], axis=0, return_counts=True)
     squares = [s for s in np.argsort(counts)[::-1] if sizes[s][0] == sizes[s][1]]
     side = int(sizes[squares[0]][0]) if squares else 128
@@ -154,7 +154,7 @@ def decoding(place: Place, put: Put) -> None:
     table, seconds = gpu_photographs.large(place)
     put("seconds_to_generate", seconds)
     large = dataset.load(table).paths[: place.sized(64, 4)]
-    check = check_images(large, threads=usable_threads(), max_pixels=MAX_PIXELS)
+    check = check_images(large, threads=usable_cpus(), max_pixels=MAX_PIXELS)
     found = _Differences()
     found.compare(large, check, np.flatnonzero(check.crc32_N >= 0), place.sized(224, 32))
     put("large_mean_levels", found.sum_levels / found.num_values)

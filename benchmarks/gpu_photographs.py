@@ -15,7 +15,7 @@ from gpu_record import Place
 from numpy.typing import NDArray
 
 from grigri_fast.data import dataset
-from grigri_fast.runtime.compute import usable_threads
+from grigri_fast.runtime.cpu_share import usable_cpus
 
 LARGE_PX = (4000, 3000)  # width, height: 12 Mpx, as phones take them
 _GRAIN = 6.0  # levels, the standard deviation of a phone's noise in dim light (assumed)
@@ -90,7 +90,7 @@ def large(place: Place) -> tuple[Path, float]:
             link.symlink_to(file.name)
 
     cv2.setNumThreads(1)
-    with ThreadPoolExecutor(usable_threads()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         list(pool.map(write, rows))
     names = [f"images/{row}.jpg" for row in rows]
     names += [f"images/{row}-{i}.jpg" for i in range(1, names_each) for row in rows]

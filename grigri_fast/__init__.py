@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from .data.split import SplitResult, split
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation, evaluate
-    from .experiments.curve_options import CurveCallback
+    from .experiments.callbacks import CurveCallback, ReproduceCallback, TuneCallback
     from .experiments.learning_curve import LearningCurve, learning_curve
-    from .experiments.reproduce import ReproduceCallback, Reproduced, reproduce
+    from .experiments.reproduce import Reproduced, reproduce
     from .experiments.trials import Tuned
-    from .experiments.tuner import TuneCallback, tune
+    from .experiments.tuner import tune
     from .inference.exporter import Exported, export
     from .inference.predictor import Classifier, Prediction, load, predict
     from .profiling.benchmark import Benchmark, bench
@@ -51,11 +51,11 @@ _HOME = {
     "data.split": ("SplitResult", "split"),
     "errors": ("GrigriError", "Interrupted"),
     "evaluation.evaluator": ("RunEvaluation", "evaluate"),
-    "experiments.curve_options": ("CurveCallback",),
+    "experiments.callbacks": ("CurveCallback", "ReproduceCallback", "TuneCallback"),
     "experiments.learning_curve": ("LearningCurve", "learning_curve"),
-    "experiments.reproduce": ("ReproduceCallback", "Reproduced", "reproduce"),
+    "experiments.reproduce": ("Reproduced", "reproduce"),
     "experiments.trials": ("Tuned",),
-    "experiments.tuner": ("TuneCallback", "tune"),
+    "experiments.tuner": ("tune",),
     "inference.exporter": ("Exported", "export"),
     "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
     "profiling.benchmark": ("Benchmark", "bench"),

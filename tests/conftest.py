@@ -13,7 +13,7 @@ from pages import BROWSER, browse
 from small_set import write_photos
 
 from grigri_fast.cli.main import main
-from grigri_fast.runtime import compute
+from grigri_fast.runtime import cpu_share
 
 # A shell that runs tests in the background has Ctrl-C ignored, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch) -> None:
     """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""
-    monkeypatch.setattr(compute, "usable_threads", lambda: 1)
+    monkeypatch.setattr(cpu_share, "usable_cpus", lambda: 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,11 +17,9 @@ from rich.progress import (
 )
 
 from ..data.mirflickr import FetchCallback
-from ..experiments.curve_options import CurveCallback
+from ..experiments.callbacks import CurveCallback, ReproduceCallback, TuneCallback
 from ..experiments.report_2020 import Row
-from ..experiments.reproduce import ReproduceCallback
 from ..experiments.trials import DONE, PRUNED, Trial
-from ..experiments.tuner import TuneCallback
 from ..runtime.units import format_size
 from ..training.callbacks import Callback
 from . import console

@@ -7,7 +7,6 @@ from typing import Any
 from ..config import LABEL_OPTIONS, TrainConfig, read_toml
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from ..training.callbacks import Callback
 
 # Options of a training that are of use here; the last five may be given with a run, too.
 _OF_DATA = (
@@ -60,10 +59,3 @@ def config_of(data: StrPath, options: dict[str, Any]) -> TrainConfig:
     if config.weights == "none":
         raise GrigriError("a learning curve needs a pretrained network; --weights none has none")
     return config
-
-
-class CurveCallback(Callback):
-    """A :class:`Callback` that is also called while heads are fitted."""
-
-    def on_head(self, done: int, total: int) -> None:
-        """Called with the heads that are fitted, and with all."""

@@ -29,7 +29,8 @@ from ..runtime.files import StrPath
 from ..training import probe, run_data, setup
 from ..training.run_data import RunData
 from ..training.session import Session, open_session
-from .curve_options import CurveCallback, config_of
+from .callbacks import CurveCallback
+from .curve_options import config_of
 
 # The files that are written, beside curve.FILE.
 TABLE, CLASSES = "learning-curve.csv", "learning-curve-classes.csv"

@@ -31,8 +31,8 @@ from ..runtime.compute import AmpName, Compute, DeviceName
 from ..runtime.files import StrPath
 from ..runtime.option import write_toml
 from ..training import trainer
-from ..training.callbacks import Callback
 from . import conclusions, report_2020, reproduce_report, reproduction, row_predictions
+from .callbacks import ReproduceCallback
 from .conclusions import Conclusion
 from .report_2020 import Row
 from .reproduction import SEED, Reproduction, RowResult
@@ -43,13 +43,6 @@ _BEFORE_A_STATE = [
     *(run_folder.SPLIT, run_folder.DATA, run_folder.CONFIG),
     *(run_folder.ENVIRONMENT, run_folder.QUARANTINE),
 ]
-
-
-class ReproduceCallback(Callback):
-    """A :class:`Callback` of every training that is also called when a row begins."""
-
-    def on_row(self, number: int, total: int, row: Row) -> None:
-        """Called before row ``number`` of ``total`` is run."""
 
 
 @dataclass(frozen=True)

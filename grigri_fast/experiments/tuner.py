@@ -31,6 +31,7 @@ from ..training import resume as resuming
 from ..training import setup, trainer
 from ..training.callbacks import Callback
 from . import search_space
+from .callbacks import TuneCallback
 from .search_space import Space
 from .trials import DONE, FAILED, PRUNED, RUNNING, Trial, Tuned, best_of, to_csv
 
@@ -51,16 +52,6 @@ _TRIALS_BEFORE_PRUNING = 3
 _SHARE_BEFORE_PRUNING = 1 / 3
 # Assumed: shares of importance from fewer finished trials are noise.
 _TRIALS_FOR_IMPORTANCE = 10
-
-
-class TuneCallback(Callback):
-    """A :class:`Callback` of every trial's training that is also called between trials."""
-
-    def on_trial_start(self, trial: Trial, num_trials: int) -> None:
-        """Called when a trial begins, or is resumed."""
-
-    def on_trial_end(self, trial: Trial, is_best: bool) -> None:
-        """Called when a trial has ended."""
 
 
 def tune(

@@ -29,7 +29,7 @@ from ..evaluation.evaluator import (
 )
 from ..runs import run_folder
 from ..runs.run_folder import CheckpointName, PartName
-from ..runtime import compute, files
+from ..runtime import cpu_share, files
 from ..runtime.compute import AmpName, DeviceName
 from ..runtime.files import StrPath
 from . import curve_page, html, photographs, plots, run_figures
@@ -89,7 +89,7 @@ def report(
     picks = pick_all(scored)
     rows = sorted({row for picked in picks.values() for row in picked.rows})
     photos = photographs.read(
-        scored.paths, rows, threads=threads or compute.usable_threads(), max_pixels=max_pixels
+        scored.paths, rows, threads=threads or cpu_share.usable_cpus(), max_pixels=max_pixels
     )
     files.write_atomic(page, to_html(Record.of(folder, path), scored, picks, photos))
     return page

@@ -79,9 +79,7 @@ class Compute:
         require_one_of("--device", device, DeviceName)
         picked = pick_device(device)
         require_one_of("--amp", amp, AmpName)
-        if threads is not None and threads < 1:
-            raise GrigriError(f"--threads must be at least 1, not {threads}")
-        num_threads = threads or usable_threads()
+        num_threads = cpu_share.pick_threads(threads)
         return cls(picked, pick_amp(amp, picked), num_threads, limit, adapts=threads is None)
 
     @contextlib.contextmanager
@@ -228,8 +226,3 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager:
     if amp == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_DTYPES[amp])
-
-
-def usable_threads() -> int:
-    """Return how many threads can compute at once: the CPUs that this process may use."""
-    return cpu_share.usable_cpus()

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import GrigriError
+
 _STAT = Path("/proc/stat")  # https://docs.kernel.org/filesystems/proc.html
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # version 2, seen from inside a container
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -28,6 +30,17 @@ def usable_cpus() -> int:
         quota, period = map(int, _QUOTA.read_text().split())
         num_cpus = min(num_cpus, -(-quota // period))
     return num_cpus
+
+
+def pick_threads(asked: int | None) -> int:
+    """Return the number of threads that was asked for, or as many as there are usable CPUs.
+
+    Raises:
+        GrigriError: for less than one.
+    """
+    if asked is not None and asked < 1:
+        raise GrigriError(f"--threads must be at least 1, not {asked}")
+    return asked or usable_cpus()
 
 
 class _Look(NamedTuple):

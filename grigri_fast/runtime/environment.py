@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import GrigriError
-from . import compute, files, units
+from . import compute, cpu_share, files, units
 
 COMPILE_TIMES = "compile.json"  # in the cache: what --compile auto has measured
 
@@ -94,7 +94,7 @@ def info() -> dict[str, Any]:
         "cpu": {
             "name": environment["cpu"],
             "cores": os.cpu_count(),
-            "usable_threads": compute.usable_threads(),
+            "usable_threads": cpu_share.usable_cpus(),
             "free_memory_bytes": compute.free_bytes(torch.device("cpu")),
         },
         "gpus": [_gpu(i) for i in range(torch.cuda.device_count())],

@@ -11,7 +11,7 @@ import torch
 from ..config import TrainConfig
 from ..runs import run_folder
 from ..runs.training_state import Progress
-from ..runtime import compute, distributed
+from ..runtime import compute, cpu_share, distributed
 from ..runtime.compute import Compute
 from ..runtime.distributed import World
 from ..runtime.memory import Budget
@@ -65,7 +65,7 @@ def open_session(asked: TrainConfig, callback: Callback, folder: Path | None) ->
     limit = None
     if asked.memory_limit is not None:
         limit = parse_bytes(asked.memory_limit, "--memory-limit")
-    threads = asked.threads or max(1, compute.usable_threads() // world.local_size)
+    threads = asked.threads or max(1, cpu_share.usable_cpus() // world.local_size)
     adapts = asked.threads is None and not world.is_shared
     here = Compute(device, asked.amp, threads, limit, adapts)
     if asked.fast and device.type == "cpu" and limit is None:  # it would count

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pages import Page, browse, needed_width
 from PIL import Image
 from small_set import labelled
 
-from grigri_fast.curation import check, findings, label_issues
+from grigri_fast.curation import check, deep_check, findings, label_issues
 from grigri_fast.data import dataset, demo, split
 from grigri_fast.errors import GrigriError, UsageError
 
@@ -144,7 +145,7 @@ def test_folds_find_planted_label_errors_and_are_not_trained_again(
             findings.NEAR,
             findings.ISSUES,
             findings.GALLERY,
-            check.SETTINGS,
+            deep_check.SETTINGS,
             "fold-1.csv",
             "fold-2.csv",
         ]
@@ -306,3 +307,17 @@ def test_the_gallery_opens_in_a_browser(cli, scenes, tmp_path: Path) -> None:
     assert not said
     assert "Near-duplicates" in document and document.count("data:image/jpeg") == 8
     assert needed_width(page, profile, 390) == 390
+
+
+def test_plain_data_commands_do_not_import_pytorch(photos_once: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from grigri_fast.cli.main import main\n"
+        f"codes = main(['data', 'check', {str(photos_once)!r}]),"
+        f" main(['data', 'split', {str(photos_once)!r}, '--out', 'split.json'])\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'matplotlib', 'cv2'} & {*sys.modules}\n"
+        "sys.exit(f'{codes} {heavy}' if any(codes) or heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.runtime import compute
+from grigri_fast.runtime import compute, cpu_share
 from grigri_fast.runtime.compute import Compute
 
 
@@ -10,7 +10,7 @@ def test_nothing_is_auto_once_it_is_resolved() -> None:
     here = Compute.resolve()
     assert here.device == compute.pick_device("auto")
     assert here.amp == compute.pick_amp("auto", here.device) in ("fp32", "fp16", "bf16")
-    assert here.threads == compute.usable_threads() and here.memory_limit is None
+    assert here.threads == cpu_share.usable_cpus() and here.memory_limit is None
     asked = Compute.resolve("cpu", "bf16", 3, "2GiB")
     assert asked == Compute(torch.device("cpu"), "bf16", 3, 2 * 2**30)
 
