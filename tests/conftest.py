@@ -19,6 +19,40 @@ from grigri_fast.runtime import cpu_share
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# The modules that take longest, in the order in which several processes begin them: each takes a
+# module at a time, and all end together if none begins a long one last.
+LONGEST = (
+    "models/test_timm_networks.py",
+    "test_readme.py",
+    "test_acceptance.py",
+    "training/test_interruption.py",
+    "training/test_autobatch.py",
+    "data/test_demo.py",
+    "runtime/test_distributed.py",
+    "experiments/test_reproduce.py",
+    "data/test_stratification.py",
+    "cli/test_main.py",
+    "training/test_resume.py",
+    "experiments/test_tuner.py",
+    "cli/test_train.py",
+    "training/test_trainer.py",
+    "inference/test_exporter.py",
+    "test_public_api.py",
+    "inference/test_onnx.py",
+    "curation/test_check.py",
+    "profiling/test_benchmark.py",
+    "cli/test_evaluate.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest modules where several processes share the work."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch) -> None:
     """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""

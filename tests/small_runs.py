@@ -31,8 +31,8 @@ TINY = [
 SMALL = ["--arch=shufflenet_v2_x0_5", *TINY]  # 1.4 MB, with BatchNorm
 
 
-RESNET18 = [
-    "--arch=resnet18",
+QUICK = [
+    "--arch=shufflenet_v2_x0_5",
     "--weights=none",
     "--recipe=report",
     "--size=32",

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -430,8 +431,14 @@ def add_tooltips(artist: Artist, *texts: str) -> None:
 
 def png(figure: Figure, dpi: float | None = None) -> bytes:
     """Return a figure as the content of a PNG file, with the figure's own ``dpi`` by default."""
+    if dpi is not None:
+        figure.set_dpi(dpi)
+    canvas, engine = FigureCanvasAgg(figure), figure.get_layout_engine()
+    if engine is not None:  # here, and not in savefig, which draws all of it twice for that
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi or "figure")
+    canvas.print_png(content)
     return content.getvalue()
 
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from small_runs import RESNET18
+from small_runs import QUICK
 from small_set import write_image
 
 from grigri_fast.cli.main import main
@@ -66,7 +66,7 @@ def test_rows_without_an_image(refused, tmp_path: Path) -> None:
     refused(
         "train",
         tmp_path / "labels.csv",
-        *RESNET18,
+        *QUICK,
         says="0.jpg: No such file or directory; say where the images are",
     )
 
@@ -90,8 +90,8 @@ DAMAGES = {
 def test_images_that_cannot_be_decoded(refused, photos: Path, how: str) -> None:
     DAMAGES[how](photos / "images" / "im9.jpg")
     says = f"{photos / 'images' / 'im9.jpg'}: "
-    refused("train", photos, *RESNET18, "--strict", says=says)
-    refused("train", photos, *RESNET18, "--max-bad=0.01", says=says)
+    refused("train", photos, *QUICK, "--strict", says=says)
+    refused("train", photos, *QUICK, "--max-bad=0.01", says=says)
 
 
 # ---------------------------------------------------------------------------- option values
@@ -127,7 +127,7 @@ def test_images_that_cannot_be_decoded(refused, photos: Path, how: str) -> None:
 def test_values_out_of_range(refused, photos: Path, option: str, says: str) -> None:
     if option == "--device=cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    refused("train", photos, *RESNET18, "--device=cpu", option, says=says)
+    refused("train", photos, *QUICK, "--device=cpu", option, says=says)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_config_files(refused, photos: Path, tmp_path: Path, text: str, says: st
 
 def test_an_output_that_cannot_be_written(refused, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused("train", photos, *RESNET18, "--out", tmp_path / "file", says="cannot make a run folder")
+    refused("train", photos, *QUICK, "--out", tmp_path / "file", says="cannot make a run folder")
     split = tmp_path / "nowhere" / "s.json"
     refused("data", "split", photos, "--out", split, says="s.json: cannot be written")
     assert (tmp_path / "file").read_text() == "in the way"
@@ -207,9 +207,9 @@ def test_folders_that_are_no_runs(refused, photos: Path, tmp_path: Path) -> None
 def trained(photos_once: Path, tmp_path_factory) -> Path:
     """Return a run that no test changes."""
     out = tmp_path_factory.mktemp("trained")
-    options = [*RESNET18, "--limit=16", "--threads=1", "--out", out]
+    options = [*QUICK, "--limit=16", "--threads=1", "--out", out]
     assert main(list(map(str, ["train", photos_once, *options]))) == 0
-    return out / "photos-resnet18"
+    return out / "photos-shufflenet_v2_x0_5"
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def test_more_wrong_words(
 def test_sizes_that_a_network_cannot_take(
     refused, photos: Path, recwarn, arch: str, size: int
 ) -> None:
-    options = [*RESNET18, f"--arch={arch}", f"--size={size}"]
+    options = [*QUICK, f"--arch={arch}", f"--size={size}"]
     refused("train", photos, *options, says=f"--arch {arch} cannot take --size {size}")
     assert not recwarn.list  # outside of pytest, a warning is more lines on stderr
 
@@ -323,7 +323,7 @@ def test_weights_that_are_none(refused, photos: Path, tmp_path: Path, content: s
         torch.save(torch.nn.Linear(2, 2), file)
     if content == "cut":
         file.write_bytes(file.read_bytes()[:-100])
-    line = refused("train", photos, *RESNET18, "--weights", file, says=f"--weights {file}: ")
+    line = refused("train", photos, *QUICK, "--weights", file, says=f"--weights {file}: ")
     assert line.removesuffix("\n").isprintable()  # no colours of torch's
 
 
@@ -344,7 +344,7 @@ def test_checkpoints_of_something_else(refused, run: Path, photos: Path) -> None
     refused("predict", run, photos, says="not a file of this kind")
     del state["fc.bias"]
     sealed_file.write(path, state, fields, checkpoint.FORMAT)
-    refused("predict", run, photos, says="the weights do not fit resnet18")
+    refused("predict", run, photos, says="the weights do not fit shufflenet_v2_x0_5")
 
 
 @pytest.mark.parametrize(
@@ -389,11 +389,11 @@ def test_more_config_files(refused, photos: Path, tmp_path: Path, text: bytes, s
 
 def test_no_folder_has_such_a_name(cli, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('out = "a\\u0000b"')  # NUL
-    code, _, err = cli("train", photos, *RESNET18, "--config", tmp_path / "c.toml")
+    code, _, err = cli("train", photos, *QUICK, "--config", tmp_path / "c.toml")
     assert code == 1 and "--out" in err and err.count("\n") == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(refused, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
-    refused("train", photos, *RESNET18, "--out", tmp_path / "locked", says="Permission denied")
+    refused("train", photos, *QUICK, "--out", tmp_path / "locked", says="Permission denied")

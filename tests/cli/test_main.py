@@ -1,15 +1,15 @@
 """The program: its version, closed pipes, signals."""
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
-from small_runs import RESNET18
+from small_runs import QUICK, start, wait_for
 
 from grigri_fast import __version__
+from grigri_fast.runs import run_folder
 
 
 def command(*args: object, **options) -> subprocess.CompletedProcess:
@@ -32,17 +32,12 @@ def test_a_closed_pipe_is_no_traceback(trained) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_can_be_used(cli, photos, tmp_path) -> None:
-    words = [sys.executable, "-u", "-m", "grigri_fast", "train", photos, *RESNET18]
-    words += ["--epochs=500", "--compile=off", "--out", tmp_path]
-    process = subprocess.Popen(
-        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if line.strip().startswith("1/500"):
-            break
+    run = tmp_path / "photos-shufflenet_v2_x0_5"
+    options = [*QUICK, "--epochs=500", "--compile=off", "--out", tmp_path]
+    process = start("train", photos, *options)
+    wait_for(run / run_folder.RESULTS, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    run = tmp_path / "photos-resnet18"
     line = f"interrupted; go on with: grigri-fast train --resume {run}\n"
     assert (process.returncode, err) == (130, line)
     assert {p.name for p in run.iterdir() if p.suffix == ".safetensors"} == {
@@ -54,6 +49,12 @@ def test_ctrl_c_leaves_a_run_that_can_be_used(cli, photos, tmp_path) -> None:
     assert cli("eval", run)[0] == 0
 
 
+LOST_READER = (
+    "import os\nreader, writer = os.pipe()\nos.close(reader)\nos.dup2(writer, 1)\nos.close(writer)"
+)
+FULL_DISK = "import os\nos.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["--help", "data split", "predict", "train"])
 def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> None:
@@ -62,40 +63,38 @@ def test_a_reader_who_has_gone_is_no_traceback(trained, tmp_path, name: str) -> 
         "--help": ["--help"],
         "data split": ["data", "split", data],
         "predict": ["predict", run, data / "images"],
-        "train": ["train", data, *RESNET18, "--out", tmp_path],
+        "train": ["train", data, *QUICK, "--out", tmp_path],
     }[name]
-    reader, writer = os.pipe()
-    os.close(reader)
-    line = [sys.executable, "-m", "grigri_fast", *map(str, words)]
-    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
-    assert done.returncode == 141 and done.stderr == ""
+    process = start(*words, program=LOST_READER)
+    _, err = process.communicate()
+    assert process.returncode == 141 and err == ""
     if name == "train":  # nobody needs to read what it says
-        assert (tmp_path / "photos-resnet18" / "summary.json").is_file()
+        assert (tmp_path / "photos-shufflenet_v2_x0_5" / "summary.json").is_file()
+
+
+LOST = "error: stdout: No space left on device; what was printed is lost\n"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("redirection", "code", "said"),
-    [
-        ("> /dev/full", 1, "error: stdout: No space left on device; what was printed is lost\n"),
-        ("> /dev/full 2> /dev/full", 1, ""),
-        (">&- 2>&-", 0, ""),
-    ],
-)
-def test_a_log_on_a_full_disk_ends_no_training(
-    trained, tmp_path, redirection: str, code: int, said: str
-) -> None:
-    words = [sys.executable, "-m", "grigri_fast", "train", trained[0], *RESNET18]
-    words += ["--out", tmp_path]
-    line = f"{shlex.join(map(str, words))} {redirection}"
+@pytest.mark.parametrize(("errors", "said"), [("", LOST), ("\nos.dup2(1, 2)", "")])
+def test_a_log_on_a_full_disk_ends_no_training(trained, tmp_path, errors: str, said: str) -> None:
+    """What is said on stderr may be lost too."""
+    process = start("train", trained[0], *QUICK, "--out", tmp_path, program=FULL_DISK + errors)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (1, said)
+    assert (tmp_path / "photos-shufflenet_v2_x0_5" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_closed_output_ends_no_training(trained, tmp_path) -> None:
+    words = [sys.executable, "-m", "grigri_fast", "train", trained[0], *QUICK, "--out", tmp_path]
+    line = f"{shlex.join(map(str, words))} >&- 2>&-"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
-    assert (tmp_path / "photos-resnet18" / "summary.json").is_file()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "photos-shufflenet_v2_x0_5" / "summary.json").is_file()
 
 
 COMMANDS = {
-    "help": ["train", "--help"],
     "split": ["data", "split", "DATA"],
     "check": ["data", "check", "DATA", "--threads=1"],
     "eval": ["eval", "RUN", "--json", "--threads=1"],
@@ -109,12 +108,16 @@ COMMANDS = {
 def test_output_that_is_lost_is_one_line(trained, name: str) -> None:
     data, run = trained
     places = {"DATA": data, "IMAGES": data / "images", "RUN": run}
-    words = [str(places.get(word, word)) for word in COMMANDS[name]]
-    line = [sys.executable, "-m", "grigri_fast", *words]
+    process = start(*(places.get(word, word) for word in COMMANDS[name]), program=FULL_DISK)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (1, LOST)
+
+
+def test_help_that_is_lost_is_one_line() -> None:
+    line = [sys.executable, "-m", "grigri_fast", "train", "--help"]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
-    lost = "error: stdout: No space left on device; what was printed is lost\n"
-    assert (done.returncode, done.stderr) == (1, lost)
+    assert (done.returncode, done.stderr) == (1, LOST)
 
 
 def test_closed_output_and_errors_are_no_traceback() -> None:

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from small_runs import RESNET18, header, run_of, tensors
+from small_runs import QUICK, header, run_of, tensors
 from small_set import CLASSES, labels_of, write_image
 
 FILES = {
@@ -29,7 +29,7 @@ FILES = {
 
 def train(cli, data: Path, out: Path, *options: object) -> Path:
     """Train on ``data`` and return the run folder."""
-    code, printed, err = cli("train", data, *RESNET18, "--out", out, *options)
+    code, printed, err = cli("train", data, *QUICK, "--out", out, *options)
     assert (code, err) == (0, "")
     return run_of(printed)
 
@@ -120,7 +120,7 @@ def test_a_run_folder_is_full_and_true(cli, trained, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_second_run_gets_its_own_folder(cli, photos, tmp_path) -> None:
     names = [train(cli, photos, tmp_path / "runs", "--limit=12").name for _ in range(2)]
-    assert names == ["photos-resnet18", "photos-resnet18-2"]
+    assert names == ["photos-shufflenet_v2_x0_5", "photos-shufflenet_v2_x0_5-2"]
 
 
 @pytest.mark.slow
@@ -234,8 +234,9 @@ def test_a_frozen_backbone_keeps_the_weights_of_the_file(cli, trained, tmp_path)
     start = tensors(run)
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(start, file)
-    frozen = train(cli, data, tmp_path, "--weights", file, "--freeze-backbone")
-    free = train(cli, data, tmp_path, "--weights", file)
+    options = ["--arch=resnet18", "--weights", file]
+    frozen = train(cli, data, tmp_path, *options, "--freeze-backbone")
+    free = train(cli, data, tmp_path, *options)
     moved = {k for k, v in tensors(frozen).items() if not torch.equal(v, start[k])}
     assert moved == {"fc.weight", "fc.bias"}
     assert not torch.equal(tensors(free)["conv1.weight"], start["conv1.weight"])

@@ -100,11 +100,12 @@ def test_the_command_writes_it(cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path) -> None:
-    code, out, err = cli("train", "--out", tmp_path / "runs", "--threads=1")
+    half = f"--epochs={demo.RECIPE['epochs'] // 2}"  # is enough for what is asked below
+    code, out, err = cli("train", "--out", tmp_path / "runs", "--threads=1", half)
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
-    assert float(score) > 0.75  # 0.885 was seen
+    assert float(score) > 0.75  # 0.798 was seen; 0.885 with all epochs
     assert f"grigri-fast eval {folder}" in out
 
 

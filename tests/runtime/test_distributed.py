@@ -1,23 +1,26 @@
-"""Several processes that train together, really started by torchrun, on CPUs with gloo.
+"""Several processes that train together on CPUs with gloo.
+
+torchrun really starts them where they end before their time; where it has no part, they are forked.
 
 Networks here have no BatchNorm, and dropout is off where a curve is compared with that of one
 process: then the two differ by rounding alone.
 """
 
 import contextlib
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_runs import parts, results, run_of, tensors, wait_for
+from small_runs import parts, results, run_of, start, tensors, wait_for
 from small_set import write_photos
 
 from grigri_fast.config import TrainConfig, resolve
@@ -42,8 +45,6 @@ from grigri_fast.training.step import TrainStep
 rank = int(os.environ.get("RANK", 0))
 torch.nn.functional.dropout = lambda x, *args, **options: x
 {}
-from grigri_fast.cli.main import entry
-entry()
 """
 # Rows of each epoch into a file for each process; a file turns bad before the second epoch.
 RECORDED = """
@@ -70,18 +71,46 @@ TrainStep.__call__ = step
 """
 
 
-def command(tmp_path: Path, more: str, num: int, *words: object) -> list[str]:
-    """Return the words of a command that ``num`` processes run, with code before it."""
+def command(tmp_path: Path, more: str, *words: object) -> list[str]:
+    """Return the words of a command that torchrun starts two processes of, with code before it."""
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(more))
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", num] if num > 1 else []
-    return [sys.executable, *map(str, [*start, program, *words])]
+    program.write_text(f"{PROGRAM.format(more)}\nfrom grigri_fast.cli.main import entry\nentry()\n")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2]
+    return [sys.executable, *map(str, [*torchrun, program, *words])]
 
 
-def launched(args: list[str], **environment: object) -> tuple[int, str, str]:
-    """Run it to its end; return exit code, stdout, and what is on stderr but for torchrun's."""
-    env = os.environ | {k: str(v) for k, v in environment.items()}
-    with _ended(subprocess.Popen(args, env=env, **PIPES)) as process:
+def alone(more: str, *words: object) -> tuple[int, str, str]:
+    """Run a command in one process, with code before it; return as :func:`launched` does."""
+    process = start(*words, program=PROGRAM.format(more))
+    out, err = process.communicate(timeout=280)
+    return process.returncode, out, err
+
+
+def together(more: str, *words: object) -> tuple[int, str, str]:
+    """Run a command in two processes that find each other as those of torchrun do.
+
+    They have what torchrun puts into their environment, and its patience: they end by themselves.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared |= {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
+    processes = []
+    for rank in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items():
+                patch.setenv(name, str(value))
+            processes.append(start(*words, program=PROGRAM.format(more)))
+    with ThreadPoolExecutor() as readers:
+        texts = list(readers.map(lambda p: p.communicate(timeout=280), processes))
+    code = max(process.returncode for process in processes)
+    return code, "".join(out for out, _ in texts), "".join(err for _, err in texts)
+
+
+def launched(args: list[str]) -> tuple[int, str, str]:
+    """Run it to its end; return exit code, stdout and stderr."""
+    with _ended(subprocess.Popen(args, **PIPES)) as process:
         out, err = process.communicate(timeout=280)
     return process.returncode, out, err
 
@@ -119,17 +148,19 @@ def assert_same_curve(a: Path, b: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_processes_make_the_curve_of_one_and_see_each_image_once(tmp_path: Path) -> None:
+def test_two_processes_make_the_curve_of_one_and_see_each_image_once(
+    tmp_path: Path, monkeypatch
+) -> None:
     """Also around a file that turns bad while they train."""
     folders = []
     for num in (1, 2):
         photos = write_photos(tmp_path / str(num) / "photos")
         options = [*SMALL, "--max-bad=0.1", "--out", tmp_path / str(num)]
         # Image 1 is in the training part; the split is the same for both.
-        environment = {"ROWS": tmp_path / f"rows-of-{num}"}
-        environment["TURNS_BAD"] = photos / "images" / "im1.jpg"
-        args = command(tmp_path, RECORDED, num, "train", photos, *options)
-        code, out, err = launched(args, **environment)
+        monkeypatch.setenv("ROWS", str(tmp_path / f"rows-of-{num}"))
+        monkeypatch.setenv("TURNS_BAD", str(photos / "images" / "im1.jpg"))
+        run = alone if num == 1 else together
+        code, out, err = run(RECORDED, "train", photos, *options)
         assert code == 0, err
         folders.append(run_of(out))
         assert out.count("micro-F1") == 1 and ours(err) == []
@@ -169,8 +200,7 @@ def rows_by_epoch(folder: Path, num: int) -> list[dict[int, list[int]]]:
 def whole(photos_once: Path, tmp_path_factory) -> Path:
     """Return a run by one process that nobody stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    args = command(folder, "", 1, "train", photos_once, *SMALL, "--out", folder)
-    code, out, err = launched(args)
+    code, out, err = alone("", "train", photos_once, *SMALL, "--out", folder)
     assert code == 0, err
     return run_of(out)
 
@@ -184,7 +214,9 @@ def stopped(photos: Path, tmp_path: Path, num: int, rank: int, number: int) -> i
     happens = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
     stopping = IN_A_STEP.format(rank=rank, number=number, happens=happens)
     words = ["train", photos, *SMALL, "--out", tmp_path, "--name=run"]
-    code, _, err = launched(command(tmp_path, stopping, num, *words))
+    code, _, err = (
+        alone(stopping, *words) if num == 1 else launched(command(tmp_path, stopping, *words))
+    )
     assert ours(err) == [f"ended by SIGTERM; {advice(tmp_path / 'run')}"]
     return code
 
@@ -198,7 +230,7 @@ def test_one_process_goes_on_as_two_and_these_as_one(
     assert stopped(photos_once, tmp_path, num=1, rank=0, number=2) == 143
 
     slow = IN_A_STEP.format(rank=1, number="max(4, self.number + 1)", happens="time.sleep(0.7)")
-    args = command(tmp_path, slow, 2, "train", "--resume", folder)
+    args = command(tmp_path, slow, "train", "--resume", folder)
     with _ended(subprocess.Popen(args, **PIPES)) as process:
         wait_for(folder / run_folder.RESULTS, process)
         process.send_signal(signal.SIGTERM)  # to torchrun
@@ -208,7 +240,7 @@ def test_one_process_goes_on_as_two_and_these_as_one(
     progress = training_state.load(folder / run_folder.RESUME).progress
     assert 2 <= progress.epoch <= 3
 
-    code, _, err = launched(command(tmp_path, "", 1, "train", "--resume", folder))
+    code, _, err = alone("", "train", "--resume", folder)
     assert (code, ours(err)) == (0, [])
     assert_same_curve(folder, whole)
 
@@ -222,7 +254,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     assert stopped(photos_once, tmp_path, num=2, rank=1, number=6) != 0
     progress = training_state.load(folder / run_folder.RESUME).progress
     assert (progress.epoch, progress.batches, progress.num_seen) == (2, 2, 24)
-    code, out, err = launched(command(tmp_path, "", 2, "train", "--resume", folder))
+    code, out, err = together("", "train", "--resume", folder)
     assert (code, ours(err)) == (0, []) and "after 2 of its 4 steps" in out
     assert_same_curve(folder, whole)
 
@@ -252,7 +284,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
     breaking = IN_A_STEP.format(rank=1, number=6, happens=happens)
     words = ["train", photos_once, *SMALL, "--out", tmp_path, "--name=run"]
     start_s = time.monotonic()
-    code, _, err = launched(command(tmp_path, breaking, 2, *words))
+    code, _, err = launched(command(tmp_path, breaking, *words))
     assert time.monotonic() - start_s < 250  # none waits for the others' half an hour
     assert code != 0
     # Who notices a kill by gloo leaves the word to torchrun; who was first told to end by torchrun,
@@ -268,7 +300,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
 @pytest.mark.timeout(300)
 def test_what_all_find_wrong_is_said_once(tmp_path: Path, photos_once: Path) -> None:
     words = ["train", photos_once, *SMALL, "--batch-size=3", "--out", tmp_path / "runs"]
-    code, out, err = launched(command(tmp_path, "", 2, *words))
+    code, out, err = launched(command(tmp_path, "", *words))
     assert code != 0 and out == ""
     assert len(ours(err)) == 1 and "--batch-size 3 is too small for 2 processes" in ours(err)[0]
     assert not (tmp_path / "runs").exists()
@@ -344,13 +376,10 @@ del shared  # it holds the process group, whose threads must end before the inte
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_step_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+def test_a_step_of_two_processes_is_that_of_one() -> None:
     """Batches of which one process has less or nothing, and one that is not finite, included."""
-    program = tmp_path / "steps.py"
-    program.write_text(STEPS)
-    args = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
-    code, _, err = launched(args)
-    assert code == 0, err
+    code, out, err = together(STEPS, "--version")
+    assert code == 0 and out.count("grigri-fast") == 2, err
 
 
 # ------------------------------------------------------------- without starting processes
