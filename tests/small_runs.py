@@ -163,4 +163,4 @@ def check_run_is_whole(cli, run: Path, epochs: int, extra: list = ()) -> None:
     assert (code, err) == (0, "") and json.loads(printed)["epoch"] == epochs
 
 
-LONG = [*SMALL, "--epochs=8", "--threads=1", "--checkpoint-every=1", "--seed=5"]
+LONG = [*SMALL, "--epochs=6", "--threads=1", "--checkpoint-every=1", "--seed=5"]

@@ -16,7 +16,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["grigri_fast.training.trainer", "grigri_fast.cli.main"])
+# What a training imports, also what it imports late.
+_CONTEXT.set_forkserver_preload(
+    [
+        "grigri_fast.training.trainer",
+        "grigri_fast.cli.main",
+        "grigri_fast.cli.progress",
+        "skmultilearn.model_selection.iterative_stratification",
+    ]
+)
 
 
 class WarmProcess:

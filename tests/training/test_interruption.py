@@ -40,7 +40,7 @@ def loadable(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(photos_once: Path, tmp_path_factory) -> Path:
-    """Return a run of eight epochs that nobody stopped."""
+    """Return a run of six epochs that nobody stopped."""
     out = tmp_path_factory.mktemp("whole")
     words = ["train", photos_once, *LONG, "--out", out, "--name=run"]
     process = start(*words)
@@ -71,7 +71,7 @@ def test_killed_again_and_again_it_ends_where_it_would_have(
         ):
             time.sleep(0.005)  # the others: until something new has been stored
         if kills < 12:
-            time.sleep(rng.uniform(0, 0.06))
+            time.sleep(rng.uniform(0, 0.03))
             process.kill()
         _, err = process.communicate()
         if process.returncode == 0:

@@ -316,13 +316,15 @@ def test_a_run_is_read_while_it_trains(cli, photos_once: Path, tmp_path: Path) -
     folder = tmp_path / "run"
     wait_for(folder / run_folder.RESULTS, process)
     epochs = set()
-    for _ in range(8):
+    rounds = 0
+    while rounds < 3 or len(epochs) < 2:
+        rounds += 1
         code, _, err = cli("eval", folder, "--json")
         assert (code, err) == (0, "")
         code, _, err = cli("predict", folder, photos_once / "images", "--checkpoint=best")
         assert (code, err) == (0, "")
         epochs.add(checkpoint.info_of(folder / run_folder.LAST).epoch)
-    assert len(epochs) > 1 and process.poll() is None
+    assert process.poll() is None  # it trained all the time
     process.kill()
     process.communicate()
 
