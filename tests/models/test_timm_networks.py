@@ -198,6 +198,13 @@ def test_a_network_without_logits_is_refused() -> None:
         factory.check_size(torch.nn.Conv2d(3, 4, 1), "timm/x", 32)
 
 
+def test_a_size_that_one_network_fits_is_not_taken_to_fit_one_built_for_another() -> None:
+    factory.build("timm/test_vit", 3, 32)
+    model = factory.build("timm/test_vit", 3, 64)
+    with pytest.raises(GrigriError, match="cannot take --start-size 32"):
+        factory.check_size(model, "timm/test_vit", 32, "--start-size", 64)
+
+
 def test_did_you_mean() -> None:
     with pytest.raises(GrigriError, match=r"did you mean .*timm/resnet18"):
         factory.build("timm/resnet81", 3, 64)
