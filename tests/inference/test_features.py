@@ -54,7 +54,8 @@ def ran(monkeypatch) -> list[int]:
 
 def compute(network, paths, checked, rows=WANTED, **options) -> Features:
     settings = {"size_px": 32, "views": ("whole", "mirror"), "compute": HERE} | options
-    return compute_features(network, paths, checked, rows, budget=Budget(CPU), **settings)
+    with Budget(CPU) as budget:
+        return compute_features(network, paths, checked, rows, budget=budget, **settings)
 
 
 def test_a_networks_head_makes_its_logits_of_them(network, paths, checked) -> None:
