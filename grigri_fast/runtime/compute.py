@@ -39,7 +39,7 @@ class Compute:
         amp: number format of the forward pass: ``fp32``, ``fp16`` or ``bf16``.
         threads: CPU threads for reading, decoding and computing.
         memory_limit: bytes that this process may take on the device, ``None`` for no limit.
-        adapts: whether PyTorch uses fewer threads while other programs use the CPUs (see
+        adapts: whether, on a CPU, PyTorch uses fewer threads while other programs use the CPUs (see
             :meth:`adapt_threads`): where nobody has asked for a number.
     """
 
@@ -86,8 +86,7 @@ class Compute:
     def open(self) -> Iterator[Budget]:
         """Set PyTorch's number of threads, and yield a meter of the memory with the limit."""
         torch.set_num_threads(self.threads)
-        if self.adapts:
-            self._adapt()
+        self._adapt()
         with Budget(self.device, self.memory_limit) as budget:
             yield budget
 
@@ -96,13 +95,15 @@ class Compute:
 
         Call it between steps, in the thread that computes; it looks every few seconds.
         """
-        if not self.adapts or cpu_share.share.age_s < _ADAPT_EVERY_S:
+        if cpu_share.share.age_s < _ADAPT_EVERY_S:
             return False
         before = torch.get_num_threads()
         self._adapt()
         return torch.get_num_threads() != before
 
     def _adapt(self) -> None:
+        if not self.adapts or self.threads == 1 or self.device.type != "cpu":
+            return
         now, num_free = torch.get_num_threads(), cpu_share.share.num_free()
         # A thread more waits for nearly a whole CPU, so that the number does not go to and fro.
         if num_free < now - 0.5 or num_free > now + 0.75:

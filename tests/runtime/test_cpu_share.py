@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -73,6 +74,25 @@ def test_a_look_of_long_ago_is_taken_again(monkeypatch) -> None:
         assert share.num_free() < 0.5 and time.monotonic() - started_s >= 0.2
 
 
+def test_just_after_a_look_nothing_waits_for_another(monkeypatch) -> None:
+    share = CpuShare()
+    num_free = share.num_free()
+    monkeypatch.setattr(cpu_share.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    share._last = share._last._replace(at_s=time.monotonic())
+    assert share.num_free() == num_free
+
+
+@pytest.mark.parametrize("stat", [None, "cpu0 1 2 3\n"])
+def test_where_the_kernel_does_not_tell_all_is_free(
+    stat: str | None, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(cpu_share, "_STAT", tmp_path / "stat")
+    with one_cpu() as cpu:
+        if stat is not None:
+            (tmp_path / "stat").write_text(stat.replace("cpu0", f"cpu{cpu}"))
+        assert CpuShare().num_free() == 1
+
+
 @pytest.mark.parametrize(
     ("quota", "num"), [("max 100000", 3), ("150000 100000", 2), ("50000 100000", 1)]
 )
@@ -117,4 +137,7 @@ def test_threads_follow_what_is_free_only_where_nobody_asked(
             assert here.adapt_threads() == is_other and torch.get_num_threads() == num
         Share.age_s, free[0] = 4.0, 9.0
         assert not here.adapt_threads()
+        on_gpu = dataclasses.replace(here, device=torch.device("cuda", 0))
+        Share.age_s = 6.0
+        assert not on_gpu.adapt_threads()  # what it computes does not wait for CPUs
     assert Compute.resolve("cpu", "fp32").adapts and not Compute.resolve("cpu", "fp32", 1).adapts
