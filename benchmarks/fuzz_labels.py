@@ -35,7 +35,6 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 _BY_PLACE = frozenset({"nus-wide"})  # line i of a file is of image i of the list
 _WITHOUT_CHECKSUMS = (".parquet", ".arrow")
-_WITHOUT_SUMS = (".parquet", ".arrow")
 _MORE_MEMORY_KIB = 600 * 1024
 
 

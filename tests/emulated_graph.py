@@ -12,17 +12,33 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 # What would make the host wait for the device, or ask it for a decision.
-_WAITING = {
+WAITING = {
     torch.ops.aten._local_scalar_dense.default,
     torch.ops.aten.is_nonzero.default,
     torch.ops.aten.equal.default,
     torch.ops.aten.nonzero.default,
     torch.ops.aten.masked_select.default,
 }
+
+
+class SmallNetwork(nn.Sequential):
+    """A network for images of 8 x 8 pixels, with statistics and with random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3),
+            nn.Dropout(0.2),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        )
 
 
 class _Tape(TorchDispatchMode):
@@ -35,7 +51,7 @@ class _Tape(TorchDispatchMode):
         self._inside: set[int] = set()  # the places of what the capture has made
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None):
-        if func in _WAITING:
+        if func in WAITING:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         kwargs = kwargs or {}
         for tensor in _tensors((args, kwargs)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from emulated_graph import WAITING
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -27,13 +28,6 @@ _COPIES = {
     torch.ops.aten._copy_from.default: 2,
 }
 _FUSED = {torch._fused_sgd_, torch._fused_adam_, torch._fused_adamw_}
-_NUMBERS = {
-    torch.ops.aten._local_scalar_dense.default,
-    torch.ops.aten.is_nonzero.default,
-    torch.ops.aten.equal.default,
-    torch.ops.aten.nonzero.default,
-    torch.ops.aten.masked_select.default,
-}
 
 
 class WithoutDriver(TorchFunctionMode):
@@ -120,7 +114,7 @@ class WaitCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         given = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
         on_gpu = [t for t in given if t.device.type == "cuda"]
-        if func in _NUMBERS and on_gpu:
+        if func in WAITING and on_gpu:
             self.waits.append(str(func))
             raise AssertionError(f"{func}: the host waits for the device")
         made = func(*args, **kwargs)

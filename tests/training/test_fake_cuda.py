@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from emulated_graph import SmallNetwork
 from fake_cuda import CUDA, WaitCounter, WithoutDriver, fake_cuda, to_fake_cuda  # noqa: F401
-from torch import nn
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.models import normalize
@@ -17,18 +17,6 @@ from grigri_fast.training.step import TrainStep
 
 OPTIMIZERS = ["sgd", "adam", "adamw", "amsgrad", "rmsprop", "muon"]
 N, SIDE, C = 6, 8, 3
-
-
-def net() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Conv2d(4, 4, 3),
-        nn.Dropout(0.2),
-        nn.Flatten(),
-        nn.Linear(64, C),
-    )
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,7 +34,7 @@ class Loop:
 
     def __init__(self, mode: WithoutDriver, amp: str = "bf16", **options: object) -> None:
         self.config = config_of(**options)
-        self.model = to_fake_cuda(net()).train()
+        self.model = to_fake_cuda(SmallNetwork()).train()
         mode.trained = list(self.model.parameters())
         self.optimizer = optim.make_optimizer(self.config, self.model.parameters())
         self.average = optim.averaged(self.model, 0.9)
