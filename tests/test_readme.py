@@ -30,6 +30,7 @@ PACKAGE = ROOT / "grigri_fast"
 FILES = [ROOT / "README.md", PACKAGE / "README.md", *sorted(PACKAGE.glob("*/README.md"))]
 TEXTS = {str(file.relative_to(ROOT)): file.read_text() for file in FILES}
 README, MANUAL = (TEXTS[name] for name in ("README.md", "grigri_fast/README.md"))
+MORE_TEXTS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"]
 FOLDERS = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
 
 
@@ -229,7 +230,7 @@ def test_the_two_lines_are_what_ci_runs() -> None:
 # --------------------------------------------------------------------------------- what it shows
 
 
-@pytest.mark.parametrize("name", [*TEXTS, "CHANGELOG.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("name", [*TEXTS, *MORE_TEXTS])
 def test_what_it_links_to_is_there(name: str) -> None:
     text = (ROOT / name).read_text()
     targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)

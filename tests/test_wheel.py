@@ -2,6 +2,7 @@
 
 import ast
 import email
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_what_it_imports_it_requires(wheel) -> None:
     folder = f"grigri_fast-{__version__}.dist-info"
     about = email.message_from_bytes(wheel.read(f"{folder}/METADATA"))
     required = {
-        line.split(";")[0].split(">")[0].split("=")[0].strip()
+        re.match(r"[\w.-]+", line)[0]
         for line in about.get_all("Requires-Dist")
         if 'extra == "dev"' not in line
     }
