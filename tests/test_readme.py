@@ -87,6 +87,7 @@ def trained(tmp_path_factory) -> Path:
     rows = [[int(name in labels_of(row)) for name in CLASSES] for row in range(48)]
     lines = [f"im{i + 1}.jpg,{','.join(map(str, row))}" for i, row in enumerate(rows)]
     (folder / "grigri" / "labels_20000.csv").write_text("\n".join([header, *lines]) + "\n")
+    (folder / "fixed.csv").write_text("image,class,value\nim2.jpg,dog,1\nim3.jpg,sky,unknown\n")
     for row, number in enumerate((10000, 10001, 10031, 10036), start=100):  # no run knows them
         write_image(folder / "holiday" / f"im{number}.jpg", row)
     (folder / "holiday" / "notes.jpg").write_text("milk, bread\n")

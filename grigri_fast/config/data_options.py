@@ -92,6 +92,11 @@ class DataOptions:
         "columns, image and group.",
         is_input=True,
     )
+    corrections: OptionalPath = of_labels(
+        None,
+        "Table of corrected labels: image, class, value (1, 0, unknown, given).",
+        is_input=True,
+    )
     classes: str | None = of_labels(
         None, "Learn these classes only, in this order: names with commas.", unset="all there are"
     )

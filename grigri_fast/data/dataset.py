@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from . import groups
+from . import corrections, groups
 from .layouts import HowLabels, LabelOptions, read_labels, remarks
 
 
@@ -79,6 +79,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         table = read_labels(Path(data), options)
     except OSError as e:  # a folder that may not be read, a link that leads nowhere
         raise GrigriError(f"{e.filename or data}: {e.strerror or e}") from e
+    all_classes = table.class_names
     if options.classes:
         table = remarks.only_classes(table, options.classes)
     if not any(table.labels):
@@ -99,13 +100,20 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
     if options.groups is not None:
         of_rows, note = groups.joined(options.groups, table.names, of_rows)
         notes.append(note)
+    targets_NC = flags(table.labels, np.float32)
+    unknown_NC = None if table.unknown is None else flags(table.unknown, np.bool_)
+    if options.corrections is not None:
+        targets_NC, unknown_NC, note = corrections.applied(
+            options.corrections, table.names, table.class_names, all_classes, targets_NC, unknown_NC
+        )
+        notes.append(note)
     return Dataset(
         table.names,
         table.paths,
-        flags(table.labels, np.float32),
+        targets_NC,
         table.class_names,
         table.layout,
-        None if table.unknown is None else flags(table.unknown, np.bool_),
+        unknown_NC,
         None if options.split_column == "none" else table.parts,
         of_rows,
         tuple(notes),

@@ -29,6 +29,8 @@ OPTIONAL_SUFFIXES = {
     suffix: f"to read them: pip install {'pillow-heif' if suffix in _HEIF else '-U pillow'}"
     for suffix in {*_HEIF, ".avif"} - IMAGE_SUFFIXES
 }
+# Fields of LabelOptions that every layout has a use for.
+_OF_EVERY_LAYOUT = ("layout", "classes", "groups", "corrections")
 
 
 class HowLabels(TypedDict, total=False):
@@ -46,6 +48,7 @@ class HowLabels(TypedDict, total=False):
     group_column: str | None
     classes: str | Sequence[str] | None
     groups: StrPath | None
+    corrections: StrPath | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class LabelOptions:
         group_column: the column of what must stay together in a split, such as the patient.
         classes: the classes to learn; other labels are left out. Empty: all.
         groups: a table of images that stay in one part of a split (see :mod:`groups`).
+        corrections: a table of corrected labels (see :mod:`corrections`).
     """
 
     images: Path | None = None
@@ -75,14 +79,15 @@ class LabelOptions:
     group_column: str | None = None
     classes: tuple[str, ...] = ()
     groups: Path | None = None
+    corrections: Path | None = None
 
     def require_only(self, layout: str, *allowed: str) -> None:
         """Refuse the options that a layout has no use for.
 
         Args:
             layout: the layout in words, for the message.
-            allowed: the fields that the layout's reader uses. ``layout``, ``classes`` and no
-                ``split_column`` go with every layout.
+            allowed: the fields that the layout's reader uses, beside those of every layout and no
+                ``split_column``.
 
         Raises:
             UsageError: if another field is set.
@@ -91,7 +96,7 @@ class LabelOptions:
             is_set = getattr(self, option.name) != option.default
             if option.name == "split_column" and self.split_column == "none":
                 continue  # it turns off whatever says the parts
-            if is_set and option.name not in ("layout", "classes", "groups", *allowed):
+            if is_set and option.name not in (*_OF_EVERY_LAYOUT, *allowed):
                 word = "--" + option.name.replace("_", "-")
                 raise UsageError(f"{word} does not go with {layout}; leave it out")
 
@@ -108,8 +113,9 @@ class LabelOptions:
                 options[name] = _names(name, options[name])
             elif options.get(name) is not None:
                 options[name] = tuple(options[name])
-        if options.get("groups") is not None:
-            options["groups"] = Path(options["groups"])
+        for name in ("groups", "corrections"):
+            if options.get(name) is not None:
+                options[name] = Path(options[name])
         given = {name: value for name, value in options.items() if value is not None}
         return cls(images=None if images is None else Path(images), **given)
 
