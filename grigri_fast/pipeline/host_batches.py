@@ -170,9 +170,16 @@ class HostBatches:
         pixels: dict[int, torch.Tensor] = {}
         if self._cache is not None:
             pixels = self._cache.get(rows, self._files.sizes_HW[rows].prod(1))
-        contents, dropped = self._files.read([row for row in rows.tolist() if row not in pixels])
-        num_pixels = self._files.num_pixels(list(contents))  # not yet shrunk
-        for group in groups_of(list(contents), num_pixels, self._group_pixels):
+        dropped: dict[int, str] = {}
+        left = [row for row in dict.fromkeys(rows.tolist()) if row not in pixels]
+        num_pixels = self._files.num_pixels(left)  # not yet shrunk
+        for some in groups_of(left, num_pixels, self._group_pixels):
+            contents, bad = self._files.read(some)
+            dropped |= bad
+            pixels |= self._keep({row: c for row, c in contents.items() if c.ndim == 3})
+            group = [row for row, content in contents.items() if content.ndim == 1]
+            if not group:
+                continue
             try:
                 pixels |= self._decode(group, contents)
             except RuntimeError as e:
@@ -180,8 +187,8 @@ class HostBatches:
                     group, contents, e, self._decode, self._decodes, "cpu"
                 )
                 dropped |= bad
-                for some in rescued:
-                    pixels |= some
+                for part in rescued:
+                    pixels |= part
         return pixels, dropped
 
     def _decode(self, rows: list[int], contents: Encoded) -> dict[int, torch.Tensor]:
@@ -206,7 +213,22 @@ class HostBatches:
         return True
 
     def _copy_out(self, images: Any, rows: list[int]) -> dict[int, torch.Tensor]:
-        """Return the pixels in PyTorch's memory, since DALI uses its own again; cache them."""
+        """Return DALI's pixels in PyTorch's memory, since DALI uses its own again; cache them."""
+        return self._put(
+            rows, lambda out_P3: images.copy_to_external(ctypes.c_void_p(out_P3.data_ptr()))
+        )
+
+    def _keep(self, pixels: dict[int, NDArray[np.uint8]]) -> dict[int, torch.Tensor]:
+        """Return pixels as :meth:`_copy_out` does."""
+        parts = [image_HWC.reshape(-1, 3) for image_HWC in pixels.values()]
+        if not parts:
+            return {}
+        return self._put(list(pixels), lambda out_P3: np.concatenate(parts, out=out_P3.numpy()))
+
+    def _put(
+        self, rows: list[int], fill: Callable[[torch.Tensor], object]
+    ) -> dict[int, torch.Tensor]:
+        """Return the pixels of some images, which ``fill`` writes; in the cache if they fit."""
         num_pixels = self._files.sizes_HW[rows].prod(1)
         total = int(num_pixels.sum())
         cache = self._cache
@@ -215,7 +237,7 @@ class HostBatches:
             pixels_P3 = cache.pixels_P3[place]
         else:
             pixels_P3 = torch.empty((total, 3), dtype=torch.uint8)
-        images.copy_to_external(ctypes.c_void_p(pixels_P3.data_ptr()))
+        fill(pixels_P3)
         if cache is not None and place is not None:
             cache.enter(rows, num_pixels, place)
         return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))

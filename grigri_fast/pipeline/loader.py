@@ -71,7 +71,8 @@ class ImageLoader:
     ) -> None:
         self._size_px, self._batch_size = size_px, batch_size
         self._rank, self._num_ranks = rank, num_ranks
-        self._files = CheckedFiles(paths, checked, size_px)
+        by_dali = device.type == "cuda" or host_warp is False
+        self._files = CheckedFiles(paths, checked, size_px, scales=not by_dali)
         kept = None
         if cache is not None and cache.place != "off":
             kept = PixelCache(len(paths), cache, device)
@@ -88,7 +89,7 @@ class ImageLoader:
                 checked.sizes_HW, size_px, self._own_batch_size, threads, keeps=kept is not None
             )
         self._batches: DaliBatches | HostBatches
-        if device.type == "cuda" or host_warp is False:
+        if by_dali:
             self._batches = DaliBatches(self._files, device=device, **setting)
         else:
             self._batches = HostBatches(self._files, **setting)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL import __version__ as pillow_version
 
 from ..errors import GrigriError
@@ -50,7 +50,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     Raises:
         GrigriError: if Pillow cannot read it, or it is damaged; the reason alone.
     """
-    with _opened(content) as image:
+    with opened(content) as image:
         return rgb(image)
 
 
@@ -60,7 +60,7 @@ def size_px(content: bytes) -> tuple[int, int]:
     Raises:
         GrigriError: if Pillow cannot read it; the reason alone.
     """
-    with _opened(content) as image:
+    with opened(content) as image:
         return image.size
 
 
@@ -71,7 +71,7 @@ def is_better(content: bytes) -> bool:
     """
     if image_file.format_of(content) != "TIFF":
         return False
-    with contextlib.suppress(GrigriError), _opened(content) as image:
+    with contextlib.suppress(GrigriError), opened(content) as image:
         return len(image.getbands()) == 2
     return False
 
@@ -118,7 +118,7 @@ def rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     """Open an encoded image; all that Pillow raises about it becomes a reason."""
     name = image_file.format_of(content)
     if name == "HEIC" and _pillow_heif() is None:

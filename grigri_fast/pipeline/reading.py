@@ -1,5 +1,6 @@
 """Reading checked files for a decoder, and finding out which one made it fail."""
 
+import contextlib
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GrigriError
 from ..runtime import files, memory
-from . import affine, image_file, pillow
+from . import affine, image_file, pillow, scaled_jpeg
 from .check import ImageCheck, check_images, forget
 
 LEAVE_S = 5.0  # how long to wait for unfinished work when an epoch is left
@@ -19,7 +20,7 @@ PROBE = np.frombuffer(b"P6 8 8 255\n" + bytes([128]) * 192, dtype=np.uint8)
 PROBE_HW = np.array([[8, 8]])
 
 Made = TypeVar("Made")
-Encoded = dict[int, NDArray[np.uint8]]  # contents of files by row
+Encoded = dict[int, NDArray[np.uint8]]  # contents of files by row; some are pixels (H, W, 3)
 
 
 class CheckedFiles:
@@ -27,18 +28,29 @@ class CheckedFiles:
 
     Threads may share it.
 
+    Args:
+        paths: image files; row i is ``paths[i]``.
+        checked: what :func:`check.check_images` returned for them.
+        size_px: side of what the images are for.
+        scales: whether of large JPEGs the pixels are given out, shrunk (``scaled_jpeg``).
+
     Attributes:
         sizes_HW: sizes (N, 2) after large originals are shrunk (:func:`affine.working_sizes`).
         shrink: whether any original is.
         being_read: the files that are being read now.
     """
 
-    def __init__(self, paths: Sequence[Path], checked: ImageCheck, size_px: int) -> None:
+    def __init__(
+        self, paths: Sequence[Path], checked: ImageCheck, size_px: int, *, scales: bool = False
+    ) -> None:
         self._paths, self._checked = paths, checked
         self._by_pillow = set(checked.by_pillow)
         self.sizes_HW = affine.working_sizes(checked.sizes_HW, size_px)
         self.shrink = bool((self.sizes_HW != checked.sizes_HW).any())
         self.being_read: set[Path] = set()
+        self._factor_N = np.ones(len(paths), dtype=np.int64)
+        if scales:
+            self._factor_N = scaled_jpeg.factors(checked.sizes_HW, self.sizes_HW)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -50,7 +62,8 @@ class CheckedFiles:
     def read(self, rows: list[int]) -> tuple[Encoded, dict[int, str]]:
         """Return the bytes of files by row, and why others are bad.
 
-        Of a file that Pillow decodes they are its pixels, as a file for DALI.
+        Of a file that Pillow decodes they are its pixels, as a file for DALI. Of a large JPEG that
+        was decoded at a fraction of its size they are the pixels, RGB (H, W, 3), shrunk.
         """
         contents: Encoded = {}
         dropped: dict[int, str] = {}
@@ -62,7 +75,7 @@ class CheckedFiles:
         return contents, dropped
 
     def _read(self, row: int) -> NDArray[np.uint8]:
-        """Return a file's bytes.
+        """Return a file's bytes, or what :meth:`read` gives out for them.
 
         Raises:
             GrigriError: if they are not those that were checked; the message is the reason alone.
@@ -76,6 +89,10 @@ class CheckedFiles:
         if zlib.crc32(content) != self._checked.crc32_N[row]:
             forget(path)
             raise GrigriError("its content has changed since it was checked")
+        if self._factor_N[row] > 1:
+            with contextlib.suppress(GrigriError):  # then it is decoded whole
+                factor, size_HW = int(self._factor_N[row]), self.sizes_HW[row]
+                return scaled_jpeg.decode(content, factor, size_HW)
         if row in self._by_pillow:
             content = pillow.as_ppm(content)
         return np.frombuffer(content, dtype=np.uint8)
