@@ -1,4 +1,4 @@
-"""Commands that use a run: eval, predict, export, report."""
+"""Commands that use a run: eval, export, report."""
 
 import sys
 from pathlib import Path
@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.text import Text
 
 from ..config import MAX_PIXELS
-from ..errors import GrigriError
 from ..runtime import files
 from .console import (
-    complain,
     interval,
     new_table,
     number,
@@ -20,7 +17,6 @@ from .console import (
     say_first,
     show,
     verbosity,
-    with_probabilities,
 )
 from .options import (
     AmpOption,
@@ -38,15 +34,11 @@ from .options import (
     passed_on,
     with_label_options,
 )
-from .paths import PathsArgument, found_images
 
 if TYPE_CHECKING:
     from ..evaluation.evaluator import Evaluation, RunEvaluation
     from ..inference.exporter import Exported
-    from ..inference.predictor import Prediction
-    from ..runs.checkpoint import ModelInfo
 
-_SHOWN_PREDICTIONS = 200
 _SCORES = {
     "micro-F1": "micro_f1",
     "macro-F1": "macro_f1",
@@ -159,74 +151,6 @@ def show_scores(evaluation: "Evaluation") -> None:
     show(table)
     for sentence in evaluation.remarks:
         say(sentence)
-
-
-def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="A run folder of train, or an ONNX file of export."),
-    ],
-    images: PathsArgument,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv|FILE.json", help="Write to a file.")
-    ] = None,
-    checkpoint: CheckpointOption = "last",
-    max_pixels: MaxPixelsOption = MAX_PIXELS,
-    device: DeviceOption = "auto",
-    amp: AmpOption = "auto",
-    memory_limit: MemoryLimitOption = None,
-    threads: ThreadsOption = None,
-) -> None:
-    """Label new images with the stored threshold.
-
-    Without --out it prints a table, or CSV in a pipe. A file that cannot be used gets its reason
-    in the column error, and the exit code is 1. An ONNX file is computed by ONNX Runtime on the
-    CPU, in fp32.
-
-    Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
-    """
-    options = passed_on(locals(), "out")
-
-    if out is not None:
-        files.require_writable(out, ".csv", ".json")
-    found = found_images(images)  # an error at once if a path names nothing
-    options["images"] = found
-
-    from ..inference import predictor
-    from .progress import progress
-
-    with progress("predicting") as on_progress:
-        predictions, info = predictor.predict_with_info(**options, on_progress=on_progress)
-    if out is not None:
-        text = predictor.to_text(predictions, info.class_names, out.suffix.lower())
-        files.write_atomic(out, text)
-        say(f"{len(predictions):,} images -> {out}")
-    elif sys.stdout.isatty():
-        show_predictions(predictions, info)
-    else:
-        sys.stdout.write(predictor.to_text(predictions, info.class_names, ".csv"))
-    if found.skipped and not verbosity.quiet:
-        complain(f"left out: {found.in_words()}")
-    bad = [p for p in predictions if p.error]
-    if bad:
-        more = f" (and {len(bad) - 1} more, see the column error)" if len(bad) > 1 else ""
-        raise GrigriError(f"{bad[0].path}: {bad[0].error}{more}; the others were labelled")
-
-
-def show_predictions(predictions: "list[Prediction]", info: "ModelInfo") -> None:
-    """Print the labels of each image with their probabilities."""
-    table = new_table("image", "labels", num_texts=2)
-    for p in predictions[:_SHOWN_PREDICTIONS]:
-        labels = with_probabilities(p.labels, p.probabilities)
-        cell = f"[red]{escape(p.error)}[/red]" if p.error else labels
-        table.add_row(Text(str(p.path)), cell)
-    show(table)
-    if len(predictions) > _SHOWN_PREDICTIONS:
-        say(f"... and {len(predictions) - _SHOWN_PREDICTIONS:,} more: --out FILE.csv has them all")
-    if isinstance(info.thresholds, float):
-        say(f"\nlabels from probability {info.thresholds:.4f} on ({info.threshold_source})")
-    else:
-        say(f"\nlabels from a threshold per class on ({info.threshold_source})")
 
 
 def export(

@@ -11,7 +11,7 @@ import typer
 from .. import __version__
 from ..errors import GrigriError, Interrupted, UsageError
 from ..runtime import distributed, signals, streams, threads
-from . import data, evaluate, labelling, performance, train
+from . import data, evaluate, labelling, performance, predict, train
 from .console import verbosity
 from .options import Command
 
@@ -32,7 +32,7 @@ commands: dict[str, Callable[..., None]] = {
     "train": train.train,
     "tune": train.tune,
     "eval": evaluate.evaluate,
-    "predict": evaluate.predict,
+    "predict": predict.predict,
     "export": evaluate.export,
     "report": evaluate.report,
     "learning-curve": labelling.learning_curve,

@@ -1,6 +1,7 @@
 """What is shown while a command works: a bar in a terminal, now and then a line in a pipe."""
 
 import contextlib
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -193,6 +194,32 @@ class ReproduceDisplay(TrainDisplay, ReproduceCallback):
         self._has_head = False
         if not verbosity.quiet:
             console.stdout.print(f"\n[bold]row {number}/{total}  {row.name}[/bold]  {row.title}")
+
+
+class PredictDisplay(_Display):
+    """Shows how many images are labelled, on stderr: the result may go to stdout.
+
+    Args:
+        num_before: images that were labelled before, by a command that was stopped.
+        total: all images.
+    """
+
+    def __init__(self, num_before: int, total: int) -> None:
+        stderr = Console(stderr=True, highlight=False)
+        super().__init__(stderr, not verbosity.quiet, partial(stderr.print, soft_wrap=True))
+        self._num_before, self._total = num_before, total
+        self._first: tuple[float, int] | None = None  # when so many were done
+
+    def on_images(self, done: int, total: int) -> None:
+        """Show how many of the images that were left are done, how fast, and how long it takes."""
+        now_s = time.monotonic()
+        first_s, num_first = self._first = self._first or (now_s, done)  # its start is not work
+        rate = (done - num_first) / max(now_s - first_s, 1e-3)
+        done += self._num_before
+        text = f"{done:,}/{self._total:,}  {rate:,.0f} images/s"
+        left_s = (self._total - done) / rate if rate else 0.0
+        line = f"labelled {text}  {datetime.timedelta(seconds=round(left_s))} left"
+        self._show("labelling", text, done, self._total, "" if verbosity.quiet else line)
 
 
 class FetchDisplay(_Display, FetchCallback):

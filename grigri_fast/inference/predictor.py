@@ -3,11 +3,11 @@
 Shapes: N images, C classes, HW pixels.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import nn
 
 from ..config import MAX_PIXELS
 from ..data.images import find_images
-from ..data.layouts.walk import Found
 from ..errors import GrigriError
 from ..pipeline import affine, pillow, warp
 from ..pipeline.batching import Batch
@@ -27,12 +26,13 @@ from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
 from ..runs.checkpoint import ModelInfo
 from ..runs.run_folder import CheckpointName
-from ..runtime import files, memory
+from ..runtime import memory
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
 from ..runtime.memory import Budget
-from . import forward, onnx
+from . import forward, onnx, streaming
 from .forward import Forward
+from .prediction import Prediction as Prediction
 
 OneImage: TypeAlias = StrPath | NDArray[np.uint8] | Image.Image
 Images: TypeAlias = OneImage | Sequence[OneImage]
@@ -40,23 +40,6 @@ Images: TypeAlias = OneImage | Sequence[OneImage]
 _ONE_IMAGE = (str, os.PathLike, np.ndarray, Image.Image)
 _BATCH_SIZE = 32
 _ADVICE = "close other programs, or use --device cpu"  # where memory has run out
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image's labels and probabilities, or the reason why it has none.
-
-    Attributes:
-        path: the file as it was named; None for an image that came as pixels.
-        labels: classes whose probability reaches their threshold.
-        probabilities: by class name; empty with an error.
-        error: why the file cannot be used, or "".
-    """
-
-    path: Path | None
-    labels: list[str]
-    probabilities: dict[str, float]
-    error: str = ""
 
 
 class Classifier:
@@ -117,7 +100,7 @@ class Classifier:
 
     def predict(
         self,
-        images: Images | Found,
+        images: Images,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         budget: Budget | None = None,
     ) -> list[Prediction]:
@@ -131,40 +114,91 @@ class Classifier:
         Raises:
             GrigriError: for a path that names nothing, or a picture of another kind.
         """
-        if budget is None:
-            with self.compute.open() as budget:
-                return self.predict(images, on_progress, budget)
-        if isinstance(images, Found):
-            paths = images.images
-        else:
-            several = [images] if isinstance(images, _ONE_IMAGE) else list(images)
-            names = [os.fspath(one) for one in several if isinstance(one, str | os.PathLike)]
-            if names and len(names) < len(several):
-                raise GrigriError("either files or pictures in memory, not both at once")
-            if several and not names:
-                return self._predict_pictures(several, on_progress, budget)
-            paths = find_images(names).images
-        rows = np.arange(len(paths))
-        probabilities_NC, bad = self.probabilities(paths, rows, budget, on_progress)
-        rows_C = iter(probabilities_NC)
-        return [
-            Prediction(path, [], {}, bad[i]) if i in bad else self._prediction(path, next(rows_C))
-            for i, path in enumerate(paths)
-        ]
+        return list(self.iter_predict(images, on_progress, budget))
 
-    def _predict_pictures(
+    def iter_predict(
         self,
-        several: Sequence[OneImage],
+        images: Images,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        budget: Budget | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield the predictions that :meth:`predict` returns, one by one as they are computed.
+
+        Memory does not depend on how many there are, but for the paths. What ends the iteration
+        early (``break``, an exception) ends the work.
+
+        Raises:
+            GrigriError: as there; for paths and pictures at once.
+        """
+        several = [images] if isinstance(images, _ONE_IMAGE) else list(images)
+        names = [os.fspath(one) for one in several if isinstance(one, str | os.PathLike)]
+        if names and len(names) < len(several):
+            raise GrigriError("either files or pictures in memory, not both at once")
+        if several and not names:
+            pictures = [_pixels(one) for one in several]
+            return self._in_context(self._of_pictures, pictures, on_progress, budget)
+        paths = find_images(names).images
+        return self._in_context(self.parts, paths, on_progress, budget)
+
+    def _in_context(
+        self,
+        parts: Callable[..., Generator[list[Prediction]]],
+        images: Sequence[Any],
         on_progress: Callable[[int, int], None],
+        budget: Budget | None,
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of parts one by one, within a budget."""
+        with (
+            contextlib.nullcontext(budget) if budget else self.compute.open() as within,
+            contextlib.closing(parts(images, within, on_progress)) as computed,
+        ):
+            for part in computed:
+                yield from part
+
+    def parts(
+        self,
+        paths: Sequence[Path],
         budget: Budget,
-    ) -> list[Prediction]:
-        """Return a prediction for each picture in memory."""
-        pictures = [_pixels(one) for one in several]
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Generator[list[Prediction]]:
+        """Yield the predictions of files, in order, in lists of about a batch as they are computed.
+
+        Raises:
+            GrigriError: if memory runs out, or not even one image fits within the limit.
+        """
+        computed = streaming.outputs(
+            self._forward,
+            paths,
+            size_px=self.info.size_px,
+            batch_size=_BATCH_SIZE,
+            compute=self.compute,
+            budget=budget,
+            max_pixels=self.max_pixels,
+        )
+        with memory.out_of_memory_explained(_ADVICE), contextlib.closing(computed):
+            for positions, bad, outputs_NC in computed:
+                rows_C = iter(self._probabilities(outputs_NC))
+                yield [
+                    Prediction(paths[i], [], {}, bad[i])
+                    if i in bad
+                    else self._prediction(paths[i], next(rows_C))
+                    for i in positions
+                ]
+                on_progress(positions.stop, len(paths))
+        budget.require_within_limit()
+
+    def _of_pictures(
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        budget: Budget,
+        on_progress: Callable[[int, int], None],
+    ) -> Generator[list[Prediction]]:
+        """Yield the predictions of pictures in memory (HWC)."""
         loader = _InMemory(pictures, self.info.size_px, self.compute.device)
-        rows = np.arange(len(several))
+        rows = np.arange(len(pictures))
         outputs_NC, _ = self._compute(self._forward, loader, rows, budget, on_progress)
         budget.require_within_limit()
-        return [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
+        yield [self._prediction(None, row_C) for row_C in self._probabilities(outputs_NC)]
 
     def probabilities(
         self,
@@ -383,7 +417,8 @@ def predict(
     }
     given = {name: value for name, value in options.items() if value is not None}
     if not isinstance(run, Classifier):
-        return predict_with_info(run, images, on_progress, **given)[0]
+        with opened(run, **given) as model:
+            return model.classifier.predict(images, on_progress, model.budget)
     if given:
         raise GrigriError(
             "a loaded model has the options that it was loaded with: give them to load"
@@ -391,23 +426,22 @@ def predict(
     return run.predict(images, on_progress)
 
 
-def predict_with_info(
-    run: StrPath,
-    images: Images | Found,
-    on_progress: Callable[[int, int], None],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    memory_limit: str | None = None,
-    **options: Any,
-) -> tuple[list[Prediction], ModelInfo]:
-    """Return what :func:`predict` returns, and what the model is.
+class Opened(NamedTuple):
+    """A model that is ready, the file that it came from, and what memory it may take."""
 
-    ``options``: those of :func:`load`.
-    """
+    classifier: Classifier
+    path: Path
+    budget: Budget
+
+
+@contextlib.contextmanager
+def opened(
+    run: StrPath, *, max_pixels: int = MAX_PIXELS, memory_limit: str | None = None, **options: Any
+) -> Iterator[Opened]:
+    """Yield the model of a run or of an exported file; ``options``: those of :func:`load`."""
     path, compute = _resolve(run, memory_limit=memory_limit, **options)
     with compute.open() as budget:  # before the model is loaded, whose memory counts
-        model = Classifier.from_file(path, compute, max_pixels)
-        return model.predict(images, on_progress, budget), model.info
+        yield Opened(Classifier.from_file(path, compute, max_pixels), path, budget)
 
 
 def _resolve(
@@ -435,22 +469,3 @@ def _resolve(
         if value not in allowed:
             raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
     return path, Compute.resolve("cpu", "fp32", threads, memory_limit)
-
-
-def to_text(predictions: Sequence[Prediction], class_names: Sequence[str], suffix: str) -> str:
-    """Return predictions as CSV (``.csv``) or JSON (``.json``).
-
-    CSV: ``image,labels,error`` and a column of probabilities per class; labels are separated by
-    ``|``. JSON: a list of objects with the same.
-    """
-    rows: list[dict[str, Any]] = []
-    for p in predictions:
-        row: dict[str, Any] = {"image": str(p.path), "labels": p.labels, "error": p.error or None}
-        if suffix == ".json":
-            rows.append(row | {"probabilities": p.probabilities})
-            continue
-        row["labels"] = "|".join(p.labels)
-        for name in class_names:
-            row[f"p({name})"] = f"{p.probabilities[name]:.6f}" if p.probabilities else ""
-        rows.append(row)
-    return files.to_json(rows) if suffix == ".json" else files.to_csv(rows)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..errors import BetweenStepsError, GrigriError
 from . import image_file, pillow
 from .check_cache import CheckCache
-from .decode import DECODER, groups_of
+from .decode import DECODER, GROUP_FILES, groups_of
 from .image_file import FileCheck
 
 Result = TypeVar("Result")
@@ -41,6 +41,7 @@ _WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
 _AHEAD = 3  # groups that the worker has been given
+_LOOKED_AT = 8 * GROUP_FILES  # files that are looked up at a time, by check_in_order
 _MAX_CRASHES = 20  # in one group, without any file being checked
 
 
@@ -146,6 +147,58 @@ def check_images(
     return merge([check])
 
 
+def check_in_order(
+    paths: Sequence[Path],
+    *,
+    threads: int,
+    max_pixels: int,
+    on_slow: Callable[[str], None] = lambda text: None,
+) -> Generator[tuple[int, FileCheck]]:
+    """Yield the position and the result of each file, in order, as :func:`check_images` checks it.
+
+    Files are checked some hundred ahead of what is taken from it, and no more, in the process that
+    may crash. So the first results come at once, and memory does not depend on their number.
+
+    Raises:
+        BetweenStepsError: when a file system does not answer for ten minutes.
+    """
+    results: dict[int, FileCheck] = {}
+    stamps: dict[int, image_file.Stamp] = {}  # of the files in the other process
+
+    def groups() -> Iterator[list[int]]:
+        for first in range(0, len(paths), _LOOKED_AT):
+            here: dict[int, image_file.Stamp] = {}
+            for row in range(first, min(first + _LOOKED_AT, len(paths))):
+                try:
+                    here[row] = image_file.stamp(paths[row])
+                except GrigriError as e:
+                    results[row] = FileCheck(-1, reason=str(e))
+            known = cache.known({paths[row]: stamp for row, stamp in here.items()})
+            for row in list(here):
+                result = known.get(paths[row])
+                if result and result.height_px * result.width_px <= max_pixels:
+                    results[row] = result
+                    del here[row]
+            stamps.update(here)
+            yield from groups_of(list(here), [stamp[0] for stamp in here.values()], _GROUP_BYTES)
+            if not here:
+                yield []
+
+    job = _Job(paths, threads, max_pixels, False, on_slow)
+    done = 0
+    with (
+        CheckCache(DECODERS) as cache,
+        contextlib.closing(_check_groups(job, groups())) as checked,
+    ):
+        for some in checked:
+            for row, result in some:
+                results[row] = result
+                cache.add(paths[row], stamps.pop(row), result)
+            while done in results:
+                yield done, results.pop(done)
+                done += 1
+
+
 def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
     """Return as one the checks of different rows of the same files; bad files are sorted."""
     return ImageCheck(
@@ -245,23 +298,31 @@ class _Job:
 
 
 def _check_groups(job: _Job, groups: Iterable[list[int]]) -> Generator[Results]:
-    """Yield the results of each group; those of a group at which a worker crashes, one by one."""
-    todo = deque(groups)
+    """Yield the results of each group; those of a group at which a worker crashes, one by one.
+
+    Groups are taken when there is room for them. An empty one has an empty result.
+    """
+    source = iter(groups)
+    again: deque[list[int]] = deque()  # after a crash
     sent: deque[list[int]] = deque()
     with contextlib.closing(_Worker(job)) as worker:
-        while todo or sent:
-            while todo and len(sent) < _AHEAD:
-                sent.append(todo.popleft())
-                worker.send(sent[-1])
-            if not todo:
-                worker.end_input()
-            results = worker.receive(sent[0])
+        while True:
+            while len(sent) < _AHEAD:
+                group = again.popleft() if again else next(source, None)
+                if group is None:
+                    worker.end_input()
+                    break
+                sent.append(group)
+                worker.send(group)
+            if not sent:
+                return
+            results = worker.receive(sent[0]) if sent[0] else []
             if results is not None:
                 sent.popleft()
                 yield results
                 continue
             suspects = sent.popleft()
-            todo.extendleft(reversed(sent))
+            again.extendleft(reversed(sent))
             sent.clear()
             yield from _check_one_by_one(job, suspects)
 
@@ -306,7 +367,13 @@ class _Worker:
         self.ended_by = ""
 
     def send(self, rows: list[int]) -> None:
-        """Give it a group; if it has ended, :meth:`receive` will say so."""
+        """Give it a group; if it has ended, :meth:`receive` will say so.
+
+        An empty group has no answer; it lets the worker answer the one before, which it does only
+        when it has the next one to read ahead.
+        """
+        if self._process is None and not rows:
+            return
         if self._process is None:
             self._buffer = b""
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
@@ -326,8 +393,9 @@ class _Worker:
 
     def end_input(self) -> None:
         """Tell it that no group follows."""
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._stdin.close()
 
     def receive(self, rows: list[int]) -> Results | None:
         """Return the results of a group, None if the process has crashed before them.

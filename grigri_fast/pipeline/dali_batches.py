@@ -16,7 +16,7 @@ import contextlib
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,7 +146,7 @@ class DaliBatches:
 
     def make_ahead(
         self,
-        numbered: list[tuple[int, NDArray[np.intp]]],
+        numbered: Iterable[tuple[int, NDArray[np.intp]]],
         matrices: NDArray[np.float32],
         size_px: int,
     ) -> Generator[tuple[Batch, bool]]:

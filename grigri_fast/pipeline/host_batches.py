@@ -10,7 +10,7 @@ import ctypes
 import functools
 import queue
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -110,7 +110,7 @@ class HostBatches:
 
     def make_ahead(
         self,
-        numbered: list[tuple[int, NDArray[np.intp]]],
+        numbered: Iterable[tuple[int, NDArray[np.intp]]],
         matrices: NDArray[np.float32],
         size_px: int,
     ) -> Generator[tuple[Batch, bool]]:

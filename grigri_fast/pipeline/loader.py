@@ -11,7 +11,7 @@ A batch carries the row numbers of its images; labels never come here.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class ImageLoader:
             this is; see :func:`part_of_rank`.
         host_warp: on a CPU, False lets DALI alone make the batches, by its operators for a CPU but
             otherwise as on a GPU; that is for tests.
+        grows: whether paths and check of some rows come later; see :meth:`stream`.
         give_up: called before each batch and while waiting for it; if it returns True, the epoch
             ends early.
         on_slow: called with a line that says what is waited for, when there have been no images
@@ -66,13 +67,14 @@ class ImageLoader:
         rank: int = 0,
         num_ranks: int = 1,
         host_warp: bool | None = None,
+        grows: bool = False,
         give_up: Callable[[], bool] = lambda: False,
         on_slow: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._size_px, self._batch_size = size_px, batch_size
         self._rank, self._num_ranks = rank, num_ranks
         by_dali = device.type == "cuda" or host_warp is False
-        self._files = CheckedFiles(paths, checked, size_px, scales=not by_dali)
+        self._files = CheckedFiles(paths, checked, size_px, scales=not by_dali, grows=grows)
         kept = None
         if cache is not None and cache.place != "off":
             kept = PixelCache(len(paths), cache, device)
@@ -164,6 +166,27 @@ class ImageLoader:
         todo = list(enumerate(cut_batches(rows, self._own_batch_size), 1))
         with contextlib.closing(self._batches.make_ahead(todo, matrices, size_px)) as made:
             yield from join_small(made, min_images=1, in_place=False, end=len(todo))
+
+    def stream(self, batches: Iterable[NDArray[np.intp]]) -> Generator[Batch]:
+        """Yield whole images of rows that are known only when ``batches`` yields them, in order.
+
+        Each batch of rows has its batch, which is empty where none of its files is good. ``paths``
+        and ``checked``, which the loader was made with, may be changed for the rows of a batch
+        before it is yielded; so a row can be used again when its batch has come out.
+        """
+        size_px = self._size_px
+        matrices = np.zeros((len(self._files), 2, 3), dtype=np.float32)
+
+        def numbered() -> Iterator[tuple[int, NDArray[np.intp]]]:
+            for position, rows in enumerate(batches, 1):
+                self._files.renew(rows)
+                sizes_HW = self._files.sizes_HW[rows]
+                matrices[rows] = affine.whole_image_matrices(sizes_HW, size_px)
+                yield position, rows
+
+        with contextlib.closing(self._batches.make_ahead(numbered(), matrices, size_px)) as made:
+            for batch, _ in made:
+                yield batch
 
     def close(self) -> None:
         """Free the decoders, the threads and the cache."""

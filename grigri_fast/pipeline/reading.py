@@ -33,20 +33,28 @@ class CheckedFiles:
         checked: what :func:`check.check_images` returned for them.
         size_px: side of what the images are for.
         scales: whether of large JPEGs the pixels are given out, shrunk (``scaled_jpeg``).
+        grows: whether rows come later (:meth:`renew`), of which some may be of large originals.
 
     Attributes:
         sizes_HW: sizes (N, 2) after large originals are shrunk (:func:`affine.working_sizes`).
-        shrink: whether any original is.
+        shrink: whether any original is, or may be.
         being_read: the files that are being read now.
     """
 
     def __init__(
-        self, paths: Sequence[Path], checked: ImageCheck, size_px: int, *, scales: bool = False
+        self,
+        paths: Sequence[Path],
+        checked: ImageCheck,
+        size_px: int,
+        *,
+        scales: bool = False,
+        grows: bool = False,
     ) -> None:
         self._paths, self._checked = paths, checked
+        self._size_px, self._scales = size_px, scales
         self._by_pillow = set(checked.by_pillow)
         self.sizes_HW = affine.working_sizes(checked.sizes_HW, size_px)
-        self.shrink = bool((self.sizes_HW != checked.sizes_HW).any())
+        self.shrink = grows or bool((self.sizes_HW != checked.sizes_HW).any())
         self.being_read: set[Path] = set()
         self._factor_N = np.ones(len(paths), dtype=np.int64)
         if scales:
@@ -54,6 +62,15 @@ class CheckedFiles:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def renew(self, rows: NDArray[np.intp]) -> None:
+        """Take over what paths and check say of some rows by now, none of which is in use."""
+        originals_HW = self._checked.sizes_HW[rows]
+        self.sizes_HW[rows] = affine.working_sizes(originals_HW, self._size_px)
+        if self._scales:
+            self._factor_N[rows] = scaled_jpeg.factors(originals_HW, self.sizes_HW[rows])
+        self._by_pillow.difference_update(rows.tolist())
+        self._by_pillow.update(self._checked.by_pillow.intersection(rows.tolist()))
 
     def num_pixels(self, rows: list[int]) -> list[int]:
         """Return how many pixels each original has."""
