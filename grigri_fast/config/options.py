@@ -351,10 +351,10 @@ class TrainConfig(DataOptions):
         one_process="its trial is of one process",
         may_change=True,
     )
-    cache: Literal["auto", "off", "ram", "device"] = of_machine(
+    cache: Literal["auto", "off", "ram", "device", "disk"] = of_machine(
         "auto",
-        "Where decoded images are kept, so that later epochs need not decode; auto: where they "
-        "fit. Pixels are the same.",
+        "Where decoded images are kept, so that later epochs need not decode; disk: in the user's "
+        "cache, for later runs too; auto: where they fit. Pixels are the same.",
         without_fast="off",
         may_change=True,
     )

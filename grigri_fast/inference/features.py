@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..models import fold, heads, normalize
+from ..pipeline import image_file
 from ..pipeline.check import DECODERS, ImageCheck
 from ..pipeline.loader import ImageLoader
-from ..runs.feature_cache import FeatureCache, identities
+from ..runs.feature_cache import FeatureCache
 from ..runtime import memory
 from ..runtime.compute import Compute, autocast
 from ..runtime.memory import Budget
@@ -80,7 +81,7 @@ def compute_features(
         GrigriError: if memory runs out, or not even one image fits within the limit.
     """
     cache = FeatureCache(_key(network, compute, size_px, views))
-    identity_N = identities([paths[row] for row in rows], checked.crc32_N[rows])
+    identity_N = image_file.identities([paths[row] for row in rows], checked.crc32_N[rows])
     features_VND, is_known = cache.read(identity_N)
     missing, missing_identity = rows[~is_known], identity_N[~is_known]
     num_known = len(rows) - len(missing)

@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime import compute
-from . import affine
+from . import affine, disk_cache
 from .check import ImageCheck
 
-CacheName = Literal["off", "ram", "device"]
+CacheName = Literal["off", "ram", "device", "disk"]
 _Place = tuple[list[int], NDArray[np.int64], slice]  # rows, their numbers of pixels, where they go
 
 # How much of the free memory a cache takes at most: where it is chosen automatically, and where it
 # was asked for. (Assumed.)
 _AUTO_SHARE = {"ram": 0.5, "device": 0.25}
 _ASKED_SHARE = 0.8
+# The disk is chosen where images are shrunk by this in area or more, so that they take less of it
+# than their files do, and are costly to decode. (Assumed: files have 3 bits per pixel, decoded
+# images 24.)
+_MIN_SHRINKING = 10
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class CachePlan:
             return "cache: off, images are decoded in every epoch"
         needed, capacity = (f"{n / 2**20:,.0f}" for n in (self.needed_bytes, self.capacity_bytes))
         share = "" if self.capacity_bytes == self.needed_bytes else f" of {needed}"
-        where = "the GPU's memory" if self.place == "device" else "memory"
-        return f"cache: {capacity}{share} MiB of decoded images in {where}"
+        where = {"device": "in the GPU's memory", "ram": "in memory", "disk": "on the disk"}
+        return f"cache: {capacity}{share} MiB of decoded images {where[self.place]}"
 
 
 def plan_cache(
@@ -57,9 +61,10 @@ def plan_cache(
     """Return where to keep decoded images.
 
     Args:
-        name: ``off``, ``ram``, ``device`` or ``auto``: on a GPU its memory, if the images take at
-            most a quarter of what is free there; else host memory, for as many as half of what is
-            free there can hold.
+        name: ``off``, ``ram``, ``device``, ``disk`` or ``auto``: on a GPU its memory, if the images
+            take at most a quarter of what is free there; else host memory, for as many as half of
+            what is free there can hold. On a CPU the disk, if they do not fit in memory, are much
+            smaller than the originals, and fit on the disk.
         checked: what :func:`check.check_images` returned.
         size_px: side of the loader's output.
         device: what is trained on.
@@ -85,6 +90,13 @@ def plan_cache(
             if needed <= min(free_bytes, needed if max_bytes is None else max_bytes):
                 name = "device"
         share = _AUTO_SHARE[name]
+        if not on_gpu and checked.sizes_HW[good].prod(1).sum() * 3 >= _MIN_SHRINKING * needed:
+            most = _AUTO_SHARE["ram"] / num_processes * compute.free_bytes(device)
+            fits = needed <= (most if max_bytes is None else min(most, max_bytes))
+            if not fits and needed * num_processes <= disk_cache.room_bytes():
+                name = "disk"
+    if name == "disk":
+        return CachePlan("disk", needed, min(needed, disk_cache.room_bytes() // num_processes))
     free_bytes = compute.free_bytes(device if name == "device" else torch.device("cpu"))
     if name == "ram":
         share /= num_processes
@@ -107,6 +119,7 @@ class PixelCache:
         else:  # NumPy asks for huge pages, which are faster to fill
             pixels = torch.from_numpy(np.empty(num_bytes, dtype=np.uint8))
         self.pixels_P3 = pixels.view(-1, 3)
+        self.is_cuda = pixels.is_cuda
         self._first_N = np.full(num_images, -1, dtype=np.int64)  # where an image begins, or -1
         self._lock = threading.Lock()
         self._num_used = 0
@@ -130,9 +143,30 @@ class PixelCache:
             self._num_used += num_pixels
             return slice(self._num_used - num_pixels, self._num_used)
 
-    def enter(self, rows: list[int], num_pixels_N: NDArray[np.int64], place: slice) -> None:
-        """Make images available whose pixels have been written to a reserved place."""
+    def room(self, place: slice) -> torch.Tensor:
+        """Return the memory (P, 3) of a reserved place."""
+        return self.pixels_P3[place]
+
+    def enter(
+        self,
+        rows: list[int],
+        num_pixels_N: NDArray[np.int64],
+        place: slice,
+        pixels_P3: torch.Tensor,
+    ) -> None:
+        """Make images available that have a reserved place; copy them there if they are not."""
+        if pixels_P3.data_ptr() != self.pixels_P3[place].data_ptr():
+            self.pixels_P3[place] = pixels_P3
         self._first_N[rows] = place.start + np.cumsum(num_pixels_N) - num_pixels_N
+
+    def refresh(self) -> None:
+        """Nobody else adds images (:meth:`DiskCache.refresh`)."""
+
+    def save(self) -> None:
+        """No later run uses them (:meth:`DiskCache.save`)."""
+
+    def close(self) -> None:
+        """The memory is freed with the last tensor of it."""
 
 
 class Keeper:
@@ -146,7 +180,7 @@ class Keeper:
         device: where they are decoded.
     """
 
-    def __init__(self, cache: PixelCache, device: torch.device) -> None:
+    def __init__(self, cache: "PixelCache | disk_cache.DiskCache", device: torch.device) -> None:
         self._cache, self._device = cache, device
         self._on_gpu = device.type == "cuda"
         self._written: torch.cuda.Event | None = None
@@ -166,22 +200,25 @@ class Keeper:
         place = self._cache.reserve(int(num_pixels_N.sum()))
         if place is None:
             return
-        pixels_P3, entry = self._cache.pixels_P3[place], (rows, num_pixels_N, place)
+        entry = rows, num_pixels_N, place
         if not self._on_gpu:
+            pixels_P3 = self._cache.room(place)
             images.copy_to_external(ctypes.c_void_p(pixels_P3.data_ptr()))
-            self._cache.enter(*entry)
+            self._cache.enter(*entry, pixels_P3)
             return
         stream = torch.cuda.current_stream(self._device)
-        here_P3 = pixels_P3
-        if not pixels_P3.is_cuda:
-            here_P3 = torch.empty(pixels_P3.shape, dtype=torch.uint8, device=self._device)
+        if self._cache.is_cuda:
+            here_P3 = self._cache.room(place)
+        else:
+            shape = (place.stop - place.start, 3)
+            here_P3 = torch.empty(shape, dtype=torch.uint8, device=self._device)
         to, on = (ctypes.c_void_p(p) for p in (here_P3.data_ptr(), stream.cuda_stream))
         images.copy_to_external(to, on, non_blocking=True)
-        if pixels_P3.is_cuda:
+        if self._cache.is_cuda:
             self._written = stream.record_event()
-            self._cache.enter(*entry)
+            self._cache.enter(*entry, here_P3)
         else:
-            pinned_P3 = torch.empty(pixels_P3.shape, dtype=torch.uint8, pin_memory=True)
+            pinned_P3 = torch.empty(here_P3.shape, dtype=torch.uint8, pin_memory=True)
             pinned_P3.copy_(here_P3, non_blocking=True)
             self._coming.append((stream.record_event(), pinned_P3, entry))
 
@@ -199,5 +236,4 @@ class Keeper:
     def _enter_arrived(self) -> None:
         while self._coming and self._coming[0][0].query():
             _, pinned_P3, entry = self._coming.popleft()
-            self._cache.pixels_P3[entry[2]] = pinned_P3
-            self._cache.enter(*entry)
+            self._cache.enter(*entry, pinned_P3)

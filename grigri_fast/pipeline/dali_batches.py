@@ -31,6 +31,7 @@ from .batching import Batch
 from .cache import Keeper, PixelCache
 from .check import POLL_S, wait_for
 from .decode import WARPED_FILES, Pipeline
+from .disk_cache import DiskCache
 from .reading import PROBE, PROBE_HW, CheckedFiles, Encoded
 
 # Assumed: two groups of three photographs of 12 Mpx, one that is decoded and one that is warped, or
@@ -106,7 +107,7 @@ class DaliBatches:
         batch_size: int,
         device: torch.device,
         threads: int,
-        cache: PixelCache | None,
+        cache: PixelCache | DiskCache | None,
         give_up: Callable[[], bool],
         on_slow: Callable[[str], None],
     ) -> None:
@@ -133,13 +134,15 @@ class DaliBatches:
         self._kept_on: decode.Device = "cpu"
         self._looker: Pipeline | None = None
         if cache is not None:
-            self._kept_on = "gpu" if cache.pixels_P3.is_cuda else "cpu"
+            self._kept_on = "gpu" if cache.is_cuda else "cpu"
             self._looker = decode.look_graph(device=self._on, kept_on=self._kept_on, **setting)
             self._graph_of(kept=True).build()
 
     def close(self) -> None:
         """Free the graphs, the threads and the cache."""
         self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
+        if self._cache is not None:
+            self._cache.close()
         self._graph = self._looker = self._cache = self._keeper = None
         if self._on == "gpu":
             decode.release_unused_memory()
@@ -158,6 +161,8 @@ class DaliBatches:
             size_px: side of the output.
         """
         epoch = _Epoch(iter(numbered), matrices, size_px)
+        if self._cache is not None:
+            self._cache.refresh()
         try:
             self._top_up(epoch)
             while epoch.planned and not self._give_up():
@@ -362,6 +367,8 @@ class DaliBatches:
         wait(unread, reading.LEAVE_S)  # one that hangs is left behind
         if self._keeper is not None:
             self._keeper.finish()
+        if self._cache is not None:
+            self._cache.save()
 
     # ------------------------------------------------------------------------------- the batch
 

@@ -24,6 +24,7 @@ from .batching import Batch
 from .cache import PixelCache
 from .check import POLL_S, wait_for
 from .decode import GROUP_FILES, GROUP_PIXELS, Pipeline, groups_of, image_graph
+from .disk_cache import DiskCache
 from .reading import PROBE, PROBE_HW, CheckedFiles, Encoded
 
 _AHEAD = 2  # batches that wait ready while the device works on one
@@ -88,7 +89,7 @@ class HostBatches:
         *,
         batch_size: int,
         threads: int,
-        cache: PixelCache | None,
+        cache: PixelCache | DiskCache | None,
         give_up: Callable[[], bool],
         on_slow: Callable[[str], None],
     ) -> None:
@@ -105,6 +106,8 @@ class HostBatches:
     def close(self) -> None:
         """Free the decoders, the threads and the cache."""
         self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may hang
+        if self._cache is not None:
+            self._cache.close()
         self._cache = None
         self._decoders = queue.Queue()
 
@@ -123,6 +126,8 @@ class HostBatches:
         """
         todo = iter(numbered)
         coming: deque[Future[Batch]] = deque()
+        if self._cache is not None:
+            self._cache.refresh()
         try:
             while True:
                 for position, rows in todo:
@@ -146,6 +151,8 @@ class HostBatches:
             for future in coming:
                 future.cancel()
             wait(coming, reading.LEAVE_S)  # one that hangs is left behind
+            if self._cache is not None:
+                self._cache.save()
 
     # ------------------------------------------------------------------ in a thread of the pool
 
@@ -234,10 +241,10 @@ class HostBatches:
         cache = self._cache
         place = cache.reserve(total) if cache is not None else None
         if cache is not None and place is not None:
-            pixels_P3 = cache.pixels_P3[place]
+            pixels_P3 = cache.room(place)
         else:
             pixels_P3 = torch.empty((total, 3), dtype=torch.uint8)
         fill(pixels_P3)
         if cache is not None and place is not None:
-            cache.enter(rows, num_pixels, place)
+            cache.enter(rows, num_pixels, place, pixels_P3)
         return dict(zip(rows, pixels_P3.split(num_pixels.tolist()), strict=True))

@@ -1,8 +1,13 @@
 """An image file before it is decoded: is it a file, in a format that is read, of a sane size?"""
 
+import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime import files
@@ -70,6 +75,19 @@ def stamp(path: Path) -> Stamp:
                 f"an address ({address[1]}:), not a file: download the images first"
             ) from None
         raise
+
+
+def identities(paths: Sequence[Path], crc32_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number per image file that says which content it has: its checksum and its size.
+
+    -1 for a file that is not there or has not been checked.
+    """
+    identity_N = np.full(len(paths), -1, dtype=np.int64)
+    for i, (path, crc32) in enumerate(zip(paths, crc32_N.tolist(), strict=True)):
+        with contextlib.suppress(OSError):
+            if crc32 >= 0:
+                identity_N[i] = crc32 << 31 | path.stat().st_size % 2**31
+    return identity_N
 
 
 def format_of(content: bytes) -> str | None:

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import affine, device_cost
+from . import affine, device_cost, image_file
 from .batching import Batch, cut_batches, drop_rows, epoch_rng, join_small, part_of_rank
 from .cache import CachePlan, PixelCache
-from .check import ImageCheck
+from .check import DECODERS, ImageCheck
 from .dali_batches import DaliBatches
+from .disk_cache import DiskCache
 from .host_batches import HostBatches
 from .reading import CheckedFiles
 
@@ -51,7 +52,7 @@ class ImageLoader:
         give_up: called before each batch and while waiting for it; if it returns True, the epoch
             ends early.
         on_slow: called with a line that says what is waited for, when there have been no images
-            for a while.
+            for a while, or why images cannot be kept on the disk.
     """
 
     def __init__(
@@ -75,8 +76,17 @@ class ImageLoader:
         self._rank, self._num_ranks = rank, num_ranks
         by_dali = device.type == "cuda" or host_warp is False
         self._files = CheckedFiles(paths, checked, size_px, scales=not by_dali, grows=grows)
-        kept = None
-        if cache is not None and cache.place != "off":
+        kept: PixelCache | DiskCache | None = None
+        if cache is not None and cache.place == "disk":
+            kept = DiskCache(
+                f"1-{'dali' if by_dali else 'host'}-{device.type}-{size_px}px-{DECODERS}"
+                f"-torch-{torch.__version__}",
+                image_file.identities(paths, checked.crc32_N),
+                self._files.sizes_HW,
+                cache.capacity_bytes,
+                on_slow,
+            )
+        elif cache is not None and cache.place != "off":
             kept = PixelCache(len(paths), cache, device)
         setting: dict[str, Any] = {
             "batch_size": self._own_batch_size,

@@ -4,7 +4,6 @@ Shapes: V views of an image, N images that are asked for, M images in the file, 
 """
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +16,6 @@ from . import sealed_file
 
 FORMAT = "grigri-fast features 1"
 _MAX_BYTES = 4 * 2**30  # of all files; the ones that were not used for longest go
-
-
-def identities(paths: Sequence[Path], crc32_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a number per image file that says which content it has: its checksum and its size.
-
-    -1 for a file that is not there or has not been checked.
-    """
-    identity_N = np.full(len(paths), -1, dtype=np.int64)
-    for i, (path, crc32) in enumerate(zip(paths, crc32_N.tolist(), strict=True)):
-        with contextlib.suppress(OSError):
-            if crc32 >= 0:
-                identity_N[i] = crc32 << 31 | path.stat().st_size % 2**31
-    return identity_N
 
 
 class FeatureCache:

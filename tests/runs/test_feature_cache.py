@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grigri_fast.pipeline.image_file import identities
 from grigri_fast.runs import feature_cache
-from grigri_fast.runs.feature_cache import FeatureCache, identities
+from grigri_fast.runs.feature_cache import FeatureCache
 from grigri_fast.runtime import files
 
 

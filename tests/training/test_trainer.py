@@ -26,6 +26,7 @@ from small_runs import (
 )
 
 from grigri_fast.inference import forward
+from grigri_fast.pipeline.disk_cache import folder
 from grigri_fast.runs import checkpoint, training_state
 from grigri_fast.runtime import compute
 from grigri_fast.training import trainer
@@ -253,10 +254,12 @@ def test_fast_and_plain_training_agree(cli, photos, tmp_path) -> None:
 @pytest.mark.slow
 def test_the_cache_changes_no_bit(cli, photos, tmp_path) -> None:
     runs = [
-        fit(cli, photos, tmp_path, *SMALL, "--epochs=2", f"--cache={cache}", f"--name={cache}")
-        for cache in ("off", "ram")
+        fit(cli, photos, tmp_path, *SMALL, "--epochs=2", f"--cache={cache}", f"--name={i}")
+        for i, cache in enumerate(("off", "ram", "disk", "disk"))  # the last one finds all there
     ]
-    assert same(*runs)
+    for run in runs[1:]:
+        assert same(runs[0], run)
+    assert [path.suffix for path in sorted(folder().glob("*/*"))] == [".index", ".pixels"]
 
 
 def test_a_cache_on_the_device_needs_one(cli, photos, tmp_path) -> None:
