@@ -310,6 +310,7 @@ USERS_PROGRAM = """
         predictions += model.predict(np.zeros((32, 32, 3), dtype=np.uint8))
         picture = Image.new("RGB", (3, 3))
         predictions += model.predict([picture], on_progress=lambda done, total: None)
+        predictions += [p for p in model.iter_predict("photos") if not p.error]
         names: list[str] = [label for p in predictions for label in p.labels]
         print(names, model.class_names, model.thresholds["cat"], next(model.module.parameters()))
         return scored.evaluation.honest.micro_f1.value

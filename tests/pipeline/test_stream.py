@@ -45,7 +45,7 @@ def parts_of(paths: list[Path], **options) -> list[stream.Part]:
 
 
 @pytest.mark.parametrize("host_warp", [None, False], ids=["on the host", "by DALI"])
-@pytest.mark.parametrize("count", [120, 35, 36, 37])  # of the last batch 1 image, and so on
+@pytest.mark.parametrize("count", [120, 37])  # with 37 one image is left over
 def test_a_stream_is_what_a_loader_of_all_files_makes(
     many, count: int, host_warp, monkeypatch
 ) -> None:
@@ -95,7 +95,7 @@ def test_only_bad_files_and_none(tmp_path) -> None:
     assert part.positions == range(2) and list(part.bad) == [0, 1] and not len(part.images_NHWC)
 
 
-@pytest.mark.parametrize("known", [(), range(120), range(1, 120), range(0, 120, 2)])
+@pytest.mark.parametrize("known", [(), range(120), range(1, 120)])
 def test_files_are_checked_in_order_a_bounded_number_ahead(many, known, monkeypatch) -> None:
     monkeypatch.setattr(check, "_LOOKED_AT", 10)
     check_images(many, np.array(known, dtype=np.intp), threads=1, max_pixels=10**8)  # remembered
