@@ -9,7 +9,7 @@ from rich.markup import escape
 from ..config import MAX_PIXELS
 from ..curation.options import require_used
 from ..errors import GrigriError
-from ..runtime import files
+from ..runtime import files, imports
 from .console import new_table, say, say_first, show
 from .options import (
     DataArgument,
@@ -212,7 +212,8 @@ def split(
     """
     options = passed_on(locals(), "how_labels") | given(how_labels)
 
-    from ..data import split as splitting
+    with imports.heavy():
+        from ..data import split as splitting
 
     show_split(splitting.split(**options))
 

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from ..config import MAX_PIXELS
-from ..runtime import files
+from ..runtime import files, imports
 from .console import (
     interval,
     new_table,
@@ -90,8 +90,9 @@ def evaluate(
     run_folder.require_data_for_images(data, images)  # an error before anything heavy loads
     run_folder.require(run)
 
-    from ..evaluation import evaluator
-    from .progress import progress
+    with imports.heavy():
+        from ..evaluation import evaluator
+        from .progress import progress
 
     with progress("scoring", quiet=as_json) as on_progress:
         scored = evaluator.evaluate(**options, on_progress=on_progress)
@@ -178,8 +179,9 @@ def export(
     """
     options = passed_on(locals())
 
-    from ..inference import exporter
-    from .progress import progress
+    with imports.heavy():
+        from ..inference import exporter
+        from .progress import progress
 
     with progress("exporting") as on_progress:
         show_export(exporter.export(**options, on_progress=on_progress))
@@ -229,8 +231,9 @@ def report(
     """
     options = passed_on(locals())
 
-    from ..reporting import run_report
-    from .progress import progress
+    with imports.heavy():
+        from ..reporting import run_report
+        from .progress import progress
 
     with progress("scoring") as on_progress:
         path = run_report.report(**options, on_progress=on_progress)

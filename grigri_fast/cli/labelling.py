@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..config import MAX_PIXELS, OPTIONS
 from ..experiments.curve_options import config_of
-from ..runtime import files
+from ..runtime import files, imports
 from .console import (
     interval,
     new_table,
@@ -95,8 +95,9 @@ def learning_curve(
     options = passed_on(locals(), "how_labels") | given(how_labels)
     config_of(data, passed_on(options, "data", "subsets", "out"))  # an error at once
 
-    from ..experiments import learning_curve as curves
-    from .progress import CurveDisplay
+    with imports.heavy():
+        from ..experiments import learning_curve as curves
+        from .progress import CurveDisplay
 
     with CurveDisplay() as display:
         found = curves.learning_curve(**options, callback=display)
@@ -168,8 +169,9 @@ def suggest(
         if out is None:
             options["out"] = Path("runs", f"suggest-{Path(images[0].strip('@-')).stem or 'list'}")
 
-    from ..curation import suggest as suggesting
-    from .progress import progress
+    with imports.heavy():
+        from ..curation import suggest as suggesting
+        from .progress import progress
 
     with progress("looking at images") as on_progress:
         suggested = suggesting.suggest(**options, on_progress=on_progress)

@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import GrigriError, Interrupted, UsageError
-from ..runtime import distributed, signals, streams, threads
+from ..runtime import distributed, imports, signals, streams, threads
 from . import data, evaluate, labelling, performance, predict, train
 from .console import verbosity
 from .options import Command
@@ -99,6 +99,7 @@ def _run(args: list[str] | None) -> tuple[int, str]:
 
 def entry() -> None:
     """Be the process ``grigri-fast``: run :func:`main` and exit, even if a thread hangs."""
+    imports.own_process()
     streams.guard()
     code = streams.finish(main())
     # With an error, PyTorch would wait for the other processes of a training.

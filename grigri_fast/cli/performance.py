@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ..config import TrainConfig
 from ..errors import GrigriError
-from ..runtime import files
+from ..runtime import files, imports
 from ..runtime.units import format_bytes
 from .console import mention, new_table, say, show
 from .options import (
@@ -95,8 +95,9 @@ def bench(
 
     bench_config(**options)  # a wrong option is an error before anything heavy loads
 
-    from ..profiling import benchmark
-    from .progress import progress
+    with imports.heavy():
+        from ..profiling import benchmark
+        from .progress import progress
 
     with progress("measuring") as on_progress:
         result = benchmark.bench(**options, log=mention, on_progress=on_progress)
@@ -198,7 +199,8 @@ def profile(
 
     profile_config(**options)  # a wrong option is an error before anything heavy loads
 
-    from ..profiling import profiler
+    with imports.heavy():
+        from ..profiling import profiler
 
     show_profile(profiler.profile(**options, log=mention))
 
@@ -247,7 +249,8 @@ def info(as_json: JsonOption = False) -> None:
 
     Example:  grigri-fast info --json
     """
-    from ..runtime import environment
+    with imports.heavy():
+        from ..runtime import environment
 
     facts = environment.info()
     if as_json:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..config import MAX_PIXELS
 from ..errors import GrigriError, UsageError
-from ..runtime import files
+from ..runtime import cpu_share, files, imports
 from .console import complain, new_table, say, show, verbosity, with_probabilities
 from .options import (
     AmpOption,

@@ -9,7 +9,7 @@ from ..config import OPTIONS, TrainConfig
 from ..errors import GrigriError
 from ..experiments.report_2020 import NAMES
 from ..experiments.search_space import start_config
-from ..runtime import files
+from ..runtime import files, imports
 from ..runtime.distributed import World
 from ..runtime.option import given_options
 from ..training.options import train_config
@@ -74,8 +74,9 @@ def train(
     if resume is None:
         train_config(given, config)  # a wrong option is an error before anything heavy loads
 
-    from ..training import trainer
-    from .progress import TrainDisplay
+    with imports.heavy():
+        from ..training import trainer
+        from .progress import TrainDisplay
 
     is_first = World.from_environment().is_first  # of several processes the first one shows it
     with TrainDisplay(has_bar=is_first) as display:
@@ -141,8 +142,9 @@ def tune(
     given = given_options(TrainConfig, {"data": data, **options}, "tune")
     start_config(given, config, minutes)  # a wrong option is an error before anything heavy loads
 
-    from ..experiments import tuner
-    from .progress import TuneDisplay
+    with imports.heavy():
+        from ..experiments import tuner
+        from .progress import TuneDisplay
 
     with TuneDisplay() as display:
         result = tuner.tune(
@@ -254,8 +256,9 @@ def reproduce(
         if name not in NAMES:
             raise typer.BadParameter(f"--only {name}: the rows are {', '.join(NAMES)}")
 
-    from ..experiments import reproduce as reproducing
-    from .progress import ReproduceDisplay
+    with imports.heavy():
+        from ..experiments import reproduce as reproducing
+        from .progress import ReproduceDisplay
 
     with ReproduceDisplay() as display:
         result = reproducing.reproduce(**options | {"only": names}, callback=display)

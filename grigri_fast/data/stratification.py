@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GrigriError
+from ..runtime import imports
 from . import balance
 from .dataset import Dataset
 
@@ -114,7 +115,8 @@ def _by_pairs(
 def _cut(has_NC: NDArray[np.bool_], share: float, seed: int) -> NDArray[np.bool_]:
     """Return which images (N) are in a stratified part of ``share`` of them."""
     # Imported here: it loads all of scikit-learn's model selection, and few commands split.
-    from skmultilearn.model_selection.iterative_stratification import IterativeStratification
+    with imports.heavy():
+        from skmultilearn.model_selection.iterative_stratification import IterativeStratification
 
     stratifier = IterativeStratification(
         n_splits=2, order=2, sample_distribution_per_fold=[share, 1 - share]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from .metrics import (
     Array,
@@ -270,6 +269,8 @@ def weighted_average_precision(scores_NC: Array, targets_NC: Bools, weights_RN: 
 
 def _sums(weights_NR: NDArray, group_N: NDArray[np.intp], num_groups: int) -> NDArray:
     """Return the sums of the weights of each group (G, R); groups from G on are left out."""
+    from scipy import sparse  # it takes as long to load as a small run to score
+
     member_GN = sparse.csc_array(
         (np.ones(len(group_N), np.float32), group_N, np.arange(len(group_N) + 1)),
         shape=(num_groups + 1, len(group_N)),

@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import nn
 
 from ..errors import GrigriError
@@ -111,7 +110,8 @@ def outputs(
 
 def probabilities(logits_NC: NDArray) -> NDArray[np.float64]:
     """Return the sigmoid in float64, where different logits stay different probabilities."""
-    return expit(logits_NC.astype(np.float64))
+    with np.errstate(over="ignore"):  # below a logit of -709
+        return 1 / (1 + np.exp(-logits_NC.astype(np.float64)))
 
 
 def micro_batch_of_evaluation(

@@ -1,16 +1,20 @@
-"""Networks by name: built, with or without weights. Knows nothing of data."""
+"""Networks by name: built, with or without weights. Knows nothing of data.
+
+torchvision is imported when one of its networks is asked for: it takes as long as PyTorch itself.
+"""
 
 import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from ..errors import GrigriError
+from ..runtime import imports
 from . import heads, timm_networks, weights
 from .networks import GrigriNet, SimpleConvNet, add_norms, draw_by_he
 from .normalize import Preprocessing
@@ -29,6 +33,7 @@ _OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.
 
 def architectures() -> list[str]:
     """Return the names that ``--arch`` takes, without those of timm."""
+    torchvision = _torchvision()
     return [*_OURS, *torchvision.models.list_models(module=torchvision.models)]
 
 
@@ -38,6 +43,8 @@ def build(
     size_px: int,
     init: str = "default",
     train_norms: bool = False,
+    *,
+    is_known_to_fit: bool = False,
 ) -> nn.Module:
     """Return an untrained network with a head of ``num_classes`` logits, in fp32 on the CPU.
 
@@ -51,13 +58,15 @@ def build(
             do; or ``he`` (see :func:`networks.draw_by_he`).
         train_norms: whether a network without norms gets some while it trains (see
             :func:`networks.add_norms`).
+        is_known_to_fit: whether it need not be tried that it takes such images: it was trained.
 
     Raises:
         GrigriError: for an unknown name, or images too small or of a side the network cannot take.
     """
     check_name(arch)
     model = _plain(arch, num_classes, size_px)
-    check_size(model, arch, size_px)
+    if not is_known_to_fit:
+        check_size(model, arch, size_px)
     if arch in _WITH_AUX:
         _drop_aux(model)
     if any(layer.bias is None for _, layer in heads.heads(model)):
@@ -156,7 +165,7 @@ def check_name(arch: str, flag: str = "--arch") -> None:
     """Raise GrigriError, naming ``flag``, unless there is an architecture of that name."""
     if timm_networks.is_timm(arch):
         timm_networks.require(arch, flag)
-    elif arch not in architectures():
+    elif arch not in _OURS and arch not in architectures():
         raise timm_networks.unknown(arch, architectures(), flag)
 
 
@@ -208,6 +217,12 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     return model
 
 
+def _torchvision() -> Any:
+    with imports.heavy():
+        import torchvision
+    return torchvision
+
+
 def _of_torchvision(arch: str, num_classes: int, size_px: int) -> nn.Module:
     options: dict[str, object] = {}
     if arch.startswith("vit_"):
@@ -217,7 +232,7 @@ def _of_torchvision(arch: str, num_classes: int, size_px: int) -> nn.Module:
     if arch in _WITH_AUX:
         options |= {"aux_logits": True, "init_weights": True, "transform_input": True}
     try:
-        model = torchvision.models.get_model(arch, num_classes=num_classes, **options)
+        model = _torchvision().models.get_model(arch, num_classes=num_classes, **options)
     except (ValueError, AssertionError) as e:
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {e}") from e
     if arch.startswith("squeezenet"):
@@ -238,7 +253,7 @@ def _fit_positions(model: nn.Module, state: State, size_px: int) -> State:
     if key not in state or state[key].shape == model.state_dict()[key].shape:
         return state
     return dict(
-        torchvision.models.vision_transformer.interpolate_embeddings(
+        _torchvision().models.vision_transformer.interpolate_embeddings(
             image_size=size_px, patch_size=model.patch_size, model_state=state
         )
     )

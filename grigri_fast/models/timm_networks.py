@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import GrigriError
+from ..runtime import imports
 from . import heads, weights
 from .normalize import Preprocessing
 from .weights import Found
@@ -29,16 +30,12 @@ def is_timm(arch: str) -> bool:
 
 def names() -> list[str]:
     """Return the names of all networks, without tags."""
-    import timm
-
-    return [PREFIX + name for name in timm.list_models()]
+    return [PREFIX + name for name in _timm().list_models()]
 
 
 def exists(arch: str) -> bool:
     """Return whether there is a network of that name; its tag, if it has one, must be known."""
-    import timm
-
-    name = arch.removeprefix(PREFIX)
+    timm, name = _timm(), arch.removeprefix(PREFIX)
     if not timm.is_model(name):
         return False
     try:
@@ -72,10 +69,8 @@ def tags(arch: str) -> list[str]:
 
 def config_of(arch: str) -> Any:
     """Return what timm knows of a network's weights: sizes, mean and std, licence, address."""
-    import timm
-    from timm.models import PretrainedCfg
-
-    return timm.get_pretrained_cfg(arch.removeprefix(PREFIX)) or PretrainedCfg()
+    timm = _timm()
+    return timm.get_pretrained_cfg(arch.removeprefix(PREFIX)) or timm.models.PretrainedCfg()
 
 
 def own_size(arch: str) -> int:
@@ -106,8 +101,7 @@ def load(arch: str, num_classes: int, size_px: int, found: Found) -> nn.Module:
     Raises:
         GrigriError: if they do not fit; the message names a key.
     """
-    import timm
-
+    timm = _timm()
     state = timm.models.clean_state_dict(found.state)
     if not state:  # timm would look for others
         raise GrigriError(f"{found.source} holds no weights")
@@ -179,23 +173,27 @@ def imagenet(arch: str, log: Callable[[str], None]) -> Found:
 # ------------------------------------------------------------------------------- helpers
 
 
+def _timm() -> Any:
+    with imports.heavy():
+        import timm
+    return timm
+
+
 def _create(arch: str, size_px: int, **options: Any) -> nn.Module:
     """Return timm's network, with its preprocessing."""
-    import timm
-
     config = config_of(arch)
     if config.fixed_input_size:
         options["img_size"] = size_px
     try:
         with _quiet():
-            model = timm.create_model(arch.removeprefix(PREFIX), **options)
+            model = _timm().create_model(arch.removeprefix(PREFIX), **options)
     except (AssertionError, TypeError, ValueError) as e:
         if options.get("pretrained"):
             raise
         reason = str(e).splitlines()[0] if str(e) else "it is of another kind"
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {reason}") from e
     mean, std = tuple(config.mean), tuple(config.std)
-    model.preprocessing = Preprocessing(mean, std)  # type: ignore[assignment]
+    model.preprocessing = Preprocessing(mean, std)
     return model
 
 

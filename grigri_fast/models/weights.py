@@ -21,7 +21,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import nn
 
 from ..errors import GrigriError
@@ -209,6 +208,8 @@ def of_torchvision(arch: str) -> Found:
     Raises:
         GrigriError: if they are not there and cannot be downloaded.
     """
+    import torchvision
+
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     source = f"torchvision's cache ({file})" if file.exists() else f"a download ({weights.url})"
@@ -242,6 +243,8 @@ def not_downloaded(arch: str, error: BaseException, url: str, file: Path) -> Gri
 
 def files_of_torchvision(arch: str) -> list[str]:
     """Return the names of torchvision's weight files of an architecture, its default the last."""
+    import torchvision
+
     weights = torchvision.models.get_model_weights(arch)
     urls = [w.url for w in weights if w is not weights.DEFAULT] + [weights.DEFAULT.url]
     return [url.rsplit("/", 1)[-1] for url in urls]

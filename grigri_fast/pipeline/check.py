@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ DECODERS = f"{DECODER}-{pillow.version()}"
 _WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
+_LOOKED_AT = 100  # files by which it is decided whether a check will need a process
 _AHEAD = 3  # groups that the worker has been given
 _LOOKED_AT = 8 * GROUP_FILES  # files that are looked up at a time, by check_in_order
 _MAX_CRASHES = 20  # in one group, without any file being checked
@@ -348,6 +349,54 @@ def _check_one_by_one(job: _Job, rows: list[int]) -> Iterator[Results]:
             yield results or [(row, FileCheck(-1, reason=reason))]
 
 
+@dataclass(frozen=True)
+class _Process:
+    """A process of ``check_worker``, and the file that is its stderr."""
+
+    popen: subprocess.Popen[bytes]
+    stderr: IO[bytes]
+
+    @classmethod
+    def start(cls, command: Sequence[str]) -> "_Process":
+        others = os.environ.get("PYTHONPATH")
+        search_path = f"{_ROOT}{os.pathsep}{others}" if others else str(_ROOT)
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=os.environ | {"PYTHONPATH": search_path},
+        )
+        return cls(popen, stderr)
+
+
+_started: dict[tuple[str, ...], _Process] = {}  # by command: they wait for their first group
+
+
+def _command(threads: int, max_pixels: int, digests: bool, one_by_one: bool) -> tuple[str, ...]:
+    # -P: nothing is imported from the current folder. The worker gets this very package.
+    options = (threads, max_pixels, digests, one_by_one)
+    return (sys.executable, "-P", "-m", _WORKER, *(str(int(option)) for option in options))
+
+
+def start_early(paths: Sequence[Path], *, threads: int, max_pixels: int) -> None:
+    """Start the process that checks files while the caller still does other things.
+
+    The next :func:`check_images` with these options takes it. It is not started where the first
+    files are known already. If nobody takes it, it ends with this process.
+    """
+    first: dict[Path, image_file.Stamp] = {}
+    for path in paths[:_LOOKED_AT]:
+        with contextlib.suppress(GrigriError):
+            first[path] = image_file.stamp(path)
+    with CheckCache(DECODERS) as cache:
+        is_new = len(cache.known(first)) < len(first)
+    command = _command(threads, max_pixels, digests=False, one_by_one=False)
+    if is_new and command not in _started:
+        _started[command] = _Process.start(command)
+
+
 class _Worker:
     """A process that checks files, ``check_worker``; it is started again after a crash.
 
@@ -357,12 +406,7 @@ class _Worker:
 
     def __init__(self, job: _Job, one_by_one: bool = False) -> None:
         self._job = job
-        options = (job.threads, job.max_pixels, job.digests, one_by_one)
-        # -P: nothing is imported from the current folder. The worker gets this very package.
-        self._command = [sys.executable, "-P", "-m", _WORKER, *(str(int(o)) for o in options)]
-        others = os.environ.get("PYTHONPATH")
-        search_path = f"{_ROOT}{os.pathsep}{others}" if others else str(_ROOT)
-        self._environment = os.environ | {"PYTHONPATH": search_path}
+        self._command = _command(job.threads, job.max_pixels, job.digests, one_by_one)
         self._process: subprocess.Popen[bytes] | None = None
         self.ended_by = ""
 
@@ -376,14 +420,8 @@ class _Worker:
             return
         if self._process is None:
             self._buffer = b""
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                env=self._environment,
-            )
+            process = _started.pop(self._command, None) or _Process.start(self._command)
+            self._process, self._stderr = process.popen, process.stderr
             assert self._process.stdin and self._process.stdout
             self._stdin, self._stdout = self._process.stdin, self._process.stdout
         line = json.dumps([(row, str(self._job.paths[row])) for row in rows]) + "\n"

@@ -88,7 +88,8 @@ def load(
         GrigriError: if the file is missing, damaged or not one of ours.
     """
     state, info = _read_model(path)
-    model = factory.build(info.arch, len(info.class_names), info.built_px or info.size_px)
+    built_px = info.built_px or info.size_px
+    model = factory.build(info.arch, len(info.class_names), built_px, is_known_to_fit=True)
     try:
         weights.load_state(model, state)
     except RuntimeError as e:

@@ -65,15 +65,17 @@ def read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[st
         with files.open_regular(path) as file:  # one file, even if another replaces it meanwhile
             _require_size(file)
             file.seek(0)
-            content = bytearray(file.readall())
+            content = file.readall()
     except GrigriError as e:
         raise GrigriError(f"{path}: {e}") from e
     where = _CHECKSUM.search(content, 0, _HEAD_BYTES)
     if where is None:
         raise GrigriError(f"{path}: damaged checkpoint, or none of grigri-fast")
-    stored = bytes(where[1])
-    content[where.start(1) : where.end(1)] = b"0" * 64
-    if hashlib.sha256(content).hexdigest().encode() != stored:
+    whole = memoryview(content)
+    checksum = hashlib.sha256(whole[: where.start(1)])
+    checksum.update(b"0" * 64)
+    checksum.update(whole[where.end(1) :])
+    if checksum.hexdigest().encode() != where[1]:
         raise GrigriError(f"{path}: damaged checkpoint: its checksum does not fit its content")
     try:
         length = int.from_bytes(content[:8], "little")
@@ -81,7 +83,7 @@ def read(path: Path, format_name: str) -> tuple[dict[str, torch.Tensor], dict[st
         if fields.pop("format") != format_name:
             raise GrigriError(f"{path}: not a file of this kind")
         fields.pop("sha256")
-        return safetensors.torch.load(bytes(content)), fields
+        return safetensors.torch.load(content), fields
     except (
         safetensors.SafetensorError,
         ValueError,

@@ -4,6 +4,7 @@ At its exit the interpreter waits for every thread of a pool, so the program wou
 Pools that may do so are made here, and the program ends with :func:`leave`.
 """
 
+import atexit
 import contextlib
 import os
 import sys
@@ -34,11 +35,15 @@ def leave(code: int, at_once: bool = False) -> NoReturn:
     Pools are shut down when their work is done, without waiting for a task that hangs: a thread
     that is still alive here is one that hangs, or whose task was given up just now. With
     ``at_once`` it waits for nothing else either.
+
+    What is registered with ``atexit`` is done, but the interpreter is not taken down: to free each
+    object of PyTorch takes a second or two, in which the user waits (benchmarks/README.md, log).
     """
+    if not at_once and not any(thread.is_alive() for thread in _running):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for the other threads
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # a shell's >&- closes it
             with contextlib.suppress(OSError):
                 stream.flush()
-    if at_once or any(thread.is_alive() for thread in _running):
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)

@@ -10,12 +10,11 @@ from ..data import split
 from ..errors import DivergedError, GrigriError
 from ..models import networks
 from ..models.normalize import preprocessing_of
-from ..reporting import plots
 from ..runs import checkpoint, manifest, run_folder, training_state
 from ..runs.checkpoint import ModelInfo
 from ..runs.trained_on import TrainedOn
 from ..runs.training_state import Progress
-from ..runtime import environment, files
+from ..runtime import environment, files, imports
 from ..runtime.option import write_toml
 from ..runtime.units import parse_interval
 from .autobatch import Fitted
@@ -161,6 +160,9 @@ class Checkpointer:
             if run_folder.best_row(history) is row:
                 checkpoint.save(self.folder / run_folder.BEST, model, info)
             checkpoint.save(self.folder / run_folder.LAST, model, info)
+        with imports.heavy():  # matplotlib, which a resumed run needs after its first epoch
+            from ..reporting import plots
+
         title = f"{self.folder.name}: {self._config.arch} at {self._config.size} px"
         files.write_atomic(self.folder / run_folder.CURVES, plots.curves(history, title))
         files.write_atomic(self.folder / run_folder.RESULTS, files.to_csv(history))

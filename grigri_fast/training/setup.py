@@ -84,12 +84,13 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     """
     config, num_classes = session.asked, len(frequency_C)
     if config.weights == "none" or session.resumed or not session.world.is_first:
-        model = _built(config, num_classes)
+        model = _built(config, num_classes, is_known_to_fit=session.resumed is not None)
     else:
         model = factory.build_pretrained(
             config.arch, num_classes, config.size, config.weights, session.callback.log
         )
-    for size_px, flag in ((config.start_size, "--start-size"), (config.test_size, "--test-size")):
+    sizes = {"--start-size": config.start_size, "--test-size": config.test_size}
+    for flag, size_px in ({} if session.resumed else sizes).items():
         factory.check_size(model, config.arch, size_px, flag, config.size)
     heads.start_bias_at_log_odds(model, frequency_C)
     if session.resumed:
@@ -98,10 +99,15 @@ def load_network(session: Session, frequency_C: NDArray) -> nn.Module:
     return model
 
 
-def _built(config: TrainConfig, num_classes: int) -> nn.Module:
+def _built(config: TrainConfig, num_classes: int, is_known_to_fit: bool = False) -> nn.Module:
     """Return the run's network with random weights, on the host."""
     return factory.build(
-        config.arch, num_classes, config.size, config.init or "default", bool(config.train_norms)
+        config.arch,
+        num_classes,
+        config.size,
+        config.init or "default",
+        bool(config.train_norms),
+        is_known_to_fit=is_known_to_fit,
     )
 
 
