@@ -72,7 +72,13 @@ def predict(
         raise UsageError("--resume goes with --out")
     found = found_images(images)  # an error at once if a path names nothing
 
-    from ..inference import predictor
+    with imports.heavy():
+        from ..pipeline import check
+
+        check.start_early(  # while PyTorch is loaded
+            found.images, threads=cpu_share.pick_threads(threads), max_pixels=max_pixels
+        )
+        from ..inference import predictor
 
     with predictor.opened(**options) as model:
         if out is not None:

@@ -40,7 +40,7 @@ DECODERS = f"{DECODER}-{pillow.version()}"
 _WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
-_LOOKED_AT = 100  # files by which it is decided whether a check will need a process
+_FIRST = 100  # files by which it is decided whether a check will need a process
 _AHEAD = 3  # groups that the worker has been given
 _LOOKED_AT = 8 * GROUP_FILES  # files that are looked up at a time, by check_in_order
 _MAX_CRASHES = 20  # in one group, without any file being checked
@@ -387,7 +387,7 @@ def start_early(paths: Sequence[Path], *, threads: int, max_pixels: int) -> None
     files are known already. If nobody takes it, it ends with this process.
     """
     first: dict[Path, image_file.Stamp] = {}
-    for path in paths[:_LOOKED_AT]:
+    for path in paths[:_FIRST]:
         with contextlib.suppress(GrigriError):
             first[path] = image_file.stamp(path)
     with CheckCache(DECODERS) as cache:
