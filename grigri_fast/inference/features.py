@@ -157,6 +157,8 @@ def _features_of(
 ) -> forward.Forward:
     """Return a function of uint8 images (N, size, size, 3) that returns features (N, V x D)."""
     model = fold.folded(network, size_px)
+    if compute.device.type == "cpu":
+        model = fold.in_format(model, compute.amp)
     pixels = normalize.preprocessing_of(model)
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import GrigriError
-from ..models import heads, normalize
+from ..models import fold, heads, normalize
 from ..pipeline.batching import Batch
 from ..pipeline.loader import ImageLoader
 from ..runtime import units
@@ -20,6 +20,20 @@ from ..runtime.compute import Compute, autocast
 from ..runtime.memory import Budget, peak_of
 
 Forward = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, size, size, 3) -> float32 (N, C)
+
+
+def prepared(model: nn.Module, compute: Compute, size_px: int) -> nn.Module:
+    """Return a network in eval mode that evaluates images of a size as ``model`` does, but faster.
+
+    On a CPU it is a copy without BatchNorms (:func:`fold.folded`) and, in bf16, with weights that
+    are in bf16 already, where autocast would convert them in every call. Logits differ from the
+    model's by what its number format rounds. Elsewhere, and within a limit of memory, of which a
+    copy would take some, it is the model itself.
+    """
+    model.eval()
+    if compute.device.type != "cpu" or compute.memory_limit is not None:
+        return model
+    return fold.in_format(fold.folded(model, size_px), compute.amp)
 
 
 def logits_of(

@@ -58,9 +58,11 @@ class Classifier:
         compute: Compute,
         max_pixels: int = MAX_PIXELS,
         module: nn.Module | None = None,
+        evaluated: nn.Module | None = None,
     ) -> None:
         # Returns logits, or probabilities where there is no module.
         self._forward, self._module = forward, module
+        self._evaluated = evaluated or module  # what the logits come from
         self.info, self.compute, self.max_pixels = info, compute, max_pixels
 
     @classmethod
@@ -73,9 +75,11 @@ class Classifier:
         if path.suffix.lower() == ".onnx":
             exported, info = onnx.load(path, compute.threads)
             return cls(exported, info, compute, max_pixels)
+        compute.keep_freed_memory()
         module, info = checkpoints.load(path, compute.device, compute.memory_format)
-        logits = forward.logits_of(module, compute, flip=info.flip_test)
-        return cls(logits, info, compute, max_pixels, module)
+        evaluated = forward.prepared(module, compute, info.size_px)
+        logits = forward.logits_of(evaluated, compute, flip=info.flip_test)
+        return cls(logits, info, compute, max_pixels, module, evaluated)
 
     @property
     def module(self) -> nn.Module:
@@ -236,7 +240,9 @@ class Classifier:
         Raises:
             GrigriError: as there, and for a file that was exported.
         """
-        both = forward.with_features(self._forward, self.module)
+        if self._evaluated is None:
+            raise GrigriError("an exported file has no features; take the run it came from")
+        both = forward.with_features(self._forward, self._evaluated)
         outputs_NC, bad = self._outputs(both, paths, rows, budget, on_progress)
         num_classes = len(self.class_names)
         return self._probabilities(outputs_NC[:, :num_classes]), outputs_NC[:, num_classes:], bad

@@ -5,6 +5,7 @@
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ class Compute:
         self._adapt()
         with Budget(self.device, self.memory_limit) as budget:
             yield budget
+
+    def keep_freed_memory(self) -> None:
+        """Call :func:`keep_freed_memory` where it helps: on a CPU, and without a limit."""
+        if self.device.type == "cpu" and self.memory_limit is None:  # it would count
+            keep_freed_memory()
 
     def adapt_threads(self) -> bool:
         """Give PyTorch as many threads as CPUs are free; return whether that is another number.
@@ -197,6 +203,7 @@ def _number_in(file: Path, name: str) -> int:
     return next(int(words[1]) for words in lines if words[0] == name)
 
 
+@functools.cache
 def keep_freed_memory() -> None:
     """Keep memory that is freed in this process, in huge pages, for the following steps.
 

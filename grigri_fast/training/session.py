@@ -68,8 +68,8 @@ def open_session(asked: TrainConfig, callback: Callback, folder: Path | None) ->
     threads = asked.threads or max(1, cpu_share.usable_cpus() // world.local_size)
     adapts = asked.threads is None and not world.is_shared
     here = Compute(device, asked.amp, threads, limit, adapts)
-    if asked.fast and device.type == "cpu" and limit is None:  # it would count
-        compute.keep_freed_memory()
+    if asked.fast:
+        here.keep_freed_memory()
     torch.manual_seed(asked.seed)
     log_own, shared = callback.log, callback
     if not world.is_first:

@@ -388,13 +388,10 @@ class Trainer:
         Raises:
             BetweenStepsError: if no image is left.
         """
-        predict = functools.partial(
-            forward.outputs,
-            forward.logits_of(self.prepared.evaluated, self.compute, flip=self.config.flip_test),
-            self.loader,
-            micro_batch_size=self.config.micro_batch_size,
-            size_px=size_px,
-        )
+        model = forward.prepared(self.prepared.evaluated, self.compute, size_px)
+        logits = forward.logits_of(model, self.compute, flip=self.config.flip_test)
+        sizes = {"micro_batch_size": self.config.micro_batch_size, "size_px": size_px}
+        predict = functools.partial(forward.outputs, logits, self.loader, **sizes)
         self.logits_NC, dropped = collectives.predict_shared(
             predict, self.data.val_rows, self.world
         )
