@@ -56,13 +56,16 @@ def decode(content: bytes, factor: int, size_HW: NDArray[np.int64]) -> NDArray[n
             raise GrigriError(f"cannot be decoded at 1/{factor} of its size")
         # All at once: by pieces, the decoder would go back to the last row that was whole.
         image.decodermaxblock = len(content)
-        is_on_its_side = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
-        lying_HW = size_HW[::-1] if is_on_its_side else size_HW
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        lying_HW = size_HW[::-1] if orientation in _ON_ITS_SIDE else size_HW
         # The last row and column may be of a part of their source pixels: the scale is the true one
         scale_HW = lying_HW * factor / np.array([height, width])
-        shrunk = Image.fromarray(_shrunk(np.array(image.convert("RGB")), scale_HW))
-        shrunk.info = image.info  # with its orientation
-        pixels_HWC = np.asarray(ImageOps.exif_transpose(shrunk))
+        colours = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+        pixels_HWC = _shrunk(np.array(colours), scale_HW)
+        if orientation != 1:
+            shrunk = Image.fromarray(pixels_HWC)
+            shrunk.info = image.info  # with its orientation
+            pixels_HWC = np.asarray(ImageOps.exif_transpose(shrunk))
     if pixels_HWC.shape != (*size_HW.tolist(), 3):
         raise GrigriError("its size is not the one that was checked")
     return pixels_HWC

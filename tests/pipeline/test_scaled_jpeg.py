@@ -8,7 +8,7 @@ from PIL import Image
 from small_loader import CPU, collect, make_loader
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.pipeline import affine, scaled_jpeg
+from grigri_fast.pipeline import affine, host_batches, scaled_jpeg
 from grigri_fast.pipeline.cache import plan_cache
 from grigri_fast.pipeline.check import check_images
 from grigri_fast.pipeline.reading import CheckedFiles
@@ -130,3 +130,18 @@ def test_pixels_are_the_same_from_the_cache(files: list[Path]) -> None:
     for _ in range(2):
         images, _ = collect(kept.eval_epoch(rows))
         assert (images == expected).all()
+
+
+def test_no_more_files_are_read_at_once_than_are_decoded(files: list[Path], monkeypatch) -> None:
+    groups: list[int] = []
+    read = CheckedFiles.read
+
+    def noted(self: CheckedFiles, rows: list[int]):
+        groups.append(len(rows))
+        return read(self, rows)
+
+    monkeypatch.setattr(CheckedFiles, "read", noted)
+    monkeypatch.setattr(host_batches, "GROUP_PIXELS", 3 * 1024 * 1303)
+    loader = make_loader(files, SIDE, batch_size=len(files), threads=1)
+    collect(loader.eval_epoch(np.arange(len(files))))
+    assert max(groups) <= 3 and sum(groups) == len(files)
