@@ -119,6 +119,34 @@ def test_a_kill_in_the_middle_of_a_write(
     assert out.read_bytes() == whole and names_beside(out) == [out.name]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, os.strerror(28))])
+def test_what_ends_in_the_middle_of_a_write_leaves_whole_rows(
+    out, whole, monkeypatch, error: BaseException
+) -> None:
+    pwrite, writes = os.pwrite, []
+
+    def fails(descriptor: int, data: bytes, place: int) -> int:
+        writes.append(place)
+        if len(writes) != 4:
+            return pwrite(descriptor, data, place)
+        pwrite(descriptor, data[:60], place)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fails)
+        with pytest.raises((Interrupted, GrigriError)) as raised:
+            write(out)
+    says = f"{out} has the first 10 images: the same command with --resume goes on"
+    if isinstance(raised.value, Interrupted):
+        assert raised.value.advice == says
+    else:
+        says = f"{out}: cannot be written: No space left on device; {says}"
+        assert str(raised.value) == says
+    assert images_in(out) == list(map(str, PATHS[:10]))
+    write(out, resume=True)
+    assert out.read_bytes() == whole
+
+
 def test_a_finished_file_stays_until_the_new_one_is_finished(out, whole) -> None:
     out.write_text("precious")
     with pytest.raises(Interrupted) as ended:

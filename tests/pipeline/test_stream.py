@@ -32,7 +32,7 @@ def many(tmp_path_factory) -> list[Path]:
         else:
             write_image(path, row, size=(32 + row % 5, 30))
     write_image(paths[21], 21, size=(1100, 1000))  # decoded at a fraction of its size
-    paths[30].write_bytes(ODD["cmyk.tif"][0])
+    paths[10].write_bytes(ODD["cmyk.tif"][0])
     return paths
 
 
