@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .profiling.profiler import Profile, profile
     from .reporting.run_report import report
     from .runtime.environment import info
+    from .serving.serve import Served, serve
     from .training.callbacks import Callback
     from .training.trainer import Result, train
 
@@ -62,6 +63,7 @@ _HOME = {
     "profiling.profiler": ("Profile", "profile"),
     "reporting.run_report": ("report",),
     "runtime.environment": ("info",),
+    "serving.serve": ("Served", "serve"),
     "training.callbacks": ("Callback",),
     "training.trainer": ("Result", "train"),
 }
@@ -69,13 +71,14 @@ _HOME = {
 __all__ = ["TrainConfig", "__version__"]
 __all__ += ["bench", "check", "demo", "evaluate", "export", "fetch", "info"]
 __all__ += ["learning_curve", "load", "predict"]
-__all__ += ["profile", "report", "reproduce", "split", "suggest", "train", "tune"]
+__all__ += ["profile", "report", "reproduce", "serve", "split", "suggest", "train", "tune"]
 __all__ += ["Benchmark", "Checked", "Classifier", "Exported", "Fetched", "LearningCurve"]
 __all__ += ["Prediction", "Profile"]
 __all__ += [
     "Reproduced",
     "Result",
     "RunEvaluation",
+    "Served",
     "SplitResult",
     "Suggested",
     "Suggestion",

@@ -37,6 +37,10 @@ MAY_IMPORT = {
         "training",
     },
 }
+MAY_IMPORT["serving"] = {
+    *("config", "data", "pipeline", "inference", "evaluation", "reporting", "runs"),
+    "curation",
+}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 GROUND = {"errors", "runtime"}
 # Libraries that one module alone imports, so that one place knows each of them.
@@ -55,6 +59,8 @@ ONE_DOOR = {
     "onnxruntime": {"inference.onnx"},
     "imagehash": {"curation.duplicates"},
     "cleanlab": {"curation.label_issues"},
+    "starlette": {"serving.guard", "serving.site"},
+    "uvicorn": {"serving.serve"},
     "tensorboard": set(),  # torch.utils.tensorboard, in training.tensorboard, is the way to it
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -139,6 +139,17 @@ def tensorboard_answers(words: list[str]) -> None:
             process.kill()
 
 
+def serve_answers(words: list[str]) -> None:
+    """Start the page, wait until it says where it is, and end it."""
+    words = ["-m", "grigri_fast", *words, "--threads=1"]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert any("http://" in line for line in process.stdout)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
 def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int = 0) -> None:
     """Run a command of the text, which must print something and end with ``code``."""
     program, *words = shlex.split(command.removeprefix(".venv/bin/"))
@@ -146,6 +157,8 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
         in_a_process(["-m", "ruff", *words, "--no-cache"], ROOT)
     elif program == "tensorboard":
         tensorboard_answers(words)
+    elif words[0] == "serve":
+        serve_answers(words)
     elif program == "python":
         (place / "label.py").write_text(the_readmes_program())
         in_a_process(words, place)

@@ -40,8 +40,11 @@ def test_it_holds_the_package_and_nothing_else(wheel) -> None:
     folder = f"grigri_fast-{__version__}.dist-info"
     ours = {name for name in wheel.namelist() if not name.startswith(f"{folder}/")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "grigri_fast").rglob("*.py")}
+    folders = ("reporting/templates", "serving/templates", "serving/static")
     templates = {
-        str(path.relative_to(ROOT)) for path in (ROOT / "grigri_fast/reporting/templates").iterdir()
+        str(path.relative_to(ROOT))
+        for folder in folders
+        for path in (ROOT / "grigri_fast" / folder).iterdir()
     }
     assert len(templates) > 5
     assert ours == modules | templates | {"grigri_fast/py.typed"}

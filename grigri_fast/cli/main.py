@@ -11,7 +11,7 @@ import typer
 from .. import __version__
 from ..errors import GrigriError, Interrupted, UsageError
 from ..runtime import distributed, imports, signals, streams, threads
-from . import data, evaluate, labelling, performance, predict, train
+from . import data, evaluate, labelling, performance, predict, serving, train
 from .console import verbosity
 from .options import Command
 
@@ -37,6 +37,7 @@ commands: dict[str, Callable[..., None]] = {
     "report": evaluate.report,
     "learning-curve": labelling.learning_curve,
     "suggest": labelling.suggest,
+    "serve": serving.serve,
     "reproduce": train.reproduce,
     "bench": performance.bench,
     "profile": performance.profile,

@@ -7,22 +7,31 @@ got into it unescaped could still do nothing. It is light or dark as the reader'
 import base64
 import functools
 import math
+from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_eval_context
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, pass_eval_context
 from jinja2.nodes import EvalContext
 from markupsafe import Markup
 
+_PACKAGE = "grigri_fast.reporting"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, package: str = "", **values: Any) -> str:
     """Return a text of ``templates/``; in HTML, values are escaped, but for ``markupsafe.Markup``.
+
+    Templates of another ``package`` may include those of this one.
 
     Raises:
         jinja2.UndefinedError: if a value is missing.
     """
-    return _environment().get_template(template).render(values, policy=POLICY)
+    return _environment(package).get_template(template).render(values, policy=POLICY)
+
+
+def style() -> str:
+    """Return the style sheet of all pages."""
+    return (resources.files(_PACKAGE) / "templates" / "style.css").read_text("utf-8")
 
 
 def printable(text: object) -> str:
@@ -40,9 +49,9 @@ def images(count: int) -> str:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("grigri_fast.reporting"),
+        loader=ChoiceLoader([PackageLoader(name) for name in (package, _PACKAGE) if name]),
         autoescape=lambda name: ".html" in (name or ""),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -110,31 +110,40 @@ def pick(
 
 
 def read(
-    paths: Sequence[Path], rows: Sequence[int], *, threads: int, max_pixels: int
+    paths: Sequence[Path],
+    rows: Sequence[int],
+    *,
+    threads: int,
+    max_pixels: int,
+    shown_px: int = _SHOWN_PX,
 ) -> dict[int, Photo]:
     """Return small pictures of some files by row, as the model sees them but for their shape.
 
-    They are read by the loader, so a file that has gone or changed its content is not decoded.
+    Their longer side has ``shown_px``. They are read by the loader, so a file that has gone or
+    changed its content is not decoded.
     """
     rows_N = np.array(rows, dtype=np.intp)
     if not len(rows_N):
         return {}
     inspection, batches = thumbnails.load_thumbnails(
-        paths, rows_N, size_px=_READ_PX, threads=threads, max_pixels=max_pixels
+        paths, rows_N, size_px=max(_READ_PX, shown_px), threads=threads, max_pixels=max_pixels
     )
     missing = dict(inspection.bad)
     small: dict[int, Image.Image] = {}
     for batch in batches:
         missing |= batch.dropped
         for row, pixels in zip(batch.rows_N.tolist(), batch.images_NHWC.numpy(), strict=True):
-            small[row] = _unsqueezed(pixels, *inspection.sizes_HW[row].tolist())
+            small[row] = _unsqueezed(pixels, inspection.sizes_HW[row], shown_px)
     photos = {row: Photo(missing=reason) for row, reason in missing.items()}
     return photos | encode(small)
 
 
-def _unsqueezed(pixels_HWC: NDArray[np.uint8], height_px: int, width_px: int) -> Image.Image:
-    """Return a square picture in the shape that its file has."""
-    scale = _SHOWN_PX / max(height_px, width_px)
+def _unsqueezed(
+    pixels_HWC: NDArray[np.uint8], size_HW: NDArray[np.int64], shown_px: int
+) -> Image.Image:
+    """Return a square picture in the shape that its file has (height and width)."""
+    height_px, width_px = size_HW.tolist()
+    scale = shown_px / max(height_px, width_px)
     size = max(1, round(width_px * scale)), max(1, round(height_px * scale))
     return Image.fromarray(pixels_HWC).resize(size, Image.Resampling.LANCZOS)
 

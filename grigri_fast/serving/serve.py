@@ -1,0 +1,143 @@
+"""The command ``serve``: a page on this machine to try a run's model and to correct its data."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+
+from ..config import MAX_PIXELS
+from ..errors import GrigriError
+from ..runs.run_folder import CheckpointName
+from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
+from ..runtime.files import StrPath
+from .journal import Journal
+from .review import Review, questions
+from .scored_run import ScoredRun
+from .site import make_site
+
+_PORT, _NUM_PORTS = 8765, 20  # the first free one of so many
+
+
+@dataclass(frozen=True)
+class Served:
+    """What was done while the site was there.
+
+    Attributes:
+        corrections: the table of corrected labels.
+        num_decided: labels that have a decision in it, now.
+        num_changed: those that differ from the data.
+    """
+
+    corrections: Path
+    num_decided: int
+    num_changed: int
+
+
+def serve(
+    run: StrPath,
+    *,
+    port: int | None = None,
+    corrections: StrPath | None = None,
+    checkpoint: CheckpointName = "last",
+    max_pixels: int = MAX_PIXELS,
+    device: DeviceName = "auto",
+    amp: AmpName = "auto",
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    on_ready: Callable[[str, Review], None] = lambda address, review: None,
+) -> Served:
+    """Answer a browser at 127.0.0.1 until SIGINT or SIGTERM ends it.
+
+    Args:
+        run: a run folder of ``train``; its data must still be where they were.
+        port: of 127.0.0.1; by default the first free one from 8765 on.
+        corrections: the table that decisions are written to; by default the run's own, or
+            ``<data>-corrections.csv`` beside the data.
+        checkpoint: of the run: ``last`` or ``best``.
+        max_pixels: larger images are refused.
+        device, amp, memory_limit, threads: as in :meth:`Compute.resolve`.
+        on_ready: called with the address, which holds the token, when the site is there.
+
+    Raises:
+        GrigriError: if there is no such run, its data are gone, the port is taken, or corrections
+            cannot be written.
+    """
+    require_one_of("--checkpoint", checkpoint, CheckpointName)
+    with _listening(port) as listener:
+        compute = Compute.resolve(device, amp, threads, memory_limit)
+        scored = ScoredRun.of(Path(run), checkpoint, compute, max_pixels)
+        journal = Journal(_corrections_of(scored, corrections))
+        try:
+            thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
+            asked = questions(scored.data, scored.predictions, thresholds_C)
+            review = Review(scored.data, asked, journal)
+            number = listener.getsockname()[1]
+            token = secrets.token_urlsafe(24)
+            config = uvicorn.Config(
+                make_site(scored, review, port=number, token=token),
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=5,
+            )
+            on_ready(f"http://127.0.0.1:{number}/?token={token}", review)
+            asyncio.run(_until_signal(_Server(config), listener))
+            state = review.state()
+        finally:
+            journal.close()
+    return Served(journal.path, len(state["decided"]), state["num_changed"])
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to :func:`_until_signal`: uvicorn would raise them again at the end."""
+        yield
+
+
+async def _until_signal(server: uvicorn.Server, listener: socket.socket) -> None:
+    def end() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, end)
+    await server.serve(sockets=[listener])
+
+
+def _corrections_of(run: ScoredRun, asked: StrPath | None) -> Path:
+    if asked is not None:
+        return Path(asked)
+    if run.config.corrections is not None:
+        return Path(run.config.corrections)
+    data = Path(str(run.config.data))
+    return data.with_name(f"{data.stem if data.is_file() else data.name}-corrections.csv")
+
+
+@contextlib.contextmanager
+def _listening(port: int | None) -> Iterator[socket.socket]:
+    """Yield a socket at 127.0.0.1, so that nothing outside this machine reaches it."""
+    ports = range(_PORT, _PORT + _NUM_PORTS) if port is None else [port]
+    for number in ports:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", number))
+            listener.listen()
+        except OSError as e:
+            listener.close()
+            if number == ports[-1]:
+                which = f"--port {port}" if port is not None else f"ports {_PORT} to {number}"
+                raise GrigriError(f"{which}: {e.strerror or e}; choose another --port") from e
+            continue
+        with listener:
+            yield listener
+        return

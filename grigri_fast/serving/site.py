@@ -1,0 +1,174 @@
+"""The site's addresses: two pages, what they load, and ``POST /predict`` for other programs."""
+
+import json
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from ..data.corrections import VALUES
+from ..errors import GrigriError
+from ..inference.predictor import Prediction
+from ..reporting import html
+from .guard import Guard
+from .review import Review
+from .schema import SCHEMA
+from .scored_run import ScoredRun
+
+MAX_UPLOAD_BYTES = 100_000_000  # of a photograph; what it may have in pixels is --max-pixels
+_STATIC = {
+    "site.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    "try.js": "text/javascript",
+    "review.js": "text/javascript",
+}
+_KINDS = {"doubtful": "Doubtful labels", "errors": "Confident errors"}
+
+
+def make_site(run: ScoredRun, review: Review, *, port: int, token: str) -> Guard:
+    """Return the site as an ASGI application that answers only the person at this machine."""
+    site = _Site(run, review)
+    routes = [
+        Route("/", site.try_page),
+        Route("/review", site.review_page),
+        Route("/static/{name}", _static),
+        Route("/schema.json", lambda request: JSONResponse(SCHEMA)),
+        Route("/predict", site.predict, methods=["POST"]),
+        Route("/over-thresholds/{c:int}", site.over_thresholds),
+        Route("/photo/{row:int}", site.photo),
+        Route("/labels/{row:int}", site.labels),
+        Route("/review/questions", site.questions),
+        Route("/review/state", site.state),
+        Route("/review/decide", site.decide, methods=["POST"]),
+        Route("/review/undo", site.undo, methods=["POST"]),
+    ]
+    errors = {HTTPException: _http_error, GrigriError: _our_error, IndexError: _not_there}
+    app = Starlette(routes=routes, exception_handlers=errors)
+    return Guard(app, port=port, token=token, max_body_bytes=MAX_UPLOAD_BYTES)
+
+
+class _Site:
+    """The answers. Those that are no coroutines run in threads, so none waits for another."""
+
+    def __init__(self, run: ScoredRun, review: Review) -> None:
+        self._run, self._review = run, review
+
+    def try_page(self, request: Request) -> Response:
+        info = self._run.classifier.info
+        about = {
+            "classes": info.class_names,
+            "thresholds": info.thresholds_C.tolist(),
+            "num_images": len(self._run.predictions.rows_N),
+        }
+        return self._page("try.html.j2", about=about)
+
+    def review_page(self, request: Request) -> Response:
+        kinds = {kind: _KINDS[kind] for kind in self._review.questions}
+        about = {
+            "classes": self._run.data.class_names,
+            "names": {row: self._run.data.names[row] for row in self._rows_in_question()},
+        }
+        return self._page("review.html.j2", about=about, kinds=kinds)
+
+    async def predict(self, request: Request) -> Response:
+        content = await request.body()
+        if not content:
+            raise HTTPException(400, "send the bytes of an image file as the body")
+        return _answer(await run_in_threadpool(self._run.predict, content), self._run)
+
+    def over_thresholds(self, request: Request) -> Response:
+        return JSONResponse(self._run.over_thresholds(request.path_params["c"]))
+
+    def photo(self, request: Request) -> Response:
+        photo = self._run.photo(request.path_params["row"])
+        if photo.missing:
+            raise HTTPException(404, photo.missing)
+        # Its pixels do not change while the site is there: a file that does is not shown.
+        headers = {"Cache-Control": "private, max-age=600"}
+        return Response(photo.jpeg, media_type="image/jpeg", headers=headers)
+
+    def labels(self, request: Request) -> Response:
+        row = request.path_params["row"]
+        if row >= len(self._run.data):
+            raise IndexError(row)
+        return JSONResponse(self._review.labels(row))
+
+    def questions(self, request: Request) -> Response:
+        kind = request.query_params.get("kind", "")
+        if kind not in self._review.questions:
+            raise HTTPException(404, f"no questions of the kind {kind[:40]!r}")
+        given = self._review.given
+        return JSONResponse(
+            [
+                [q.row, q.c, round(q.probability, 4), given(q.row, q.c)]
+                for q in self._review.questions[kind]
+            ]
+        )
+
+    def state(self, request: Request) -> Response:
+        return JSONResponse(self._review.state())
+
+    async def decide(self, request: Request) -> Response:
+        try:
+            said = json.loads(await request.body())
+            row, c, value = said["row"], said["c"], said["value"]
+        except (ValueError, KeyError, TypeError):
+            raise HTTPException(400, "expected an object with row, c and value") from None
+        if type(row) is not int or type(c) is not int or value not in VALUES:
+            raise HTTPException(400, f"row and c are integers, value is one of {VALUES}")
+        self._review.decide(row, c, value)  # at once, in order: decisions never overtake each other
+        return JSONResponse(self._review.state())
+
+    async def undo(self, request: Request) -> Response:
+        undone = self._review.undo()
+        return JSONResponse({**self._review.state(), "undone": undone})
+
+    def _rows_in_question(self) -> list[int]:
+        return sorted({q.row for some in self._review.questions.values() for q in some})
+
+    def _page(self, template: str, *, about: dict[str, Any], **values: Any) -> Response:
+        text = html.render(
+            template, package="grigri_fast.serving", run=self._run, about=about, **values
+        )
+        return HTMLResponse(text)
+
+
+def _answer(prediction: Prediction, run: ScoredRun) -> Response:
+    if prediction.error:
+        return JSONResponse({"error": prediction.error}, 422)
+    return JSONResponse(
+        {
+            "labels": prediction.labels,
+            "probabilities": prediction.probabilities,
+            "thresholds": run.classifier.thresholds,
+        }
+    )
+
+
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        raise HTTPException(404, "there is nothing here")
+    file = resources.files("grigri_fast.serving") / "static" / name
+    text = file.read_text("utf-8")
+    if name == "site.css":
+        text = f"{html.style()}\n{text}"
+    return Response(text, media_type=_STATIC[name])
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+def _our_error(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 500)
+
+
+def _not_there(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "there is no such image or class"}, 404)

@@ -1,0 +1,157 @@
+"""The two pages in a real browser, with the real command behind them."""
+
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pages import BROWSER
+from small_set import write_photos
+
+import grigri_fast
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no browser is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("browser")
+    result = grigri_fast.train(
+        write_photos(place / "photos"), arch="grigri", weights="none", size=32, epochs=1,
+        batch_size=16, threads=1, out=place / "runs", val=0.5, flip_test=False,
+    )  # fmt: skip
+    return result.folder
+
+
+class Site:
+    """``grigri-fast serve`` in a process of its own."""
+
+    def __init__(self, run: Path, corrections: Path) -> None:
+        words = ["serve", str(run), "--threads", "1", "--device", "cpu"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "grigri_fast", *words, "--corrections", str(corrections)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in self.process.stdout:
+            if found := re.search(r"http://\S+", line):
+                self.address = found[0]
+                return
+        raise AssertionError("serve has not begun")
+
+    def end(self) -> tuple[int, str]:
+        self.process.terminate()
+        rest, _ = self.process.communicate(timeout=30)
+        return self.process.returncode, rest
+
+
+@pytest.fixture
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser: "playwright.Browser", site: Site, path: str = "") -> "playwright.Page":
+    """Return a page of the site; its console goes to ``page.said``."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(site.address)
+    if path:
+        page.goto(site.address.partition("?")[0] + path)
+    return page
+
+
+def decisions(file: Path) -> list[tuple[str, str, str]]:
+    if not file.exists():
+        return []
+    with file.open() as lines:
+        return [(line["image"], line["class"], line["value"]) for line in csv.DictReader(lines)]
+
+
+def test_photographs_are_labelled_and_a_threshold_moves(run: Path, browser, tmp_path) -> None:
+    site = Site(run, tmp_path / "c.csv")
+    page = opened(browser, site)
+    photographs = sorted((run.parent.parent / "photos" / "images").glob("*.jpg"))[:2]
+    page.set_input_files("#files", photographs)
+    page.get_by_text("2 of 2 labelled").wait_for()
+    assert page.locator("article h3").all_inner_texts() == [p.name for p in photographs[::-1]]
+    first = page.locator("article").first
+    assert first.locator("li").count() == 3
+    page.select_option("#class", label="dog")
+    page.get_by_text(re.compile(r"On \d+ photographs of the validation part")).wait_for()
+    row = first.locator("li", has_text="dog")
+    page.locator("#threshold").press("Home")  # 0: everything is given
+    assert "given" in row.get_attribute("class") and page.inner_text("#recall") == "1.000"
+    page.locator("#threshold").press("End")  # 1: nothing is
+    assert not row.get_attribute("class") and page.inner_text("#recall") == "0.000"
+    page.click("#reset")
+    assert page.said == []
+    code, rest = site.end()
+    assert code == 0 and "nothing was decided" in rest
+
+
+def test_labels_are_reviewed_with_keys(run: Path, browser, tmp_path: Path) -> None:
+    file = tmp_path / "c.csv"
+    site = Site(run, file)
+    page = opened(browser, site, "review")
+    page.select_option("#kind", "errors")
+    progress = page.locator("#progress")
+    expect = playwright.expect
+    expect(progress).to_contain_text("0 of ")
+    questions = page.evaluate("async () => (await fetch('/review/questions?kind=errors')).json()")
+    names = page.evaluate("() => JSON.parse(document.getElementById('about').textContent)")
+
+    def of(number: int, value: str) -> tuple[str, str, str]:
+        row, c = questions[number][:2]
+        return names["names"][str(row)], names["classes"][c], value
+
+    page.keyboard.press("y")
+    expect(progress).to_contain_text("1 of ")
+    page.keyboard.press("n")
+    expect(progress).to_contain_text("2 of ")
+    page.keyboard.press("s")
+    page.keyboard.press("u")
+    expect(progress).to_contain_text("3 of ")
+    assert decisions(file) == [of(0, "1"), of(1, "0"), of(3, "unknown")]
+
+    page.keyboard.press("z")
+    expect(progress).to_contain_text("2 of ")
+    assert decisions(file)[3] == of(3, "given")
+
+    page.keyboard.press("a")  # a label that is typed; its letters are no answers
+    page.keyboard.type("cow")
+    page.keyboard.press("Enter")
+    expect(page.locator("#problem")).to_have_text("There is no class cow.")
+    page.locator("#label").fill("SKY")
+    page.keyboard.press("Enter")
+    expect(page.locator("#labels button", has_text="sky")).to_have_attribute("aria-pressed", "true")
+    assert decisions(file)[4] == (of(3, "")[0], "sky", "1")
+    assert page.said == []
+
+    other = opened(browser, site, "review")  # a second tab begins where the first one is
+    other.select_option("#kind", "errors")
+    expect(other.locator("#progress")).not_to_contain_text("0 of ")
+    before = decisions(file)
+    site.process.kill()  # in the middle: nothing is lost
+    site.process.wait()
+    page.keyboard.press("y")
+    expect(page.locator("#problem")).to_contain_text("does not answer")
+    assert decisions(file) == before
+
+    site = Site(run, file)
+    page = opened(browser, site, "review")
+    page.select_option("#kind", "errors")
+    expect(page.locator("#progress")).to_contain_text(re.compile(r"^[23] of "))
+    code, rest = site.end()
+    assert code == 0 and "labels decided" in rest

@@ -1,0 +1,183 @@
+"""The site over a run of a small set, without a browser."""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_set import CLASSES, write_image, write_photos
+from starlette.testclient import TestClient
+
+import grigri_fast
+from grigri_fast.errors import GrigriError
+from grigri_fast.runtime.compute import Compute
+from grigri_fast.serving.journal import Journal
+from grigri_fast.serving.review import Review, precision_and_recall, questions
+from grigri_fast.serving.scored_run import ScoredRun
+from grigri_fast.serving.site import make_site
+
+NASTY = "<script>alert(1)<script>"  # it is the name of a file, too
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    """Return a run of a small set with a class name that is HTML, all of it in one folder."""
+    place = tmp_path_factory.mktemp("serve")
+    data = write_photos(place / "photos")
+    (data / "annotations" / "sky.txt").rename(
+        data / "annotations" / f"{NASTY.replace('/', '')}.txt"
+    )
+    result = grigri_fast.train(
+        data, arch="grigri", weights="none", size=32, epochs=1, batch_size=16, threads=1,
+        out=place / "runs", val=0.5, flip_test=False,
+    )  # fmt: skip
+    return result.folder
+
+
+@pytest.fixture
+def scored(run: Path) -> ScoredRun:
+    compute = Compute.resolve(device="cpu", threads=1)
+    return ScoredRun.of(run, "last", compute, 10_000_000)
+
+
+@pytest.fixture
+def site(scored: ScoredRun, tmp_path: Path) -> TestClient:
+    asked = questions(scored.data, scored.predictions, scored.classifier.info.thresholds_C)
+    review = Review(scored.data, asked, Journal(tmp_path / "c.csv"))
+    guard = make_site(scored, review, port=8765, token="t")
+    client = TestClient(guard, base_url="http://127.0.0.1:8765")
+    client.headers["Authorization"] = "Bearer t"
+    client.corrections = tmp_path / "c.csv"
+    yield client
+    review.journal.close()
+
+
+def png(size: tuple[int, int] = (40, 30)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 60)).save(content, format="PNG")
+    return content.getvalue()
+
+
+def test_predict_gives_what_predict_gives(site, run: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "x.jpg", 5)
+    answer = site.post("/predict", content=(tmp_path / "x.jpg").read_bytes())
+    (expected,) = grigri_fast.predict(run, tmp_path / "x.jpg", threads=1, device="cpu")
+    assert answer.json()["labels"] == expected.labels
+    assert answer.json()["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert set(answer.json()["thresholds"]) == set(expected.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        (b"", 400, "send the bytes"),
+        (b"hello", 422, "not a JPEG"),
+        (png()[:100], 422, ""),
+        (png((20000, 20000)), 422, "pixels"),
+    ],
+    ids=["nothing", "text", "cut", "bomb"],
+)
+def test_what_is_no_photograph_is_one_line(site, content: bytes, status: int, says: str) -> None:
+    answer = site.post("/predict", content=content)
+    assert answer.status_code == status and says in answer.json()["error"]
+
+
+def test_decisions_are_written_undone_and_used(site, scored: ScoredRun, tmp_path: Path) -> None:
+    row, c = int(scored.predictions.rows_N[0]), 1
+    was = bool(scored.data.targets_NC[row, c])
+    decision = {"row": row, "c": c, "value": "0" if was else "1"}
+    state = site.post("/review/decide", json=decision).json()
+    assert state["num_changed"] == 1 and state["decided"] == [[row, c, decision["value"]]]
+    lines = list(csv.DictReader(site.corrections.open()))
+    assert [(line["image"], line["class"], line["value"]) for line in lines] == [
+        (scored.data.names[row], scored.data.class_names[c], decision["value"])
+    ]
+    labels = {label["c"]: label for label in site.get(f"/labels/{row}").json()}
+    assert labels[c]["is_changed"] and labels[c]["value"] == decision["value"]
+    done = grigri_fast.check(scored.config.data, corrections=site.corrections, threads=1)
+    assert bool(done.data.targets_NC[row, c]) is not was
+    state = site.post("/review/undo").json()
+    assert state["undone"] == [row, c] and not state["decided"] and not state["can_undo"]
+    assert site.post("/review/undo").json()["undone"] is None
+    after = grigri_fast.check(scored.config.data, corrections=site.corrections, threads=1)
+    assert np.array_equal(after.data.targets_NC, scored.data.targets_NC)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"row": 0, "c": 99, "value": "1"}, 404),
+        ({"row": -1, "c": 0, "value": "1"}, 404),
+        ({"row": 10**6, "c": 0, "value": "1"}, 404),
+        ({"row": 0, "c": 0, "value": "yes"}, 400),
+        ({"row": "0", "c": 0, "value": "1"}, 400),
+        ({"row": True, "c": 0, "value": "1"}, 400),
+        ([], 400),
+    ],
+)
+def test_a_wrong_decision_is_refused_and_nothing_is_written(site, said, status: int) -> None:
+    assert site.post("/review/decide", json=said).status_code == status
+    assert not site.corrections.exists()
+
+
+def test_only_photographs_of_the_data_are_shown_and_only_by_number(
+    site, run: Path, scored: ScoredRun
+) -> None:
+    shown = site.get("/photo/0")
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(shown.content)).size[0] == 640
+    for address in (
+        f"/photo/{len(scored.data)}", "/photo/-1", "/photo/../../etc/passwd", "/photo/%2e%2e%2fx",
+        "/static/../site.py", "/static/..%2fsite.py", "/static/journal.py", "/etc/passwd",
+    ):  # fmt: skip
+        assert site.get(address).status_code == 404, address
+
+
+def test_a_link_to_something_else_is_not_shown(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run.parent.parent, tmp_path / "copy")
+    config = moved / "runs" / run.name / "config.toml"
+    config.write_text(config.read_text().replace(str(run.parent.parent), str(moved)))
+    link = moved / "photos" / "images" / "im1.jpg"
+    link.unlink()
+    link.symlink_to("/etc/passwd")
+    compute = Compute.resolve(device="cpu", threads=1)
+    scored = ScoredRun.of(moved / "runs" / run.name, "last", compute, 10_000_000)
+    photo = scored.photo(scored.data.names.index("im1.jpg"))
+    assert photo.missing and not photo.jpeg
+
+
+def test_names_are_escaped(site, scored: ScoredRun) -> None:
+    assert NASTY in scored.data.class_names
+    for page in ("/", "/review"):
+        answer = site.get(page)
+        assert answer.status_code == 200
+        assert NASTY not in answer.text and "\\u003cscript\\u003e" in answer.text
+
+
+def test_precision_and_recall_by_threshold() -> None:
+    precision, recall = precision_and_recall(
+        np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False]), [0, 0.3, 0.85, 1]
+    )
+    assert precision == [0.5, 2 / 3, 1, 1]
+    assert recall == [1, 1, 0.5, 0]
+
+
+def test_the_curve_ends_where_the_labels_are(site, scored: ScoredRun) -> None:
+    curve = site.get("/over-thresholds/0").json()
+    num = int(scored.data.targets_NC[scored.predictions.rows_N, 0].sum())
+    assert curve["num_with_label"] == num and curve["recall"][0] == 1
+    assert curve["precision"][0] == pytest.approx(num / curve["num_images"])
+    assert site.get(f"/over-thresholds/{len(CLASSES)}").status_code == 404
+
+
+def test_what_serve_cannot_do_is_one_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(GrigriError, match="not a run folder"):
+        grigri_fast.serve(tmp_path)
+    moved = shutil.copytree(run.parent.parent, tmp_path / "copy")
+    config = moved / "runs" / run.name / "config.toml"
+    config.write_text(config.read_text().replace(str(run.parent.parent), "/gone"))
+    with pytest.raises(GrigriError, match="its data were in"):
+        grigri_fast.serve(moved / "runs" / run.name)
