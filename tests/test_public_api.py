@@ -67,7 +67,7 @@ for first in ("training", "evaluation", "inference", "cli", "cli.main", ""):
     from grigri_fast.training.trainer import Result
     from grigri_fast.evaluation.evaluator import score
     names = [name for name in grigri_fast.__all__ if name.isalpha() and name.islower()]
-    assert len(names) == 16 and {"evaluate", "load", "predict", "train"} < set(names)
+    assert len(names) == 17 and {"evaluate", "load", "predict", "train"} < set(names)
     for name in names:
         function = getattr(grigri_fast, name)
         assert inspect.isfunction(function) and globals().get(name, function) is function, name
