@@ -57,6 +57,7 @@ ONE_DOOR = {
     "timm": {"models.timm_networks"},
     "huggingface_hub": {"models.timm_networks", "runtime.environment"},
     "onnxruntime": {"inference.onnx"},
+    "openvino": {"inference.openvino"},
     "imagehash": {"curation.duplicates"},
     "cleanlab": {"curation.label_issues"},
     "starlette": {"serving.guard", "serving.site"},

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -52,12 +52,19 @@ def predict(
     amp: AmpOption = "auto",
     memory_limit: MemoryLimitOption = None,
     threads: ThreadsOption = None,
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "openvino"],
+        typer.Option(
+            help="What computes: torch, a run; an ONNX file onnxruntime, in fp32, or openvino."
+            " auto: of these openvino where it is installed and the CPU is fast at bf16."
+        ),
+    ] = "auto",
 ) -> None:
     """Label new images with the stored threshold.
 
     Without --out it prints a table, or CSV in a pipe. Rows are written as they come. A file that
     cannot be used gets its reason in the column error, and the exit code is 1. An ONNX file is
-    computed by ONNX Runtime on the CPU, in fp32.
+    computed on the CPU.
 
     Example:  grigri-fast predict runs/my-photos-resnet34 holiday/ --out labels.csv
     """

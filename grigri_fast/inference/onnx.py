@@ -1,7 +1,7 @@
 """ONNX files of ``export``: what is in them, and how they are read and run.
 
 A file holds its own SHA-256, so that damage is noticed. ONNX Runtime computes it on the CPU in
-fp32.
+fp32; :mod:`openvino` in fp32 or bf16.
 """
 
 import dataclasses
@@ -10,13 +10,18 @@ import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from ..errors import GrigriError
 from ..runs.checkpoint import ModelInfo
-from ..runtime import files
+from ..runtime import compute, files
+from ..runtime.compute import AmpName
+from . import openvino
+from .openvino import OpenVinoModel
+
+EngineName: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 KEY = "grigri-fast"  # of the metadata
 FORMAT = "grigri-fast export 1"
@@ -66,11 +71,15 @@ class OnnxModel:
         return json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
 
 
-def load(path: Path, threads: int) -> tuple[OnnxModel, ModelInfo]:
+def load(
+    path: Path, threads: int, engine: EngineName = "onnxruntime", amp: str = "fp32"
+) -> tuple[OnnxModel | OpenVinoModel, ModelInfo]:
     """Return the model in an exported file, as a function from images to probabilities.
 
+    ``engine``: ``onnxruntime``, which computes in fp32; or ``openvino``, in ``amp``.
+
     Raises:
-        GrigriError: if the file is missing, damaged or none of ``export``, or ONNX Runtime is not
+        GrigriError: if the file is missing, damaged or none of ``export``, or the engine is not
             installed or too old for it.
     """
     try:
@@ -83,11 +92,36 @@ def load(path: Path, threads: int) -> tuple[OnnxModel, ModelInfo]:
         raise GrigriError(
             f"{path}: damaged, or changed by another program: its checksum does not fit its content"
         )
-    model = OnnxModel(content, threads, path)
+    model: OnnxModel | OpenVinoModel
+    if engine == "openvino":
+        model = OpenVinoModel(content, KEY, amp, threads, path)
+    else:
+        model = OnnxModel(content, threads, path)
     try:
         return model, info_of(model.metadata())
     except (ValueError, TypeError, KeyError) as e:
         raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
+
+
+def pick_engine(engine: EngineName, amp: AmpName) -> tuple[EngineName, AmpName]:
+    """Return what computes an exported file, and in which number format.
+
+    ``auto`` is OpenVINO where it is installed and the CPU is fast at bf16, which ONNX Runtime is
+    not: of EfficientNet-Lite0 it needs 0.6 of the time (benchmarks/README.md).
+
+    Raises:
+        GrigriError: for what an engine cannot do.
+    """
+    if engine == "auto":
+        is_fast = compute.pick_amp(amp, torch.device("cpu")) == "bf16"
+        engine = "openvino" if is_fast and openvino.is_installed() else "onnxruntime"
+    for flag, value, allowed in (
+        ("--engine", engine, ("onnxruntime", "openvino")),
+        ("--amp", amp, ("auto", "fp32", *(["bf16"] if engine == "openvino" else []))),
+    ):
+        if value not in allowed:
+            raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
+    return engine, amp if engine == "openvino" else "fp32"
 
 
 def sealed(content: bytes) -> bytes:

@@ -32,6 +32,7 @@ from ..runtime.files import StrPath
 from ..runtime.memory import Budget
 from . import forward, onnx, streaming
 from .forward import Forward
+from .onnx import EngineName
 from .prediction import Prediction as Prediction
 
 OneImage: TypeAlias = StrPath | NDArray[np.uint8] | Image.Image
@@ -66,14 +67,22 @@ class Classifier:
         self.info, self.compute, self.max_pixels = info, compute, max_pixels
 
     @classmethod
-    def from_file(cls, path: Path, compute: Compute, max_pixels: int = MAX_PIXELS) -> "Classifier":
+    def from_file(
+        cls,
+        path: Path,
+        compute: Compute,
+        max_pixels: int = MAX_PIXELS,
+        engine: EngineName = "onnxruntime",
+    ) -> "Classifier":
         """Return the model of a run's checkpoint or of an exported ONNX file.
+
+        ``engine`` computes an exported file.
 
         Raises:
             GrigriError: if the file is missing, damaged or not one of ours.
         """
         if path.suffix.lower() == ".onnx":
-            exported, info = onnx.load(path, compute.threads)
+            exported, info = onnx.load(path, compute.threads, engine, compute.amp)
             return cls(exported, info, compute, max_pixels)
         compute.keep_freed_memory()
         module, info = checkpoints.load(path, compute.device, compute.memory_format)
@@ -365,23 +374,26 @@ def load(
     device: DeviceName = "auto",
     amp: AmpName = "auto",
     threads: int | None = None,
+    engine: EngineName = "auto",
 ) -> Classifier:
     """Return a run's model, ready to label images (``.predict``); its network is ``.module``.
 
     Args:
         run: a run folder of ``train``; or an ONNX file of ``export``, which is computed on the CPU
-            in fp32 and has no ``.module``.
+            and has no ``.module``.
         checkpoint: ``last``, the final epoch; or ``best``, the epoch with the best validation
             micro-F1.
         max_pixels: larger images are refused unread.
         device, amp, threads: as in :meth:`Compute.resolve`.
+        engine: what computes: ``torch`` a run; an exported file ``onnxruntime``, in fp32, or
+            ``openvino``. ``auto``: OpenVINO where it is installed and the CPU is fast at bf16.
 
     Raises:
         GrigriError: if there is no such run or file, or it is damaged.
     """
-    path, compute = _resolve(run, checkpoint, device, amp, threads)
+    path, compute, engine = _resolve(run, checkpoint, device, amp, threads, engine=engine)
     with compute.open():
-        return Classifier.from_file(path, compute, max_pixels)
+        return Classifier.from_file(path, compute, max_pixels, engine)
 
 
 def predict(
@@ -394,6 +406,7 @@ def predict(
     amp: AmpName | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
+    engine: EngineName | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Prediction]:
     """Label images with the stored threshold, as ``grigri-fast predict`` does.
@@ -402,8 +415,8 @@ def predict(
         run: a run folder of ``train`` or an ONNX file of ``export``; or what :func:`load` returned.
         images: one or several: files, folders (with all below them) and globs; or pictures in
             memory, as arrays (HWC, uint8 RGB, of any size) or of Pillow.
-        checkpoint, max_pixels, device, amp, threads: as in :func:`load`, which has them already
-            where ``run`` is a loaded model.
+        checkpoint, max_pixels, device, amp, threads, engine: as in :func:`load`, which has them
+            already where ``run`` is a loaded model.
         memory_limit: as in :meth:`Compute.resolve`.
         on_progress: called with images done and images in all.
 
@@ -420,6 +433,7 @@ def predict(
         "amp": amp,
         "memory_limit": memory_limit,
         "threads": threads,
+        "engine": engine,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if not isinstance(run, Classifier):
@@ -445,9 +459,9 @@ def opened(
     run: StrPath, *, max_pixels: int = MAX_PIXELS, memory_limit: str | None = None, **options: Any
 ) -> Iterator[Opened]:
     """Yield the model of a run or of an exported file; ``options``: those of :func:`load`."""
-    path, compute = _resolve(run, memory_limit=memory_limit, **options)
+    path, compute, engine = _resolve(run, memory_limit=memory_limit, **options)
     with compute.open() as budget:  # before the model is loaded, whose memory counts
-        yield Opened(Classifier.from_file(path, compute, max_pixels), path, budget)
+        yield Opened(Classifier.from_file(path, compute, max_pixels, engine), path, budget)
 
 
 def _resolve(
@@ -457,21 +471,28 @@ def _resolve(
     amp: AmpName = "auto",
     threads: int | None = None,
     memory_limit: str | None = None,
-) -> tuple[Path, Compute]:
-    """Return the file that holds the model, and what to compute it on."""
+    engine: EngineName = "auto",
+) -> tuple[Path, Compute, EngineName]:
+    """Return the file that holds the model, what to compute it on, and by what."""
     require_one_of("--checkpoint", checkpoint, CheckpointName)
+    require_one_of("--engine", engine, EngineName)
     path = Path(run)
     suffix = "" if path.is_dir() else path.suffix.lower()
     if suffix == ".pt2":
         raise GrigriError(f"{path}: predict takes a run folder or an ONNX file, no pt2 file")
     if suffix != ".onnx":
+        if engine not in ("auto", "torch"):
+            raise GrigriError(
+                f"--engine {engine} computes exported files: run grigri-fast export {path}, then"
+                f" grigri-fast predict {path / 'model.onnx'}"
+            )
         path = run_folder.checkpoint_path(path, checkpoint)
-        return path, Compute.resolve(device, amp, threads, memory_limit)
+        return path, Compute.resolve(device, amp, threads, memory_limit), "torch"
+    engine, amp = onnx.pick_engine(engine, amp)
     for flag, value, allowed in (
         ("--checkpoint", checkpoint, ("last",)),
         ("--device", device, ("auto", "cpu")),
-        ("--amp", amp, ("auto", "fp32")),
     ):
         if value not in allowed:
             raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
-    return path, Compute.resolve("cpu", "fp32", threads, memory_limit)
+    return path, Compute.resolve("cpu", amp, threads, memory_limit), engine

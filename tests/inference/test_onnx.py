@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported_runs import make_run, predicted, probabilities
+import torch
+from exported_runs import make_run, pixels, predicted, probabilities
 from small_set import CLASSES
 
+from grigri_fast.data import dataset
 from grigri_fast.inference import onnx as onnx_files
+from grigri_fast.inference import openvino
 from grigri_fast.runs import checkpoint, run_folder
 
 
@@ -51,10 +54,47 @@ def test_predict_with_the_file_alone(cli, good: Path, tmp_path: Path, photos_onc
 
 def test_options_that_would_be_ignored(cli, good: Path, photos_once: Path) -> None:
     for option in ("--device=cuda", "--amp=bf16", "--checkpoint=best"):
-        code, _, err = cli("predict", good / "model.onnx", photos_once / "images", option)
+        code, _, err = cli(
+            "predict", good / "model.onnx", photos_once / "images", option, "--engine=onnxruntime"
+        )
         assert code == 1 and f"{option.replace('=', ' ')} does not go with an exported" in err
     code, _, err = cli("predict", good / "model.pt2", photos_once / "images")
     assert code == 1 and "takes a run folder or an ONNX file, no pt2 file" in err
+
+
+def test_engines_that_do_not_go_with_what_is_computed(cli, good: Path, photos_once: Path) -> None:
+    code, _, err = cli("predict", good / "model.onnx", photos_once / "images", "--engine=torch")
+    assert code == 1 and "--engine torch does not go with an exported file" in err
+    for engine in ("openvino", "onnxruntime"):
+        code, _, err = cli("predict", good, photos_once / "images", "--engine", engine)
+        assert code == 1 and err.count("\n") == 1, err
+        assert f"--engine {engine} computes exported files: run grigri-fast export" in err
+    images = photos_once / "images"
+    assert cli("predict", good, images, "--engine=torch") == cli("predict", good, images)
+
+
+def test_without_openvino_onnx_runtime_computes(cli, good: Path, photos_once, monkeypatch) -> None:
+    monkeypatch.setattr(openvino, "is_installed", lambda: False)
+    assert onnx_files.pick_engine("auto", "auto") == ("onnxruntime", "fp32")
+    code, _, err = cli("predict", good / "model.onnx", photos_once, "--engine=openvino")
+    assert code == 1 and err == (
+        "error: --engine openvino needs openvino, not installed here: pip install openvino\n"
+    )
+
+
+@pytest.mark.parametrize("amp, tolerance", [("fp32", 1e-5), ("bf16", 0.05)])
+def test_openvino_computes_what_onnx_runtime_does(
+    good: Path, photos_once: Path, amp: str, tolerance: float
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is an extra")
+    images_NHWC = pixels(dataset.load(str(photos_once)).paths, 32)
+    expected, info = onnx_files.load(good / "model.onnx", 1)
+    found, same_info = onnx_files.load(good / "model.onnx", 2, "openvino", amp)
+    assert same_info == info
+    for n in (1, 2, 5, 33):  # a thread without images, and parts of several sizes
+        difference = found(images_NHWC[:n]) - expected(images_NHWC[:n])
+        assert difference.abs().max() <= tolerance and difference.dtype == torch.float32
+    assert found(images_NHWC)[:, 0].diff().abs().max() > 0.2  # so that a mix-up would be seen
 
 
 def test_every_damage_is_one_line(cli, good: Path, tmp_path: Path, photos_once: Path) -> None:
