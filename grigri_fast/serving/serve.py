@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import signal
 import socket
@@ -88,8 +89,9 @@ def serve(
                 lifespan="off",
                 timeout_graceful_shutdown=5,
             )
-            on_ready(f"http://127.0.0.1:{number}/?token={token}", review)
-            asyncio.run(_until_signal(_Server(config), listener))
+            address = f"http://127.0.0.1:{number}/?token={token}"
+            ready = functools.partial(on_ready, address, review)
+            asyncio.run(_until_signal(_Server(config), listener, ready))
             state = review.state()
         finally:
             journal.close()
@@ -103,13 +105,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _until_signal(server: uvicorn.Server, listener: socket.socket) -> None:
+async def _until_signal(
+    server: uvicorn.Server, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
     def end() -> None:
         server.should_exit = True
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(signum, end)
+    on_ready()  # the socket listens already: who is told now will be answered
     await server.serve(sockets=[listener])
 
 
