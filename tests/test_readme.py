@@ -147,6 +147,7 @@ def serve_answers(words: list[str]) -> None:
             assert any("http://" in line for line in process.stdout)
         finally:
             process.terminate()
+            process.communicate()
     assert process.returncode == 0
 
 
