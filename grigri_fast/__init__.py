@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from .data.split import SplitResult, split
     from .errors import GrigriError, Interrupted
     from .evaluation.evaluator import RunEvaluation, evaluate
+    from .evaluation.quantization import export
     from .experiments.callbacks import CurveCallback, ReproduceCallback, TuneCallback
     from .experiments.learning_curve import LearningCurve, learning_curve
     from .experiments.reproduce import Reproduced, reproduce
     from .experiments.trials import Tuned
     from .experiments.tuner import tune
-    from .inference.exporter import Exported, export
+    from .inference.exporter import Exported
     from .inference.predictor import Classifier, Prediction, load, predict
     from .profiling.benchmark import Benchmark, bench
     from .profiling.profiler import Profile, profile
@@ -52,12 +53,13 @@ _HOME = {
     "data.split": ("SplitResult", "split"),
     "errors": ("GrigriError", "Interrupted"),
     "evaluation.evaluator": ("RunEvaluation", "evaluate"),
+    "evaluation.quantization": ("export",),
     "experiments.callbacks": ("CurveCallback", "ReproduceCallback", "TuneCallback"),
     "experiments.learning_curve": ("LearningCurve", "learning_curve"),
     "experiments.reproduce": ("Reproduced", "reproduce"),
     "experiments.trials": ("Tuned",),
     "experiments.tuner": ("tune",),
-    "inference.exporter": ("Exported", "export"),
+    "inference.exporter": ("Exported",),
     "inference.predictor": ("Classifier", "Prediction", "load", "predict"),
     "profiling.benchmark": ("Benchmark", "bench"),
     "profiling.profiler": ("Profile", "profile"),

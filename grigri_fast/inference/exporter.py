@@ -40,6 +40,7 @@ from ..runtime.files import StrPath
 from . import forward, onnx
 from .forward import Forward
 from .onnx import FORMAT, INPUT, KEY, OUTPUT
+from .quantization import Quantized
 
 FormatName = Literal["onnx", "pt2"]
 MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
@@ -47,7 +48,7 @@ MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
 _NAME = "model"  # of the file in the run folder
 _NUM_CHECKED = 64
 _CHECKED_AT_ONCE = 8
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Exported:
         runtime: what ran the file, in words.
         images: which images it was checked on, in words.
         batch_sizes: sizes of the batches in which they were computed.
-        difference: the largest difference between its probabilities and PyTorch's.
+        difference: the largest difference between its probabilities and PyTorch's; of an int8
+            file, those of the fp32 file that it was made from.
+        quantized: what int8 costs and brings; None for a file in fp32.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Exported:
     images: str
     batch_sizes: list[int]
     difference: float
+    quantized: Quantized | None = None
 
 
 def export(
@@ -100,7 +104,7 @@ def export(
     out = folder / f"{_NAME}.{format}" if out is None else Path(out)
     files.require_writable(out, f".{format}", hint=" (see --format)")
     if format == "onnx":
-        onnx.require(*_ONNX_PACKAGES)
+        onnx.require(*ONNX_PACKAGES)
     compute = Compute.resolve("cpu", "fp32", threads)
     with compute.open():
         model, info = checkpoints.load(path, compute.device)

@@ -124,6 +124,32 @@ def pick_engine(engine: EngineName, amp: AmpName) -> tuple[EngineName, AmpName]:
     return engine, amp if engine == "openvino" else "fp32"
 
 
+def fold(source: Path, target: Path) -> None:
+    """Write a file with constants and BatchNorm folded, and shapes, as quantization wants it."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(source, target, skip_symbolic_shape=True)
+
+
+def quantize(source: Path, target: Path, images: Any, **options: Any) -> None:
+    """Write a file in int8: QDQ, weights per channel.
+
+    ``images``: has ``get_next``, which returns inputs to calibrate with, and None at the end.
+    """
+    from onnxruntime import quantization
+
+    quantization.quantize_static(
+        source,
+        target,
+        images,
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        **options,
+    )
+
+
 def sealed(content: bytes) -> bytes:
     """Return a file's content with the checksum of what it holds in the place for it."""
     first, last = _CHECKSUM.search(content).span(1)
