@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from exported_runs import make_run
 
 PACKAGE = Path(__file__).parent.parent / "grigri_fast"
 # What each sub-package may import besides itself, `errors` and `runtime`. The data flow down this
@@ -167,3 +168,21 @@ def test_help_loads_nothing_heavy_and_gives_an_example(command: list[str]) -> No
     )
     assert done.returncode == 0 and done.stderr.strip() == "[]"
     assert "Example:  grigri-fast" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_network_of_ours_predicts_without_what_it_does_not_use(tmp_path, photos_once) -> None:
+    """torchvision takes as long to import as PyTorch; SciPy and matplotlib half a second."""
+    run = make_run(tmp_path / "run", photos_once, "grigri", 32)
+    code = (
+        "import sys; from grigri_fast.cli.main import main; code = main(sys.argv[1:]);"
+        "unused = {'torchvision', 'torch._dynamo', 'timm', 'scipy', 'sklearn', 'matplotlib'};"
+        "print(sorted(unused & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    image = next(photos_once.rglob("*.jpg"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", run, image, "--threads=1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
