@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from grigri_fast.config import MAX_PIXELS
-from grigri_fast.data.dataset import find_images
+from grigri_fast.data.images import find_images
 from grigri_fast.pipeline import check, decode
 from grigri_fast.runtime.cpu_share import files, usable_cpus
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    paths, threads = find_images([options.folder]), options.threads
+    paths, threads = find_images([options.folder]).images, options.threads
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         how = {"threads": threads, "max_pixels": MAX_PIXELS}

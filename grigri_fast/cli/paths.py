@@ -32,21 +32,22 @@ def found_images(words: Sequence[str]) -> "Found":
     Raises:
         GrigriError: if a word names nothing, or a list is wrong.
     """
+    from ..data import packed
     from ..data.images import find_images, paths_in_list
     from ..data.layouts.walk import Found
 
-    images: list[Path] = []
+    images: dict[str, None] = {}
     skipped: dict[str, list[Path]] = {}
     for word in words:
         if has_list([word]):
             where = "stdin" if word == "-" else word[1:]
-            images += paths_in_list(_list(word), where)
+            images.update(dict.fromkeys(map(str, paths_in_list(_list(word), where))))
             continue
         found = find_images([word])
-        images += found.images
+        images.update(dict.fromkeys(map(str, found.images)))
         for reason, paths in found.skipped.items():
             skipped.setdefault(reason, []).extend(paths)
-    return Found(list(dict.fromkeys(images)), skipped)
+    return Found(packed.paths(images), skipped)
 
 
 def has_list(words: Sequence[str]) -> bool:

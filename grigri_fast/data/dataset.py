@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import GrigriError
 from ..runtime.files import StrPath
-from . import corrections, groups
+from . import corrections, groups, packed
 from .layouts import HowLabels, LabelOptions, read_labels, remarks
 
 
@@ -33,8 +33,8 @@ class Dataset:
         notes: how the labels were read, in sentences for the user.
     """
 
-    names: list[str]
-    paths: list[Path]
+    names: Sequence[str]
+    paths: Sequence[Path]
     targets_NC: NDArray[np.float32]
     class_names: list[str]
     layout: str
@@ -49,8 +49,8 @@ class Dataset:
     def only(self, rows: NDArray[np.intp]) -> "Dataset":
         """Return a data set of some of the images, with the same classes."""
         return Dataset(
-            [self.names[row] for row in rows],
-            [self.paths[row] for row in rows],
+            packed.names(self.names[row] for row in rows),
+            packed.paths(self.paths[row] for row in rows),
             self.targets_NC[rows],
             self.class_names,
             self.layout,
@@ -108,8 +108,8 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         )
         notes.append(note)
     return Dataset(
-        table.names,
-        table.paths,
+        packed.names(table.names),
+        packed.paths(table.paths),
         targets_NC,
         table.class_names,
         table.layout,

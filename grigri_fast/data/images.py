@@ -3,10 +3,11 @@
 import codecs
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import GrigriError
+from . import packed
 from .layouts import IMAGE_SUFFIXES
 from .layouts.walk import SYSTEM, SYSTEM_FOLDERS, Found, images_below
 
@@ -20,7 +21,8 @@ def find_images(patterns: Iterable[str]) -> Found:
     Raises:
         GrigriError: for a pattern that names nothing, and a folder without images.
     """
-    found = Found()
+    images: dict[str, None] = {}  # as texts: there may be millions
+    skipped: dict[str, list[Path]] = {}
     for pattern in patterns:
         path = Path(pattern)
         here = Found()
@@ -30,14 +32,16 @@ def find_images(patterns: Iterable[str]) -> Found:
             except OSError as e:
                 raise GrigriError(f"{e.filename or path}: {e.strerror or e}") from e
         elif path.exists() or path.is_symlink():
-            here.images.append(path)
+            here = Found([path])
         elif glob.has_magic(pattern):
+            matches = []
             for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
                 match = Path(name)
                 if match.is_file() and _in_system(match):
                     here.skipped.setdefault(SYSTEM, []).append(match)
                 elif match.is_file():
-                    here.images.append(match)
+                    matches.append(match)
+            here = Found(matches, here.skipped)
         else:
             raise GrigriError(f"{pattern}: no such file or folder")
         if not here.images:
@@ -46,13 +50,13 @@ def find_images(patterns: Iterable[str]) -> Found:
                 f"{pattern}: no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
                 + (f"; it has {words}" if words else "")
             )
-        found.images.extend(here.images)
+        images.update(dict.fromkeys(map(str, here.images)))
         for reason, paths in here.skipped.items():
-            found.skipped.setdefault(reason, []).extend(paths)
-    return Found(list(dict.fromkeys(found.images)), found.skipped)
+            skipped.setdefault(reason, []).extend(paths)
+    return Found(packed.paths(images), skipped)
 
 
-def paths_in_list(content: bytes, where: str) -> list[Path]:
+def paths_in_list(content: bytes, where: str) -> Sequence[Path]:
     """Return the paths in a list: one a line, or separated by NUL as ``find -print0`` writes them.
 
     Blank lines are skipped. A path may name a file that does not exist: that is found out when it
@@ -79,10 +83,10 @@ def paths_in_list(content: bytes, where: str) -> list[Path]:
                 f"{where} {kind} {number}: {path} is a folder; name it as PATH, or list files alone"
                 " (find -type f)"
             )
-        paths.append(path)
+        paths.append(str(path))
     if not paths:
         raise GrigriError(f"{where}: an empty list; expected the path of an image on each line")
-    return list(dict.fromkeys(paths))
+    return packed.paths(dict.fromkeys(paths))
 
 
 def _in_system(path: Path) -> bool:

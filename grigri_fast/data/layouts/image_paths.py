@@ -19,12 +19,12 @@ class Located:
 
     Attributes:
         names: the images' names (N); as they are written, with "/" between folders.
-        paths: their paths (N), which need not exist.
+        paths: their paths (N) as texts, of which there may be very many; they need not exist.
         notes: what the user should know of it, a sentence each.
     """
 
     names: list[str]
-    paths: list[Path]
+    paths: list[str]
     notes: list[str]
 
 
@@ -67,7 +67,8 @@ def locate(
             notes.append(f"names are without suffix; files are {', '.join(suffixes)}")
             names = found
     # a.jpg and ./a.jpg are one image
-    paths = [folder / os.path.normpath(name) for name in names]
+    before = "" if folder == Path() else str(folder)
+    paths = [os.path.join(before, os.path.normpath(name)) for name in names]  # noqa: PTH118
     unnamed = _unnamed(paths)
     if unnamed:
         more = ", ..." if len(unnamed) > 1 else ""
@@ -77,13 +78,13 @@ def locate(
     return Located(names, paths, notes)
 
 
-def _unnamed(paths: list[Path]) -> list[str]:
+def _unnamed(paths: list[str]) -> list[str]:
     """Return the images beside those that are named."""
-    named = set(map(str, paths))
-    folders = sorted({path.parent for path in paths})[:_MOST_FOLDERS]
+    named = set(paths)
+    folders = sorted(map(Path, {os.path.dirname(path) for path in paths}))  # noqa: PTH120
     beside = (
         p
-        for f in folders
+        for f in folders[:_MOST_FOLDERS]
         if exists(f) and f.is_dir()
         for p in images_below(f, recursive=False).images
     )
@@ -97,9 +98,7 @@ def _folder_of(folder: Path, names: list[str]) -> Path:
     if _has_any(folder / "images", names):
         return folder / "images"
     with os.scandir(folder) as entries:
-        inner = [
-            Path(e.path) for e in entries if e.is_dir() and not reason_to_skip(Path(e.path), True)
-        ]
+        inner = [Path(e.path) for e in entries if e.is_dir() and not reason_to_skip(e.name, True)]
     having = [path for path in sorted(inner) if _has_any(path, names)]
     if len(having) > 1:
         raise GrigriError(

@@ -149,8 +149,8 @@ class Labels:
             separator, what was ignored or left out and why.
     """
 
-    names: list[str]
-    paths: list[Path]
+    names: Sequence[str]
+    paths: Sequence[Path]
     labels: Sequence[Sequence[str]]
     class_names: list[str]
     layout: str

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import GrigriError
+from .. import packed
 from . import reading
 from .image_paths import locate
 from .labels import LabelOptions, Labels
@@ -93,7 +94,7 @@ def _read(data: Path, tables: dict[str, Table], options: LabelOptions) -> Labels
     codes: list[str] = []
     values: list[float] = []
     part_of: dict[str, str] = {}
-    path_of: dict[str, Path] = {}
+    path_of: dict[str, str] = {}
     notes: list[str] = []
     for part, table in tables.items():
         lacking = [name for name in _COLUMNS if name not in table.header]
@@ -128,7 +129,7 @@ def _read(data: Path, tables: dict[str, Table], options: LabelOptions) -> Labels
     names = [images[row] for row in found.first]
     labels = Labels(
         names,
-        [path_of[name] for name in names],
+        packed.paths(path_of[name] for name in names),
         found.labels,
         found.class_names,
         f"{data} (Open Images)",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import GrigriError
+from .. import packed
 from . import columns as finder
 from .cells import FLAGS, are_flags, read_cells
 from .image_paths import locate
@@ -190,7 +191,7 @@ def read_value_table(table: Table, options: LabelOptions) -> Labels:
     note = f"each row is a label of an image; {name!r} is 1 if the image has it"
     return Labels(
         [located.names[row] for row in found.first],
-        [located.paths[row] for row in found.first],
+        packed.paths(located.paths[row] for row in found.first),
         found.labels,
         found.class_names,
         f"{table.file} (a row per image and label, with a value)",

@@ -1,10 +1,9 @@
 """Tables as rows of text: CSV and TSV files; :mod:`spreadsheet` reads the other kinds."""
 
 import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from .reading import read_text
 
 TEXT_SUFFIXES = frozenset({".csv", ".tsv"})
 _DELIMITERS = ",\t;"
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,21 @@ def read_text_rows(file: Path) -> list[tuple[int, list[str]]]:
     Raises:
         GrigriError: if it is no CSV.
     """
+    return list(_rows_in(file))
+
+
+def _rows_in(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield what :func:`read_text_rows` returns."""
     text = read_text(file)
     first, _, rest = text.partition("\n")
     named = re.fullmatch(r"sep=(.)", first.strip(" \r"), re.IGNORECASE)
     delimiter = named[1] if named else max(_DELIMITERS, key=first.count)
-    lines = io.StringIO(rest if named else text, newline="")
+    # Not io.StringIO, which takes four bytes for each character.
+    lines = (line[0] for line in _LINE.finditer(rest if named else text))
     try:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        return [(reader.line_num + bool(named), row) for row in reader]
+        for row in reader:
+            yield reader.line_num + bool(named), row
     except (csv.Error, ValueError) as e:
         raise GrigriError(f"{file}: not a valid CSV: {e}") from e
 
@@ -94,10 +101,10 @@ def read_text_table(file: Path) -> Table:
     Raises:
         GrigriError: if it is not a table: no header, a column twice, rows of other lengths.
     """
-    return make_table(file, read_text_rows(file))
+    return make_table(file, _rows_in(file))
 
 
-def make_table(file: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> Table:
+def make_table(file: Path, rows: Iterable[tuple[int, Sequence[str]]]) -> Table:
     """Return a table of rows with their line numbers; the first row is the header.
 
     Empty rows, and empty columns at the end, are left out: spreadsheets write them.
@@ -105,23 +112,30 @@ def make_table(file: Path, rows: Sequence[tuple[int, Sequence[str]]]) -> Table:
     Raises:
         GrigriError: as for :func:`read_text_table`.
     """
-    stripped = [(line, _without_empty_end([cell.strip() for cell in row])) for line, row in rows]
-    stripped = [(line, row) for line, row in stripped if row]
-    header = stripped[0][1] if stripped else []
-    body = stripped[1:]
+    header: list[str] = []
+    body: list[list[str]] = []
+    lines: list[int] = []
+    odd: tuple[int, int] | None = None  # line and number of cells of the first row that is too long
+    for line, written in rows:  # of which there may be millions: they are kept once
+        row = _without_empty_end([cell.strip() for cell in written])
+        if not header:
+            header = row
+        elif row:
+            if odd is None and not len(row) <= len(header) <= len(written):
+                odd = line, len(written)
+            body.append(row + [""] * (len(header) - len(row)))
+            lines.append(line)
     if len(header) < 2 or not body:
         raise GrigriError(f"{file}: expected a header (image,labels or image,<class>...) and rows")
     repeated = [name for name, count in Counter(header).items() if count > 1 and name]
     if repeated:
         raise GrigriError(f"{file} line 1: the column {repeated[0]!r} stands there twice")
-    written = dict(rows)
-    for line, row in body:
-        if not len(row) <= len(header) <= len(written[line]):
-            raise GrigriError(
-                f"{file} line {line}: {len(written[line])} cells where the header has {len(header)}"
-            )
-        row += [""] * (len(header) - len(row))
-    return Table(file, header, [row for _, row in body], [line for line, _ in body])
+    if odd is not None:
+        line, num_cells = odd
+        raise GrigriError(
+            f"{file} line {line}: {num_cells} cells where the header has {len(header)}"
+        )
+    return Table(file, header, body, lines)
 
 
 def _without_empty_end(row: list[str]) -> list[str]:

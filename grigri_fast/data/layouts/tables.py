@@ -3,9 +3,10 @@
 Layouts that are tables with a header of their own are in :mod:`dialects`.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from ...errors import GrigriError
+from .. import packed
 from . import columns as finder
 from .cells import FLAGS, read_cells
 from .columns import Columns, Kind
@@ -60,7 +61,7 @@ def read_table(
     )  # fmt: skip
     return Labels(
         [located.names[row] for row in kept],
-        [located.paths[row] for row in kept],
+        packed.paths(located.paths[row] for row in kept),
         labels,
         class_names,
         f"{table.file} ({words})",
@@ -108,17 +109,17 @@ def _joined(
     labels: list[list[str]],
     columns: Columns,
     kind: str | None,
-) -> tuple[list[list[str]], list[int]]:
+) -> tuple[list[list[str]], Sequence[int]]:
     """Return the labels of each image, and the first row of each.
 
     An image in several rows is a mistake, unless the table has a row per image and label.
     """
-    rows_of: dict[Path, list[int]] = {}
+    if len(set(located.paths)) == len(labels):
+        return labels, range(len(labels))
+    rows_of: dict[str, list[int]] = {}
     for row, path in enumerate(located.paths):
         rows_of.setdefault(path, []).append(row)
     several = [rows for rows in rows_of.values() if len(rows) > 1]
-    if not several:
-        return labels, list(range(len(labels)))
     first, second = several[0][:2]
     again = (
         f"{table.where(second)}: {located.names[second]} was in line {table.lines[first]} already"

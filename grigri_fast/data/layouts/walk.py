@@ -2,9 +2,11 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import packed
 from .labels import IMAGE_SUFFIXES, OPTIONAL_SUFFIXES
 
 # Folders that systems and network drives make beside photographs, lower case. Some hold small
@@ -38,7 +40,7 @@ class Found:
             none if the search was recursive.
     """
 
-    images: list[Path] = field(default_factory=list)
+    images: Sequence[Path] = ()
     skipped: dict[str, list[Path]] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
 
@@ -62,6 +64,7 @@ def images_below(folder: Path, recursive: bool) -> Found:
         OSError: if a folder cannot be read.
     """
     found = Found()
+    images: list[str] = []
     status = folder.stat()
     seen = {(status.st_dev, status.st_ino)}
     todo = [folder]
@@ -77,38 +80,37 @@ def images_below(folder: Path, recursive: bool) -> Found:
             todo.append(link)
         with os.scandir(todo.pop()) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                path = Path(entry.path)
                 try:
                     is_folder = entry.is_dir()
                 except OSError:  # a link in a circle, which the check refuses by name
                     is_folder = False
-                reason = reason_to_skip(path, is_folder)
+                reason = reason_to_skip(entry.name, is_folder)
                 if reason:
-                    found._skip(reason, path)
+                    found._skip(reason, Path(entry.path))
                 elif not is_folder:
-                    found.images.append(path)
+                    images.append(entry.path.removeprefix("./"))
                 elif not recursive:
-                    found.folders.append(path)
+                    found.folders.append(Path(entry.path))
                 elif entry.is_symlink():
-                    links.append(path)
+                    links.append(Path(entry.path))
                 else:
                     inode = entry.stat()
                     seen.add((inode.st_dev, inode.st_ino))
-                    todo.append(path)
-    found.images.sort()
+                    todo.append(Path(entry.path))
+    images.sort(key=lambda path: path.replace("/", "\0"))  # as paths are: folder by folder
     for paths in found.skipped.values():
         paths.sort()
-    return found
+    return replace(found, images=packed.paths(images))
 
 
-def reason_to_skip(path: Path, is_folder: bool) -> str:
+def reason_to_skip(name: str, is_folder: bool) -> str:
     """Return why a file or folder is left out where images are searched for, "" if it is not."""
-    name = path.name.lower()
+    name = name.lower()
     if name.startswith("."):  # also ._a.jpg, in which macOS keeps what other disks cannot
         return HIDDEN
     if name in (SYSTEM_FOLDERS if is_folder else SYSTEM_FILES):
         return SYSTEM
-    suffix = path.suffix.lower()
+    suffix = os.path.splitext(name)[1].rstrip(".")  # noqa: PTH122
     if is_folder or suffix in IMAGE_SUFFIXES:
         return ""
     return suffix or NO_SUFFIX

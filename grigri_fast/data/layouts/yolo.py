@@ -8,6 +8,7 @@ line begins with the number of a class. Label Studio and darknet write ``classes
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def _resolved(entry: str, bases: list[Path]) -> Path | None:
 # --------------------------------------------------------------------------- images and boxes
 
 
-def _images(place: Path) -> list[Path]:
+def _images(place: Path) -> Sequence[Path]:
     """Return the images in a folder and all below it, or in a list of images."""
     if place.is_dir():
         return images_below(place, recursive=True).images
