@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +51,29 @@ def summarize(
         digests=True,
         on_progress=on_progress,
     )
-    same_pixels: dict[str, list[Path]] = defaultdict(list)
-    for i, digest in sorted(checked.digests.items()):
-        same_pixels[digest].append(data.paths[i])
-    good = [i for i in range(len(data)) if i not in checked.bad]
+    good = check.without(np.arange(len(data)), checked.bad)
     sizes = Counter((int(height), int(width)) for height, width in checked.sizes_HW[good])
-    labels = Counter(data.targets_NC.sum(1).astype(int).tolist())
+    numbers, counts = np.unique(data.targets_NC.sum(1).astype(np.int64), return_counts=True)
+    assert checked.digests_N2 is not None
     return Summary(
         count_C=data.targets_NC.sum(0).astype(np.int64),
-        labels_per_image=dict(sorted(labels.items())),
+        labels_per_image=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
         sizes=sizes.most_common(),
-        num_grayscale=sum(_is_grayscale(data.paths[i]) for i in good),
-        duplicates=[paths for paths in same_pixels.values() if len(paths) > 1],
+        num_grayscale=sum(_is_grayscale(data.paths[row]) for row in good),
+        duplicates=[[data.paths[row] for row in rows] for rows in _equal(checked.digests_N2, good)],
         bad={data.paths[i]: reason for i, reason in checked.bad.items()},
     )
+
+
+def _equal(digests_N2: NDArray[np.uint64], rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the groups of rows with equal digests, in the order of the first of each."""
+    order = rows[np.lexsort((rows, digests_N2[rows, 1], digests_N2[rows, 0]))]
+    is_new = np.ones(len(order) + 1, dtype=bool)
+    is_new[1:-1] = (digests_N2[order[1:]] != digests_N2[order[:-1]]).any(1)
+    starts = np.flatnonzero(is_new)
+    several = np.flatnonzero(np.diff(starts) > 1)
+    groups = [order[starts[i] : starts[i + 1]] for i in several]
+    return sorted(groups, key=lambda group: group[0])
 
 
 def _is_grayscale(path: Path) -> bool:

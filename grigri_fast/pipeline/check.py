@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ _WORKER = f"{__package__}.check_worker"
 _ROOT = Path(__file__).parents[2]  # where the package is imported from
 _GROUP_BYTES = 64 * 2**20  # files that are read at a time
 _FIRST = 100  # files by which it is decided whether a check will need a process
+_AT_A_TIME = 4096  # files that are looked up among the known ones
 _AHEAD = 3  # groups that the worker has been given
 _LOOKED_AT = 8 * GROUP_FILES  # files that are looked up at a time, by check_in_order
 _MAX_CRASHES = 20  # in one group, without any file being checked
@@ -56,7 +58,8 @@ class ImageCheck:
         crc32_N: checksum of the encoded bytes, int64 (N); -1 likewise.
         bad: reason by index, for each file that cannot be used.
         max_pixels: the limit that was asked for.
-        digests: of the pixels, by index, for each good file, if they were asked for.
+        digests_N2: of the pixels of each good file, 16 bytes as uint64 (N, 2), 0 for the others;
+            None unless they were asked for.
         by_pillow: the indices of the good files that Pillow decodes, since DALI refuses them or
             prints a line on stderr about each.
     """
@@ -65,7 +68,7 @@ class ImageCheck:
     crc32_N: NDArray[np.int64]
     bad: dict[int, str]
     max_pixels: int
-    digests: dict[int, str] = field(default_factory=dict)
+    digests_N2: NDArray[np.uint64] | None = None
     by_pillow: set[int] = field(default_factory=set)
 
     def _enter(self, row: int, result: FileCheck) -> None:
@@ -76,8 +79,8 @@ class ImageCheck:
         self.crc32_N[row] = result.crc32
         if result.by_pillow:
             self.by_pillow.add(row)
-        if result.digest:
-            self.digests[row] = result.digest
+        if self.digests_N2 is not None:
+            self.digests_N2[row] = np.frombuffer(bytes.fromhex(result.digest), dtype=np.uint64)
 
 
 def check_images(
@@ -116,35 +119,42 @@ def check_images(
     """
     rows = np.arange(len(paths)) if rows is None else rows
     n = len(paths)
-    check = ImageCheck(np.ones((n, 2), dtype=np.int64), np.full(n, -1), {}, max_pixels)
-    stamps: dict[int, image_file.Stamp] = {}
-    for row in rows.tolist():
-        try:
-            stamps[row] = image_file.stamp(paths[row])
-        except GrigriError as e:
-            check.bad[row] = str(e)
+    check = ImageCheck(
+        np.ones((n, 2), dtype=np.int64),
+        np.full(n, -1),
+        {},
+        max_pixels,
+        np.zeros((n, 2), dtype=np.uint64) if digests else None,
+    )
+    left, stamps = array("q"), array("q")  # rows to be decoded, and their stamps one by one
     with CheckCache(DECODERS, is_used=use_cache) as cache:
-        if not digests:
-            known = cache.known({paths[row]: stamp for row, stamp in stamps.items()})
-            for row in stamps:
-                result = known.get(paths[row])
+        for first in range(0, len(rows), _AT_A_TIME):
+            found = _stamped(check, paths, rows[first : first + _AT_A_TIME])
+            known = {} if digests else cache.known(dict(found.values()))
+            for row, (path, stamp) in found.items():
+                result = known.get(path)
                 if result and result.height_px * result.width_px <= max_pixels:
                     check._enter(row, result)
-        left = [row for row in stamps if check.crc32_N[row] < 0 and row not in check.bad]
-        num_done = len(rows) - len(left)
-        on_progress(num_done, len(rows))
-        groups = groups_of(left, [stamps[row][0] for row in left], _GROUP_BYTES)
+                else:
+                    left.append(row)
+                    stamps.extend(stamp)
+        num_before = len(rows) - len(left)
+        on_progress(num_before, len(rows))
+        groups = groups_of(left, stamps[:: len(image_file.Stamp._fields)], _GROUP_BYTES)
         job = _Job(paths, threads, max_pixels, digests, on_slow)
         with contextlib.closing(_check_groups(job, groups)) as checked:
+            num_done = 0
             while max_bad is None or len(check.bad) <= max_bad:
                 results = next(checked, None)
                 if results is None:
                     break
+                here = range(num_done, num_done + len(results))  # groups come in their order
+                stamp_of = {left[i]: _stamp_at(stamps, i) for i in here}
                 for row, result in results:
                     check._enter(row, result)
-                    cache.add(paths[row], stamps[row], result)
+                    cache.add(paths[row], stamp_of[row], result)
                 num_done += len(results)
-                on_progress(num_done, len(rows))
+                on_progress(num_before + num_done, len(rows))
     return merge([check])
 
 
@@ -202,12 +212,13 @@ def check_in_order(
 
 def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
     """Return as one the checks of different rows of the same files; bad files are sorted."""
+    digests = [part.digests_N2 for part in parts if part.digests_N2 is not None]
     return ImageCheck(
         np.maximum.reduce([part.sizes_HW for part in parts]),
         np.maximum.reduce([part.crc32_N for part in parts]),
         dict(sorted((row, why) for part in parts for row, why in part.bad.items())),
         parts[0].max_pixels,
-        {row: digest for part in parts for row, digest in part.digests.items()},
+        np.maximum.reduce(digests) if digests else None,
         {row for part in parts for row in part.by_pillow},
     )
 

@@ -143,7 +143,7 @@ def release_unused_memory() -> None:
 
 
 def groups_of(
-    rows: list[int], sizes: list[int], limit: int, most: int = GROUP_FILES
+    rows: Sequence[int], sizes: Sequence[int], limit: int, most: int = GROUP_FILES
 ) -> Iterator[list[int]]:
     """Yield the rows in groups, about equal, of at most ``most`` whose sizes sum up to ``limit``.
 

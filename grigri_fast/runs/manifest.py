@@ -1,7 +1,9 @@
 """The images and labels that a run was trained on, and whether they have changed since."""
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,36 +11,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data import packed
 from ..data.dataset import Dataset
+from ..data.packed import Packed
 from ..errors import GrigriError
 from ..runtime import files
 
 # The second says of each image, too, which labels are unknown; it is written where some are.
 _FORMATS = ("grigri-fast data 1", "grigri-fast data 2")
 _UNKNOWN = -1  # the checksum of a file that was not read
+_BEFORE_IMAGES, _AFTER_IMAGES = ',\n"images": [\n', "\n]}\n"
+_AT_A_TIME = 4096  # lines that are joined
+_MOST_NAMED = 100  # classes in a message
+
+
+class _Classes:
+    """Numbers of classes of each of many images: two arrays instead of a list for each.
+
+    Args:
+        flat: the numbers of all images, one after the other.
+        ends: where those of each image end (N).
+    """
+
+    def __init__(self, flat: NDArray[np.integer], ends: NDArray[np.integer]) -> None:
+        self.flat, self.ends = flat.astype(np.int32), ends.astype(np.int64)
+
+    @classmethod
+    def of(cls, flags_NC: NDArray) -> "_Classes":
+        """Return the classes whose flag is set."""
+        rows, classes = np.nonzero(flags_NC)
+        return cls(classes, np.bincount(rows, minlength=len(flags_NC)).cumsum())
+
+    @classmethod
+    def none(cls, num_images: int) -> "_Classes":
+        """Return no class for any image."""
+        return cls(np.empty(0, np.int32), np.zeros(num_images, np.int64))
+
+    def __getitem__(self, row: int) -> list[int]:
+        return self.flat[self.ends[row - 1] if row else 0 : self.ends[row]].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(self.__getitem__, range(len(self.ends)))
+
+    def same(self, other: "_Classes") -> bool:
+        """Return whether all images have the same classes."""
+        return np.array_equal(self.ends, other.ends) and np.array_equal(self.flat, other.flat)
 
 
 @dataclass(frozen=True)
-class _Image:
-    """What is stored of an image: numbers of its classes and of those unknown, and checksum."""
+class _Images:
+    """What is stored of images: their names, classes and those unknown, and checksums, (N) each."""
 
-    labels: list[int]
-    crc32: int
-    unknown: list[int]
+    names: Packed[str]
+    labels: _Classes
+    unknown: _Classes
+    crc32_N: NDArray[np.int64]
 
-    def in_words(self, class_names: Sequence[str]) -> str:
-        """Return the labels, with a question mark where they are unknown."""
-        names = [class_names[c] for c in self.labels] + [f"{class_names[c]}?" for c in self.unknown]
-        return "+".join(names) or "no label"
+    def in_words(self, row: int, class_names: Sequence[str]) -> str:
+        """Return the labels of an image, with a question mark where they are unknown."""
+        names = [class_names[c] for c in self.labels[row]]
+        return "+".join(names + [f"{class_names[c]}?" for c in self.unknown[row]]) or "no label"
 
 
-def _images_of(data: Dataset, crc32_N: NDArray[np.int64]) -> list[_Image]:
-    """Return what is stored of each image (N)."""
-    unknown: list[list[int]] = [[]] * len(data)
-    if data.unknown_NC is not None:
-        unknown = [np.flatnonzero(row).tolist() for row in data.unknown_NC]
-    labels = [np.flatnonzero(row).tolist() for row in data.targets_NC]
-    return [_Image(*one) for one in zip(labels, crc32_N.tolist(), unknown, strict=True)]
+def _images_of(data: Dataset, crc32_N: NDArray[np.int64]) -> _Images:
+    """Return what is stored of a data set."""
+    known = data.unknown_NC is None
+    return _Images(
+        packed.names(data.names),
+        _Classes.of(data.targets_NC),
+        _Classes.none(len(data)) if known else _Classes.of(data.unknown_NC),
+        crc32_N,
+    )
 
 
 def to_json(data: Dataset, crc32_N: NDArray[np.int64], before: Iterable[int] = ()) -> str:
@@ -47,14 +90,20 @@ def to_json(data: Dataset, crc32_N: NDArray[np.int64], before: Iterable[int] = (
     ``before``: checksums of what the weights that a run begins with were trained on.
     """
     has_unknown = data.unknown_NC is not None
-    lines = [
-        json.dumps([name, one.labels, one.crc32, *([one.unknown] if has_unknown else [])])
-        for name, one in zip(data.names, _images_of(data, crc32_N), strict=True)
-    ]
+    images = _images_of(data, crc32_N)
+    unknown: Iterable[list[list[int]]] = ([one] for one in images.unknown)
+    of_each = zip(
+        images.names,
+        images.labels,
+        map(int, crc32_N),
+        unknown if has_unknown else ([] for _ in crc32_N),
+        strict=True,
+    )
+    lines = (json.dumps([*one, *more]) for *one, more in of_each)
+    joined = iter(lambda: ",\n".join(itertools.islice(lines, _AT_A_TIME)), "")
     about = {"format": _FORMATS[has_unknown], "class_names": data.class_names}
     head = json.dumps(about | ({"seen_before": sorted(before)} if before else {}))
-    images = ",\n".join(lines)
-    return f'{head[:-1]},\n"images": [\n{images}\n]}}\n'
+    return "".join([head[:-1], _BEFORE_IMAGES, ",\n".join(joined), _AFTER_IMAGES])
 
 
 def require_same(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = None) -> None:
@@ -82,10 +131,35 @@ def difference(file: Path, data: Dataset, crc32_N: NDArray[np.int64] | None = No
     Raises:
         GrigriError: if the file cannot be read.
     """
-    then, class_names = _read(file)
+    then, about = _read(file)
     if crc32_N is None:
         crc32_N = np.full(len(data), _UNKNOWN)
-    return _difference(then, class_names, data, crc32_N)
+    return _difference(then, about["class_names"], _images_of(data, crc32_N), data.class_names)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What :func:`to_json` wrote, without labels.
+
+    Attributes:
+        names: of the images (N).
+        crc32_N: their checksums; -1: unknown.
+        seen_before: checksums of what the weights that the run began with were trained on.
+    """
+
+    names: Packed[str]
+    crc32_N: NDArray[np.int64]
+    seen_before: frozenset[int]
+
+
+def contents(file: Path) -> Contents:
+    """Return what :func:`to_json` wrote, without labels.
+
+    Raises:
+        GrigriError: if the file cannot be read.
+    """
+    images, about = _read(file)
+    return Contents(images.names, images.crc32_N, frozenset(about.get("seen_before", [])))
 
 
 def checksums(file: Path) -> set[int]:
@@ -94,87 +168,108 @@ def checksums(file: Path) -> set[int]:
     Raises:
         GrigriError: if the file cannot be read.
     """
-    return set(checksum_of(file).values()) - {_UNKNOWN}
+    return set(_read(file)[0].crc32_N.tolist()) - {_UNKNOWN}
 
 
-def checksum_of(file: Path) -> dict[str, int]:
-    """Return by name the checksums of the images in what :func:`to_json` wrote; -1: unknown.
-
-    Raises:
-        GrigriError: if the file cannot be read.
-    """
-    return {name: one.crc32 for name, one in _read(file)[0].items()}
-
-
-def seen_before(file: Path) -> set[int]:
-    """Return the checksums of what the weights that a run began with were trained on.
-
-    Raises:
-        GrigriError: if the file cannot be read.
-    """
-    return set(_stored(file).get("seen_before", []))
-
-
-def _read(file: Path) -> tuple[dict[str, _Image], list[str]]:
-    """Return what is stored of each image by name, and the names of the classes."""
-    stored = _stored(file)
+def _read(file: Path) -> tuple[_Images, dict[str, Any]]:
+    """Return what is stored of the images, and of all of them together."""
     try:
-        then = {
-            name: _Image(labels, crc32, *(unknown or [[]]))
-            for name, labels, crc32, *unknown in stored["images"]
-        }
-        return then, stored["class_names"]
-    except (ValueError, KeyError, TypeError) as e:
-        raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
-
-
-def _stored(file: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(files.read_text(file))
-        if stored["format"] not in _FORMATS:
+        text = files.read_text(file)
+        end = text.find(_BEFORE_IMAGES)
+        if end >= 0 and text.endswith(_AFTER_IMAGES):  # as it was written: line by line
+            about = json.loads(text[:end] + "}")
+            lines = _lines(text, end + len(_BEFORE_IMAGES), len(text) - len(_AFTER_IMAGES))
+            images: Iterable[Any] = map(json.loads, lines)
+        else:
+            about = json.loads(text)
+            images = about["images"]
+        if about["format"] not in _FORMATS:
             raise ValueError("of another version")
-        return stored
+        return _collected(images, len(about["class_names"])), about
     except GrigriError as e:
         raise GrigriError(f"{file}: {e}") from e
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
         raise GrigriError(f"{file}: not written by grigri-fast: {e}") from e
+
+
+def _lines(text: str, start: int, end: int) -> Iterator[str]:
+    """Yield the lines in a part of a text, without the comma at the end of each but the last."""
+    while start < end:
+        stop = text.find(",\n", start, end)
+        stop = end if stop < 0 else stop
+        yield text[start:stop]
+        start = stop + 2
+
+
+def _collected(images: Iterable[Any], num_classes: int) -> _Images:
+    """Return what is stored of images, of a list for each.
+
+    Raises:
+        TypeError, ValueError, OverflowError: if one is not as it should be.
+    """
+    crc32, flat = array("q"), [array("q"), array("q")]
+    ends = [array("q"), array("q")]
+
+    def names() -> Iterator[str]:
+        for name, labels, crc, *more in images:
+            if not isinstance(name, str) or len(more) > 1:
+                raise ValueError("an image must have a name, labels and a checksum")
+            crc32.append(crc)
+            for of_kind, numbers, end in zip(flat, (labels, *(more or [[]])), ends, strict=True):
+                of_kind.extend(numbers)
+                end.append(len(of_kind))
+            yield name
+
+    packed_names = packed.names(names())
+    with_labels, with_unknown = (
+        _Classes(np.array(of_kind, dtype=np.int64), np.array(end, dtype=np.int64))
+        for of_kind, end in zip(flat, ends, strict=True)
+    )
+    for of_kind in (with_labels, with_unknown):
+        if len(of_kind.flat) and not 0 <= of_kind.flat.min() <= of_kind.flat.max() < num_classes:
+            raise ValueError("a label is none of the classes")
+    return _Images(packed_names, with_labels, with_unknown, np.array(crc32, dtype=np.int64))
 
 
 def _difference(
-    then: dict[str, _Image],
-    class_names: Sequence[str],
-    data: Dataset,
-    crc32_N: NDArray[np.int64],
+    then: _Images, classes_then: Sequence[str], now: _Images, classes_now: Sequence[str]
 ) -> str:
     """Return the first kind of difference in words, or ""."""
-    if list(class_names) != data.class_names:
-        return f"the classes were {', '.join(class_names)} and are {', '.join(data.class_names)}"
-    now = set(data.names)
-    added = [name for name in data.names if name not in then]
-    removed = [name for name in then if name not in now]
+    if list(classes_then) != list(classes_now):
+        return f"the classes were {_classes(classes_then)} and are {_classes(classes_now)}"
+    if then.names != now.names:
+        return _other_names(then.names, now.names)
+    if not (then.labels.same(now.labels) and then.unknown.same(now.unknown)):
+        relabelled = [
+            f"{now.names[row]} (from {was} to {now.in_words(row, classes_now)})"
+            for row in range(len(now.names))
+            if (was := then.in_words(row, classes_now)) != now.in_words(row, classes_now)
+        ]
+        if relabelled:
+            return f"{_some(relabelled)} relabelled"
+    is_known_N = (then.crc32_N != _UNKNOWN) & (now.crc32_N != _UNKNOWN)
+    rows = np.flatnonzero((then.crc32_N != now.crc32_N) & is_known_N)
+    changed = [now.names[row] for row in rows]
+    return f"the content of {_some(changed)} changed" if changed else ""
+
+
+def _other_names(then: Packed[str], now: Packed[str]) -> str:
+    """Return in words how the names of images differ."""
+    names_then, names_now = set(then), set(now)
+    added = [name for name in now if name not in names_then]
+    removed = [name for name in then if name not in names_now]
     if added or removed:
         kinds = [("added", added), ("removed", removed)]
         return ", ".join(f"{_some(names)} {verb}" for verb, names in kinds if names)
-    for i, (before, name) in enumerate(zip(then, data.names, strict=True)):
-        if before != name:
-            return f"the order of the images has changed: number {i + 1} was {before}, is {name}"
-    images = dict(zip(data.names, _images_of(data, crc32_N), strict=True))
-    words = {
-        name: [image.in_words(class_names) for image in (then[name], one)]
-        for name, one in images.items()
-    }
-    relabelled = [
-        f"{name} (from {was} to {now})" for name, (was, now) in words.items() if was != now
-    ]
-    if relabelled:
-        return f"{_some(relabelled)} relabelled"
-    changed = [
-        name
-        for name, one in images.items()
-        if one.crc32 != then[name].crc32 and _UNKNOWN not in (one.crc32, then[name].crc32)
-    ]
-    return f"the content of {_some(changed)} changed" if changed else ""
+    pairs = enumerate(zip(then, now, strict=True), start=1)
+    number, (was, name) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    return f"the order of the images has changed: number {number} was {was}, is {name}"
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+
+
+def _classes(names: Sequence[str]) -> str:
+    """Return the names of classes, not all of them if they are very many."""
+    return ", ".join(names) if len(names) <= _MOST_NAMED else _some(list(names))

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import split
+from ..data import packed, split
 from ..data.dataset import Dataset
+from ..data.packed import Packed
 from ..errors import GrigriError
 from . import manifest, run_folder
 
@@ -23,13 +24,14 @@ class TrainedOn:
     """The images of a run's parts, as they were when it began.
 
     Attributes:
-        crc32_of: by part (``train``, ``val``, perhaps ``test``) and name, the checksum of each
-            image; -1 where it was not read.
+        names: of the images of each part (``train``, ``val``, perhaps ``test``).
+        crc32_of: their checksums by part, int64; -1 where one was not read.
         before: checksums of what the weights that it began with were trained on, as far as their
             run says.
     """
 
-    crc32_of: dict[str, dict[str, int]]
+    names: dict[str, Packed[str]]
+    crc32_of: dict[str, NDArray[np.int64]]
     before: frozenset[int] = frozenset()
 
     @classmethod
@@ -42,25 +44,33 @@ class TrainedOn:
         file = folder / run_folder.DATA
         if not file.is_file():
             return None
-        crc32_of = manifest.checksum_of(file)
+        stored = manifest.contents(file)
         parts = split.names(folder / run_folder.SPLIT)
+        crc32_of = dict(zip(stored.names, stored.crc32_N.tolist(), strict=True))
         return cls(
-            {part: {n: crc32_of.get(n, -1) for n in names} for part, names in parts.items()},
-            frozenset(manifest.seen_before(file)),
+            {part: packed.names(names) for part, names in parts.items()},
+            {
+                part: np.array([crc32_of.get(name, -1) for name in names], dtype=np.int64)
+                for part, names in parts.items()
+            },
+            stored.seen_before,
         )
 
     @property
     def checksums(self) -> frozenset[int]:
         """Those of all images that the weights have been trained on."""
-        return self.before | set(self.crc32_of["train"].values()) - {-1}
+        return self.before | set(self.crc32_of["train"].tolist()) - {-1}
 
     def has_seen(self, crc32_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which checksums (N) are of images that the weights have been trained on."""
-        return np.isin(crc32_N, list(self.checksums))
+        before = np.fromiter(self.before, dtype=np.int64)
+        seen = np.concatenate([before, self.crc32_of["train"]])
+        return np.isin(crc32_N, seen[seen != -1])
 
     def chose_by(self, crc32_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which checksums (N) are of validation images, by which the best was chosen."""
-        return np.isin(crc32_N, list(set(self.crc32_of["val"].values()) - {-1}))
+        of_val = self.crc32_of["val"]
+        return np.isin(crc32_N, of_val[of_val != -1])
 
     def find(
         self, part: str, data: Dataset, checksums: Callable[[Rows], NDArray[np.int64]]
@@ -82,17 +92,18 @@ class TrainedOn:
                 f"the run's split has no {part} part, only {', '.join(self.crc32_of)}"
             )
         row_of = {name: row for row, name in enumerate(data.names)}
-        wanted = self.crc32_of[part]
-        rows = {name: row_of[name] for name in wanted if name in row_of}
-        if len(rows) < len(wanted):
-            others = np.setdiff1d(np.arange(len(data)), list(rows.values()))
+        wanted = self.names[part]
+        rows = np.array([row_of.get(name, -1) for name in wanted], dtype=np.intp)
+        if (rows < 0).any():
+            others = np.setdiff1d(np.arange(len(data)), rows)
             at = dict(zip(checksums(others).tolist(), others.tolist(), strict=True))
             at.pop(-1, None)
-            rows |= {n: at[c] for n, c in wanted.items() if n not in rows and c in at}
-        if not rows:
+            for i in np.flatnonzero(rows < 0):
+                rows[i] = at.get(int(self.crc32_of[part][i]), -1)
+        if (rows < 0).all():
             raise GrigriError(
                 f"{data.layout}: no image of the run's {part} part is there, neither by name nor by"
                 f" content; without --part all images there are scored"
             )
-        found = np.unique(np.fromiter(rows.values(), dtype=np.intp))
-        return found, [name for name in wanted if name not in rows]
+        gone = [wanted[i] for i in np.flatnonzero(rows < 0)]
+        return np.unique(rows[rows >= 0]), gone

@@ -49,7 +49,8 @@ def stamp(path: str | Path) -> Stamp:
         raise GrigriError(e.strerror or str(e)) from e
     if not stat.S_ISREG(status.st_mode):
         raise GrigriError("not a regular file")
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    inode = (status.st_ino + 2**63) % 2**64 - 2**63  # signed, as SQLite stores it
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 
 
 @contextlib.contextmanager
