@@ -80,7 +80,7 @@ def check_deeply(
 
 def digest_of(data: Dataset) -> str:
     """Return a digest of names and labels: the same data set, the same digest."""
-    digest = hashlib.sha256(json.dumps([data.names, data.class_names]).encode())
+    digest = hashlib.sha256(json.dumps([list(data.names), data.class_names]).encode())
     digest.update(np.ascontiguousarray(data.targets_NC).data)
     if data.unknown_NC is not None:
         digest.update(np.ascontiguousarray(data.unknown_NC).data)

@@ -84,12 +84,13 @@ class Replicated:
 
 
 def draw_weights(num_images: int, num_replicates: int = 1000, seed: int = 0) -> NDArray:
-    """Return which images each replicate has, shape (R, N), float32: 1 for about half, else 0.
+    """Return which images each replicate has, shape (R, N), uint8: 1 for about half, else 0.
 
-    Two replicates in a row are the two halves of all images.
+    Two replicates in a row are the two halves of all images. A thousand of them take 1 kB per
+    image, so they are in bytes and become float32, for sums of them, some at a time.
     """
     rng = np.random.default_rng(seed)
-    weights_RN = np.empty((num_replicates, num_images), dtype=np.float32)
+    weights_RN = np.empty((num_replicates, num_images), dtype=np.uint8)
     for r in range(0, num_replicates, 2):
         weights_RN[r] = rng.integers(0, 2, num_images, dtype=np.uint8)
         weights_RN[r + 1 : r + 2] = 1 - weights_RN[r]
@@ -129,7 +130,7 @@ def scores_with_intervals(
     predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
     c_R = weighted_counts(predicted_NC, targets_NC, weights_RN)
     right_N = (predicted_NC == targets_NC).all(1)
-    right_R = ratio(weights_RN @ right_N.astype(np.float32), weights_RN.sum(1))
+    right_R = ratio(_weigh(weights_RN, right_N[:, None])[:, 0], weights_RN.sum(1))
     num_labels = int((c.tp + c.fp + c.fn).sum())  # those that say something of F1
     return Scores(
         micro_f1=score_interval(float(micro_f1(c)), micro_f1(c_R), num_labels),
@@ -166,15 +167,17 @@ def weighted_counts(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray)
 
 
 def _weigh(weights_RN: NDArray, flags_NC: Bools) -> NDArray:
-    """Return the summed weights of the flagged images (R, C), float64, a few classes at a time.
+    """Return the summed weights of the flagged images (R, C), float64, some of both at a time.
 
     The product is made in float32, where sums of draws are exact up to 2**24 images.
     """
-    blocks = [
-        weights_RN @ flags_NC[:, first : first + 64].astype(np.float32)
-        for first in range(0, flags_NC.shape[1], 64)
-    ]
-    return np.concatenate(blocks, axis=1, dtype=np.float64)
+    sums_RC = np.empty((len(weights_RN), flags_NC.shape[1]))
+    most = max(1, _WEIGHTS_AT_A_TIME // max(1, weights_RN.shape[1]))
+    for r in range(0, len(weights_RN), most):
+        some_RN = weights_RN[r : r + most].astype(np.float32, copy=False)
+        for c in range(0, flags_NC.shape[1], 64):
+            sums_RC[r : r + most, c : c + 64] = some_RN @ flags_NC[:, c : c + 64].astype(np.float32)
+    return sums_RC
 
 
 def interval(value: float, replicates_R: NDArray) -> Interval:
@@ -251,11 +254,13 @@ def weighted_average_precision(scores_NC: Array, targets_NC: Bools, weights_RN: 
 
     def of_class(scores_N: Array, targets_N: Bools) -> NDArray:
         cuts_K = np.unique(-scores_N[targets_N])  # the highest score first
-        first_cut_N = np.searchsorted(cuts_K, -scores_N)  # K: below all positives
+        first_cut_N = np.searchsorted(cuts_K, -scores_N)
+        shown = np.flatnonzero(first_cut_N < len(cuts_K))  # the others are below all positives
+        positive = np.flatnonzero(targets_N)
         ap_R = []
         for weights_NR in chunks:
-            shown_KR = _sums(weights_NR, first_cut_N, len(cuts_K)).cumsum(0)
-            steps_KR = _sums(weights_NR[targets_N], first_cut_N[targets_N], len(cuts_K))
+            shown_KR = _sums(weights_NR[shown], first_cut_N[shown], len(cuts_K)).cumsum(0)
+            steps_KR = _sums(weights_NR[positive], first_cut_N[positive], len(cuts_K))
             tp_KR = steps_KR.cumsum(0)
             positives_R = steps_KR.sum(0)
             ap = np.full(len(positives_R), np.nan)
@@ -268,11 +273,11 @@ def weighted_average_precision(scores_NC: Array, targets_NC: Bools, weights_RN: 
 
 
 def _sums(weights_NR: NDArray, group_N: NDArray[np.intp], num_groups: int) -> NDArray:
-    """Return the sums of the weights of each group (G, R); groups from G on are left out."""
+    """Return the sums of the weights of each group (G, R), float32."""
     from scipy import sparse  # it takes as long to load as a small run to score
 
     member_GN = sparse.csc_array(
         (np.ones(len(group_N), np.float32), group_N, np.arange(len(group_N) + 1)),
-        shape=(num_groups + 1, len(group_N)),
+        shape=(num_groups, len(group_N)),
     )
-    return (member_GN @ weights_NR)[:num_groups]
+    return member_GN @ weights_NR.astype(np.float32, copy=False)

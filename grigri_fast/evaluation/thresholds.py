@@ -38,6 +38,8 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
         return 0.5
     if scores.dtype.kind != "f":
         scores = scores.astype(np.float64)
+    if len(scores) < _NUM_BINS:
+        return _best_of(scores, scores[targets], 0, 0, -np.inf)
     parts = [slice(i, i + _PART) for i in range(0, len(scores), _PART)]
 
     # How many scores and positives each bin has, the highest scores first.
@@ -60,12 +62,40 @@ def best_f1_threshold(scores: Array, targets: Bools) -> float:
         kept.append(scores[part][inside])
         kept_positives.append(scores[part][inside & targets[part]])
         below = max(below, np.max(scores[part], where=bins > last, initial=-np.inf))
+    return _best_of(
+        np.concatenate(kept),
+        np.concatenate(kept_positives),
+        hits_B[first] - positives_B[first],
+        predicted_B[first] - counts[2 * first] - positives_B[first],
+        below,
+        num_positives,
+    )
+
+
+def _best_of(
+    scores: Array,
+    positives: Array,
+    num_hits_above: int,
+    num_above: int,
+    below: float,
+    num_positives: int | None = None,
+) -> float:
+    """Return the threshold of the best cut at a positive's score, sorting all scores.
+
+    Args:
+        scores: among which the cut is.
+        positives: those of them whose target is set.
+        num_hits_above, num_above: positives, and all scores, that are higher than these.
+        below: the highest score that is lower than these, -inf if there is none.
+        num_positives: in all; None: there are none but these.
+    """
+    num_positives = len(positives) if num_positives is None else num_positives
     dtype = np.result_type(scores, np.float32)
-    ordered = np.sort(np.negative(np.concatenate(kept), dtype=dtype))
-    positives = np.sort(np.negative(np.concatenate(kept_positives), dtype=dtype))
+    ordered = np.sort(np.negative(scores, dtype=dtype))
+    positives = np.sort(np.negative(positives, dtype=dtype))
     num_inside = np.searchsorted(ordered, positives, side="right")
-    hits = hits_B[first] - positives_B[first] + np.arange(1, len(positives) + 1)
-    predicted = predicted_B[first] - counts[2 * first] - positives_B[first] + num_inside
+    hits = num_hits_above + np.arange(1, len(positives) + 1)
+    predicted = num_above + num_inside
     # Of equal positives all but the last are counted with too few hits, and so are never the best.
     best = np.argmax(2 * hits / (predicted + num_positives))
 

@@ -49,12 +49,15 @@ def drop_rows(batches: list[NDArray[np.intp]], bad: Iterable[int]) -> list[NDArr
 
     If a single image is left of a batch, it joins the next one; that of the last, the one before.
     """
-    bad = list(bad)
-    left = [rows[~np.isin(rows, bad)] for rows in batches]
+    if not batches:
+        return []
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    is_good = ~np.isin(np.concatenate(batches), list(bad))  # of all at once: there may be many
+    left = [rows[here] for rows, here in zip(batches, np.split(is_good, ends), strict=True)]
     for i in range(len(left)):
         if len(left[i]) == 1:
-            before = [j for j in range(i) if len(left[j])]
-            other = i + 1 if i + 1 < len(left) else before[-1] if before else i
+            before = next((j for j in range(i - 1, -1, -1) if len(left[j])), None)
+            other = i + 1 if i + 1 < len(left) else i if before is None else before
             if other != i:
                 left[other], left[i] = np.concatenate([left[other], left[i]]), left[i][:0]
     return left

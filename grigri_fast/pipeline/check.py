@@ -210,6 +210,26 @@ def check_in_order(
                 done += 1
 
 
+def _stamped(
+    check: ImageCheck, paths: Sequence[Path], rows: NDArray[np.intp]
+) -> dict[int, tuple[Path, image_file.Stamp]]:
+    """Return path and stamp of each row, without those that are no files: they are bad."""
+    found = {}
+    for row in rows.tolist():
+        path = paths[row]
+        try:
+            found[row] = path, image_file.stamp(path)
+        except GrigriError as e:
+            check.bad[row] = str(e)
+    return found
+
+
+def _stamp_at(stamps: "array[int]", place: int) -> image_file.Stamp:
+    """Return one of the stamps that stand one after the other."""
+    size = len(image_file.Stamp._fields)
+    return image_file.Stamp(*stamps[size * place : size * (place + 1)])
+
+
 def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
     """Return as one the checks of different rows of the same files; bad files are sorted."""
     digests = [part.digests_N2 for part in parts if part.digests_N2 is not None]

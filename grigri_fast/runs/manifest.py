@@ -249,7 +249,7 @@ def _difference(
             return f"{_some(relabelled)} relabelled"
     is_known_N = (then.crc32_N != _UNKNOWN) & (now.crc32_N != _UNKNOWN)
     rows = np.flatnonzero((then.crc32_N != now.crc32_N) & is_known_N)
-    changed = [now.names[row] for row in rows]
+    changed = [now.names[row] for row in rows.tolist()]
     return f"the content of {_some(changed)} changed" if changed else ""
 
 

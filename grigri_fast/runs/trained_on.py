@@ -105,5 +105,5 @@ class TrainedOn:
                 f"{data.layout}: no image of the run's {part} part is there, neither by name nor by"
                 f" content; without --part all images there are scored"
             )
-        gone = [wanted[i] for i in np.flatnonzero(rows < 0)]
+        gone = [wanted[i] for i in np.flatnonzero(rows < 0).tolist()]
         return np.unique(rows[rows >= 0]), gone

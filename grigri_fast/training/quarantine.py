@@ -28,7 +28,8 @@ class Quarantine:
         self, data: Dataset, num_images: int, max_bad: float, bad: dict[str, tuple[str, int]]
     ) -> None:
         self._data, self._num_images, self._max_bad = data, num_images, max_bad
-        self._row_of = {name: row for row, name in enumerate(data.names)}
+        # Of what is bad alone: of all images it would be the largest part of a run's memory.
+        self._row_of = {name: row for row, name in enumerate(data.names) if name in bad}
         self.bad = bad
 
     @property
@@ -42,6 +43,7 @@ class Quarantine:
         Raises:
             BetweenStepsError: if they would be too many then; none of them is entered.
         """
+        self._row_of |= {self._data.names[row]: row for row in bad}
         names = {self._data.names[row]: (reason, epoch) for row, reason in bad.items()}
         all_bad = names | self.bad
         by_path = {self._path(name): reason for name, (reason, _) in all_bad.items()}

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from ..config import TrainConfig
 from ..pipeline import batching
 
+_AT_A_TIME = 1024  # images
+
 
 class Sampler:
     """Draws the images of an epoch, as ``sampler`` in a resolved config says.
@@ -45,7 +47,12 @@ def repeat_factors(targets_NC: NDArray, frequency_C: NDArray, most: float) -> ND
     has_some = frequency_C > 0
     middle = np.median(frequency_C[has_some]) if has_some.any() else 1.0
     factor_C = np.sqrt(middle / np.maximum(frequency_C, 1e-12)).clip(1, most)
-    return np.where(targets_NC > 0, factor_C, 1.0).max(1)
+    # A few images at a time: all of them may have 10,000 classes each.
+    factors_N = np.empty(len(targets_NC))
+    for first in range(0, len(targets_NC), _AT_A_TIME):
+        rows = slice(first, first + _AT_A_TIME)
+        factors_N[rows] = np.where(targets_NC[rows] > 0, factor_C, 1.0).max(1)
+    return factors_N
 
 
 def drawn(

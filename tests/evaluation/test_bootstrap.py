@@ -31,7 +31,7 @@ def micro_f1_at_half(scores_NC: np.ndarray, targets_NC: np.ndarray) -> float:
 
 def test_replicates_are_halves_and_their_complements() -> None:
     weights_RN = bootstrap.draw_weights(300, num_replicates=201, seed=1)
-    assert weights_RN.shape == (201, 300) and weights_RN.dtype == np.float32
+    assert weights_RN.shape == (201, 300) and weights_RN.dtype == np.uint8
     assert set(np.unique(weights_RN)) == {0, 1}
     assert (weights_RN[0:200:2] + weights_RN[1:200:2] == 1).all()
     assert weights_RN[0::2].mean() == pytest.approx(0.5, abs=0.02)
