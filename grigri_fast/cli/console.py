@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..evaluation.bootstrap import Interval
 
 _START_S = time.monotonic()  # close to when the program started
+_LISTED_CLASSES = 200  # in a table on the screen
 _SHOWN_LINES = 20  # of a long list; the rest is only mentioned
 
 
@@ -76,6 +77,18 @@ def new_table(*columns: str, num_texts: int = 1) -> Table:
     for name in columns[num_texts:]:
         table.add_column(name, justify="right", no_wrap=True, overflow="fold")
     return table
+
+
+def listed_classes(counts: Sequence[float]) -> tuple[list[int], str]:
+    """Return which classes a table on the screen lists, and a word about the others, "" if none.
+
+    ``counts``: images of each class (C). Of thousands of classes the most frequent are listed.
+    """
+    if len(counts) <= _LISTED_CLASSES:
+        return list(range(len(counts))), ""
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    others = len(counts) - _LISTED_CLASSES
+    return sorted(order[:_LISTED_CLASSES]), f"... and {others:,} less frequent classes"
 
 
 def show(table: Table) -> None:

@@ -10,7 +10,7 @@ from ..config import MAX_PIXELS
 from ..curation.options import require_used
 from ..errors import GrigriError
 from ..runtime import files, imports
-from .console import new_table, say, say_first, show
+from .console import listed_classes, new_table, say, say_first, show
 from .options import (
     DataArgument,
     ImagesOption,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..data.mirflickr import Fetched
     from ..data.split import SplitResult
+
+_SHOWN_COPIES = 5  # of an image, in a line
 
 
 @with_label_options
@@ -140,13 +142,21 @@ def show_summary(data: "Dataset", summary: "Summary") -> None:
     show(facts)
 
     table = new_table("class", "images", "frequency")
-    for name, count in zip(data.class_names, summary.count_C, strict=True):
-        table.add_row(escape(name), f"{count:,}", f"{count / n:.2%}")
+    counts = summary.count_C.tolist()
+    listed, others = listed_classes(counts)
+    for c in listed:
+        table.add_row(escape(data.class_names[c]), f"{counts[c]:,}", f"{counts[c] / n:.2%}")
     say()
     show(table)
+    if others:
+        say(others)
     if summary.duplicates:
         say("\nExact duplicates (the same pixels)")
-        groups = [" = ".join(map(str, group)) for group in summary.duplicates]
+        groups = [
+            " = ".join(map(str, group[:_SHOWN_COPIES]))
+            + (f" and {len(group) - _SHOWN_COPIES:,} more" if len(group) > _SHOWN_COPIES else "")
+            for group in summary.duplicates
+        ]
         say_first(groups, "and {:,} more groups")
     if summary.bad:
         say("\nFiles that cannot be used")
@@ -234,9 +244,12 @@ def show_split(result: "SplitResult") -> None:
         table.add_row("share", *(_decimals(size / sum(sizes)) for size in sizes))
         table.add_row("asked", *(_decimals(parts.asked[part]) for part in parts.parts))
     columns = frequencies(parts, data).values()
-    for name, *values in zip(data.class_names, *columns, strict=True):
-        table.add_row(escape(name), *map(_decimals, values))
+    listed, others = listed_classes(data.targets_NC.sum(0).tolist())
+    for c in listed:
+        table.add_row(escape(data.class_names[c]), *(_decimals(column[c]) for column in columns))
     show(table)
+    if others:
+        say(others)
     say()
     lacking = absences(parts, data)
     if lacking:

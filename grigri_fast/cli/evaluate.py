@@ -11,6 +11,7 @@ from ..config import MAX_PIXELS
 from ..runtime import files, imports
 from .console import (
     interval,
+    listed_classes,
     new_table,
     number,
     say,
@@ -119,11 +120,12 @@ def show_evaluation(scored: "RunEvaluation", saved: bool) -> None:
     how = "cross-fitted" if evaluation.cross_fitted else "at the threshold given"
     say(f"\nper class (precision, recall and F1 {how})\n")
     table = new_table("class", "support", "precision", "recall", "F1", "AP", "threshold")
-    for c in evaluation.per_class:
+    listed, others = listed_classes([c.support for c in evaluation.per_class])
+    for c in (evaluation.per_class[i] for i in listed):
         numbers = (c.precision, c.recall, c.f1, c.average_precision, c.threshold)
         table.add_row(escape(c.name), f"{c.support:,}", *map(number, numbers))
     show(table)
-    say()
+    say(f"{others}; --json has them all\n" if others else "")
     if isinstance(evaluation.thresholds, float):
         say(f"threshold {evaluation.thresholds:.4f} ({evaluation.threshold_source})")
     else:

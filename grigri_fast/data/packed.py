@@ -11,7 +11,7 @@ import numpy as np
 Item = TypeVar("Item", str, Path)
 
 _ANY_NAME = "surrogatepass"  # a file's name need not be UTF-8 (os.fsdecode)
-_AT_A_TIME = 4096  # items that are looked at in a row
+_AT_A_TIME = 1024  # items that are looked at in a row
 
 
 class Packed(Sequence[Item], Generic[Item]):

@@ -163,15 +163,19 @@ def _by_balance(
     seed: int,
 ) -> NDArray[np.intp]:
     """Return the part of each image (N) by :func:`balance.balance`."""
-    places = [[i] for i in range(len(labels_of))] if groups is None else groups
-    counts = [Counter(c for i in group for c in labels_of[i]) for group in places]
+    if groups is None:
+        ones = [[1] * n for n in range(1 + max(map(len, labels_of)))]  # the same list for many
+        of_each = [ones[len(labels)] for labels in labels_of]
+        alone = balance.Units(labels_of, of_each, [1] * len(labels_of), num_classes)
+        return np.array(balance.balance(alone, shares, seed), dtype=np.intp)
+    counts = [Counter(c for i in group for c in labels_of[i]) for group in groups]
     units = balance.Units(
         [sorted(count) for count in counts],
         [[count[c] for c in sorted(count)] for count in counts],
-        [len(group) for group in places],
+        [len(group) for group in groups],
         num_classes,
     )
     part_of = np.empty(len(labels_of), dtype=np.intp)
-    for group, part in zip(places, balance.balance(units, shares, seed), strict=True):
+    for group, part in zip(groups, balance.balance(units, shares, seed), strict=True):
         part_of[group] = part
     return part_of

@@ -33,7 +33,7 @@ from .metrics import (
     ratio,
 )
 
-_WEIGHTS_AT_A_TIME = 10_000_000
+_WEIGHTS_AT_A_TIME = 4_000_000  # of each thread, as float32
 
 
 # Positives per class, on average, below which the mean over classes gets no interval: it would hold
@@ -273,11 +273,13 @@ def weighted_average_precision(scores_NC: Array, targets_NC: Bools, weights_RN: 
 
 
 def _sums(weights_NR: NDArray, group_N: NDArray[np.intp], num_groups: int) -> NDArray:
-    """Return the sums of the weights of each group (G, R), float32."""
+    """Return the sums of the weights of each group (G, R), float32 for weights in bytes."""
     from scipy import sparse  # it takes as long to load as a small run to score
 
+    if weights_NR.dtype.kind != "f":
+        weights_NR = weights_NR.astype(np.float32)
     member_GN = sparse.csc_array(
         (np.ones(len(group_N), np.float32), group_N, np.arange(len(group_N) + 1)),
         shape=(num_groups, len(group_N)),
     )
-    return member_GN @ weights_NR.astype(np.float32, copy=False)
+    return member_GN @ weights_NR

@@ -236,7 +236,9 @@ def _thresholds(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[
     if isinstance(chosen, float):
         marks = {f"threshold {chosen:.4f}: micro-F1 {micro_f1:.4f}": chosen}
     else:
-        marks = {f"{c.name}: {c.threshold:.4f}": c.threshold for c in evaluation.per_class}
+        shown = _most_frequent(scored.targets_NC, _MAX_CURVES)
+        classes = [evaluation.per_class[c] for c in shown]
+        marks = {f"{c.name}: {c.threshold:.4f}": c.threshold for c in classes}
     lines = {"micro-F1": over.f1, "precision": over.precision, "recall": over.recall}
     points = {name: values.tolist() for name, values in lines.items()}
     reached = micro_f1 if isinstance(chosen, float) else None
@@ -249,6 +251,7 @@ def _thresholds(scored: RunEvaluation, predicted_NC: NDArray[np.bool_]) -> dict[
         "over": _svg(over_figure, "over", "Micro-F1, precision and recall over the threshold"),
         "curve": _svg(curve, "all", "Precision over recall of all labels together"),
         "micro_f1": micro_f1,
+        "num_marks": len(marks),
         "num_found": num_found,
         "num_true": num_true,
         "num_given": num_given,

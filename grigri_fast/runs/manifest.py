@@ -21,7 +21,7 @@ from ..runtime import files
 _FORMATS = ("grigri-fast data 1", "grigri-fast data 2")
 _UNKNOWN = -1  # the checksum of a file that was not read
 _BEFORE_IMAGES, _AFTER_IMAGES = ',\n"images": [\n', "\n]}\n"
-_AT_A_TIME = 4096  # lines that are joined
+_AT_A_TIME = 1024  # lines that are joined
 _MOST_NAMED = 100  # classes in a message
 
 
