@@ -22,6 +22,8 @@ from ..runtime.compute import Compute
 # What the model, or the choice of its epoch, knew of the images that are scored.
 Exposure: TypeAlias = Literal["unseen", "seen", "chosen", "unknown"]
 
+_NAMED = 20  # classes in a message
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -130,7 +132,8 @@ def _in_order(
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         raise GrigriError(
             f"{labelled.layout}: the model does not know the class {others[0]!r}{more}, so it"
-            f" cannot be scored on these labels; it knows {', '.join(class_names)}"
+            f" cannot be scored on these labels; it knows {', '.join(class_names[:_NAMED])}"
+            f"{' and more' if len(class_names) > _NAMED else ''}"
         )
     columns = [class_names.index(name) for name in labelled.class_names]
     missing = [name for name in class_names if name not in set(labelled.class_names)]

@@ -13,7 +13,7 @@ from ...errors import GrigriError
 from .cells import FLAGS, NO_LABEL, SEPARATORS, are_flags, parts_of
 from .labels import LabelOptions
 from .reading import looks_like_image
-from .table import Table
+from .table import NAMED, Table
 
 # Names of columns, in lower case without spaces, dashes and underscores; the first one is taken.
 _IMAGE = (
@@ -148,9 +148,10 @@ def _image_column(table: Table, options: LabelOptions) -> int:
             f"{table.file}: the columns {first!r} and {second!r} can both name the images;"
             f" --image-column {first} or --image-column {second} says which"
         )
+    more = ", ..." if len(table.header) > NAMED else ""
     raise GrigriError(
         f"{table.file}: no column names the images; --image-column says which of"
-        f" {', '.join(map(repr, table.header))}"
+        f" {', '.join(map(repr, table.header[:NAMED]))}{more}"
     )
 
 

@@ -12,6 +12,7 @@ from ...errors import GrigriError
 from .reading import read_text
 
 TEXT_SUFFIXES = frozenset({".csv", ".tsv"})
+NAMED = 20  # columns in a message; a table may have thousands
 _DELIMITERS = ",\t;"
 _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
@@ -63,7 +64,8 @@ class Table:
         if len(alike) == 1:
             return alike[0]
         raise GrigriError(
-            f"{self.file}: {flag} {name}: no such column; there are {', '.join(self.header)}"
+            f"{self.file}: {flag} {name}: no such column; there are"
+            f" {', '.join(self.header[:NAMED])}{', ...' if len(self.header) > NAMED else ''}"
         )
 
 
