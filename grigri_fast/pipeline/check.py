@@ -119,28 +119,21 @@ def check_images(
     """
     rows = np.arange(len(paths)) if rows is None else rows
     n = len(paths)
-    check = ImageCheck(
-        np.ones((n, 2), dtype=np.int64),
-        np.full(n, -1),
-        {},
-        max_pixels,
-        np.zeros((n, 2), dtype=np.uint64) if digests else None,
-    )
+    digests_N2 = np.zeros((n, 2), dtype=np.uint64) if digests else None
+    check = ImageCheck(np.ones((n, 2), np.int64), np.full(n, -1), {}, max_pixels, digests_N2)
     left, stamps = array("q"), array("q")  # rows to be decoded, and their stamps one by one
     with CheckCache(DECODERS, is_used=use_cache) as cache:
         for first in range(0, len(rows), _AT_A_TIME):
-            found = _stamped(check, paths, rows[first : first + _AT_A_TIME])
-            known = {} if digests else cache.known(dict(found.values()))
-            for row, (path, stamp) in found.items():
-                result = known.get(path)
-                if result and result.height_px * result.width_px <= max_pixels:
-                    check._enter(row, result)
-                else:
-                    left.append(row)
-                    stamps.extend(stamp)
+            some = rows[first : first + _AT_A_TIME].tolist()
+            found, new = _looked_up(paths, some, None if digests else cache, max_pixels)
+            for row, result in found.items():
+                check._enter(row, result)
+            left.extend(new)
+            stamps.extend(number for stamp in new.values() for number in stamp)
         num_before = len(rows) - len(left)
         on_progress(num_before, len(rows))
-        groups = groups_of(left, stamps[:: len(image_file.Stamp._fields)], _GROUP_BYTES)
+        stamps_N4 = np.array(stamps).reshape(-1, len(image_file.Stamp._fields))
+        groups = groups_of(left, stamps[:: stamps_N4.shape[1]], _GROUP_BYTES)
         job = _Job(paths, threads, max_pixels, digests, on_slow)
         with contextlib.closing(_check_groups(job, groups)) as checked:
             num_done = 0
@@ -149,7 +142,7 @@ def check_images(
                 if results is None:
                     break
                 here = range(num_done, num_done + len(results))  # groups come in their order
-                stamp_of = {left[i]: _stamp_at(stamps, i) for i in here}
+                stamp_of = {left[i]: image_file.Stamp(*stamps_N4[i].tolist()) for i in here}
                 for row, result in results:
                     check._enter(row, result)
                     cache.add(paths[row], stamp_of[row], result)
@@ -178,21 +171,12 @@ def check_in_order(
 
     def groups() -> Iterator[list[int]]:
         for first in range(0, len(paths), _LOOKED_AT):
-            here: dict[int, image_file.Stamp] = {}
-            for row in range(first, min(first + _LOOKED_AT, len(paths))):
-                try:
-                    here[row] = image_file.stamp(paths[row])
-                except GrigriError as e:
-                    results[row] = FileCheck(-1, reason=str(e))
-            known = cache.known({paths[row]: stamp for row, stamp in here.items()})
-            for row in list(here):
-                result = known.get(paths[row])
-                if result and result.height_px * result.width_px <= max_pixels:
-                    results[row] = result
-                    del here[row]
-            stamps.update(here)
-            yield from groups_of(list(here), [stamp[0] for stamp in here.values()], _GROUP_BYTES)
-            if not here:
+            rows = range(first, min(first + _LOOKED_AT, len(paths)))
+            found, left = _looked_up(paths, rows, cache, max_pixels)
+            results.update(found)
+            stamps.update(left)
+            yield from groups_of(list(left), [stamp[0] for stamp in left.values()], _GROUP_BYTES)
+            if not left:
                 yield []
 
     job = _Job(paths, threads, max_pixels, False, on_slow)
@@ -210,24 +194,25 @@ def check_in_order(
                 done += 1
 
 
-def _stamped(
-    check: ImageCheck, paths: Sequence[Path], rows: NDArray[np.intp]
-) -> dict[int, tuple[Path, image_file.Stamp]]:
-    """Return path and stamp of each row, without those that are no files: they are bad."""
-    found = {}
-    for row in rows.tolist():
-        path = paths[row]
+def _looked_up(
+    paths: Sequence[Path], rows: Iterable[int], cache: CheckCache | None, max_pixels: int
+) -> tuple[dict[int, FileCheck], dict[int, image_file.Stamp]]:
+    """Return results of files that are known (or none), and stamps of those to be decoded."""
+    found: dict[int, FileCheck] = {}
+    left: dict[int, image_file.Stamp] = {}
+    path_of = {row: paths[row] for row in rows}
+    for row, path in path_of.items():
         try:
-            found[row] = path, image_file.stamp(path)
+            left[row] = image_file.stamp(path)
         except GrigriError as e:
-            check.bad[row] = str(e)
-    return found
-
-
-def _stamp_at(stamps: "array[int]", place: int) -> image_file.Stamp:
-    """Return one of the stamps that stand one after the other."""
-    size = len(image_file.Stamp._fields)
-    return image_file.Stamp(*stamps[size * place : size * (place + 1)])
+            found[row] = FileCheck(-1, reason=str(e))
+    known = cache.known({path_of[row]: stamp for row, stamp in left.items()}) if cache else {}
+    for row in list(left):
+        result = known.get(path_of[row])
+        if result and result.height_px * result.width_px <= max_pixels:
+            found[row] = result
+            del left[row]
+    return found, left
 
 
 def merge(parts: Sequence[ImageCheck]) -> ImageCheck:
