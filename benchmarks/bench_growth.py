@@ -323,7 +323,7 @@ def trained_on(folder: Path) -> Callable[[], Any]:
     def look() -> Any:
         found = TrainedOn.read(folder)
         assert found is not None
-        return found.has_seen(checked.crc32_N).sum(), found.find("val", data, lambda r: r)[0]
+        return found.has_seen(checked.crc32_N).sum()
 
     return look
 

@@ -46,13 +46,9 @@ class TrainedOn:
             return None
         stored = manifest.contents(file)
         parts = split.names(folder / run_folder.SPLIT)
-        crc32_of = dict(zip(stored.names, stored.crc32_N.tolist(), strict=True))
         return cls(
             {part: packed.names(names) for part, names in parts.items()},
-            {
-                part: np.array([crc32_of.get(name, -1) for name in names], dtype=np.int64)
-                for part, names in parts.items()
-            },
+            _checksums_of(parts, stored),
             stored.seen_before,
         )
 
@@ -107,3 +103,23 @@ class TrainedOn:
             )
         gone = [wanted[i] for i in np.flatnonzero(rows < 0).tolist()]
         return np.unique(rows[rows >= 0]), gone
+
+
+def _checksums_of(
+    parts: dict[str, list[str]], stored: manifest.Contents
+) -> dict[str, NDArray[np.int64]]:
+    """Return the checksums of the images of each part, -1 for one that is not stored.
+
+    A part lists its images in the order of the data. So one walk along both finds all of them, in
+    a time that does not grow faster than their number, as look-ups in a large dictionary do.
+    """
+    found: dict[str, list[int]] = {part: [] for part in parts}
+    for name, crc32 in zip(stored.names, stored.crc32_N.tolist(), strict=True):
+        for part, names in parts.items():
+            number = len(found[part])
+            if number < len(names) and names[number] == name:
+                found[part].append(crc32)
+    if any(len(found[part]) < len(names) for part, names in parts.items()):  # another order
+        crc32_of = dict(zip(stored.names, stored.crc32_N.tolist(), strict=True))
+        found = {part: [crc32_of.get(n, -1) for n in names] for part, names in parts.items()}
+    return {part: np.array(of_part, dtype=np.int64) for part, of_part in found.items()}
