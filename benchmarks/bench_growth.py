@@ -1,4 +1,4 @@
-"""(m) Does any stage cost more than its share at 1,000,000 images, or at 10,000 classes?
+"""(o) Does any stage cost more than its share at 1,000,000 images, or at 10,000 classes?
 
     python benchmarks/bench_growth.py --work DIR [--images 1000000] [--classes 20]
         [--stages NAME ...] [--repeats 1] [--out result.json]
