@@ -98,7 +98,8 @@ def seconds_of(clone: Path, words: list[str], cache: str, code: str = "") -> flo
     command = [sys.executable, *(["-c", code] if code else ["-m", "grigri_fast"]), *words]
     environment = {**os.environ, "XDG_CACHE_HOME": cache, "PYTHONPATH": str(clone)}
     start_s = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # The current folder comes before PYTHONPATH.
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stderr[-1000:]}")
     return time.perf_counter() - start_s
@@ -181,6 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     about = record.environment(torch.device("cpu"), "auto")
     if options.before is not None:
+        options.data, options.before = str(Path(options.data).resolve()), options.before.resolve()
         record.write(options.out, {**about, "seconds": compare(options)})
         return
     seen: dict[str, list[dict[str, float]]] = {"first time": [], "again": [], "imports alone": []}
