@@ -210,6 +210,7 @@ OTHER_VALUES = {
     "group_column": "patient",
     "classes": "cat",
     "groups": "near-duplicates.csv",
+    "corrections": "fixed.csv",
 }
 
 
