@@ -49,7 +49,7 @@ def images(count: int) -> str:
 
 
 @functools.cache
-def _environment(package: str) -> Environment:
+def _environment(package: str = "") -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in (package, _PACKAGE) if name]),
         autoescape=lambda name: ".html" in (name or ""),

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 import grigri_fast
-from grigri_fast.cli import data, evaluate, performance, train
+from grigri_fast.cli import data, evaluate, performance, predict, serving, train
 from grigri_fast.cli.options import architectures
 from grigri_fast.config import LABEL_OPTIONS, OPTIONS
 from grigri_fast.data.layouts import HowLabels, detect
 from grigri_fast.models import factory, timm_networks
 
-HOW_IT_GOES = {"on_progress", "on_summary", "log", "callback"}  # what a program may listen to
+HOW_IT_GOES = {"on_progress", "on_ready", "on_summary", "log", "callback"}  # what a program may listen to
 
 
 @pytest.mark.parametrize(
     ("command", "function", "own"),
     [
         (evaluate.evaluate, grigri_fast.evaluate, {"as_json"}),
-        (evaluate.predict, grigri_fast.predict, {"out"}),
+        (predict.predict, grigri_fast.predict, {"out", "resume"}),
+        (serving.serve, grigri_fast.serve, {"open"}),
         (evaluate.export, grigri_fast.export, set()),
         (evaluate.report, grigri_fast.report, set()),
         (train.reproduce, grigri_fast.reproduce, set()),

@@ -66,7 +66,7 @@ def test_copies_of_training_images_are_no_part_of_the_last_scores(
         labels=lambda rows: (targets_NC[rows], None),
     )
     data.dataset.class_names[:] = CLASSES
-    trained_on = TrainedOn({"train": {str(i): i for i in range(20)}, "val": {}})
+    trained_on = TrainedOn({}, {"train": np.arange(20), "val": np.empty(0, dtype=np.int64)})
     found = scores.final(logits_NC[20:], data, trained_on)
     assert (found.num_images, found.exposure) == (num_images, exposure)
     kept = [i for i in range(20) if exposure == "seen" or i not in copies]
