@@ -3,8 +3,8 @@
     python benchmarks/bench_large.py DATA --work FOLDER [--images 3000] [--distinct 200]
         [--size 224] [--repeats 3] [--threads N] [--before CLONE] [--out result.json]
 
-Makes JPEGs of 4000 x 3000 px in FOLDER (about 3 MB each; they stay there for the next time): photographs
-of DATA, enlarged, with texture and noise as a phone's have. ``--distinct`` of them are made; each
+Makes JPEGs of 4000 x 3000 px in FOLDER (about 3 MB each; they stay there for the next time): of
+photographs of DATA, enlarged, with texture and noise as a phone's have. ``--distinct`` of them are made; each
 file is one of these with a comment of its own, so that all files differ and lie apart on the disk.
 
 Interleaved, each in a process of its own: torchvision's DataLoader (Pillow and tensor back-ends),

@@ -16,7 +16,8 @@ from grigri_fast.config import LABEL_OPTIONS, OPTIONS
 from grigri_fast.data.layouts import HowLabels, detect
 from grigri_fast.models import factory, timm_networks
 
-HOW_IT_GOES = {"on_progress", "on_ready", "on_summary", "log", "callback"}  # what a program may listen to
+# What a program may listen to.
+HOW_IT_GOES = {"on_progress", "on_ready", "on_summary", "log", "callback"}
 
 
 @pytest.mark.parametrize(
