@@ -4,8 +4,9 @@
         [--size 224] [--repeats 3] [--threads N] [--before CLONE] [--out result.json]
 
 Makes JPEGs of 4000 x 3000 px in FOLDER (about 3 MB each; they stay there for the next time): of
-photographs of DATA, enlarged, with texture and noise as a phone's have. ``--distinct`` of them are made; each
-file is one of these with a comment of its own, so that all files differ and lie apart on the disk.
+photographs of DATA, enlarged, with texture and noise as a phone's have. ``--distinct`` of them are
+made; each file is one of these with a comment of its own, so that all files differ and lie apart on
+the disk.
 
 Interleaved, each in a process of its own: torchvision's DataLoader (Pillow and tensor back-ends),
 what peers.py finds of timm and SPDL, our loader at another commit (``--before``: a clone of this
