@@ -4,9 +4,9 @@
         [--arch NAME] [--size 224] [--before CLONE] [--timm-script FILE] [--out result.json]
 
 Labels the first images of a folder with networks of ImageNet weights where a package has them, else
-random ones, in rounds, each candidate in a process of its own: the command ``predict`` as a whole
-(with its start, the check of the files, and the CSV); ``load(RUN).predict`` without the start (with
-the check), here and in a clone of an earlier commit; of an exported file, by ONNX Runtime and by
+random ones, in rounds, each candidate in a process of its own, with files that were checked before:
+the command ``predict`` as a whole (with its start and the CSV); ``load(RUN).predict`` without the
+start, here and in a clone of an earlier commit; of an exported file, by ONNX Runtime and by
 OpenVINO where it is installed; what timm's ``inference.py`` does (its own loop, or the script if it
 is given, as a whole); a plain loop of Pillow and ONNX Runtime. Beside them the bare forward pass of
 each engine, of random pixels in batches of 32.
@@ -118,6 +118,15 @@ def as_timm_does(run: Path, threads: int, names: Path) -> float:
             outputs.append(model(images_NCHW.to(memory_format=torch.channels_last)).sigmoid())
     torch.cat(outputs).float().numpy()
     return len(paths) / (time.perf_counter() - start_s)
+
+
+def check_all(names: Path, threads: int) -> int:
+    """Check all files, so that no candidate has to that others would not; return their number."""
+    from grigri_fast.config import MAX_PIXELS
+    from grigri_fast.pipeline.check import check_images
+
+    paths = [Path(name) for name in names.read_text().splitlines()]
+    return len(paths) - len(check_images(paths, threads=threads, max_pixels=MAX_PIXELS).bad)
 
 
 def plain_loop(run: Path, threads: int, names: Path) -> float:
@@ -241,6 +250,8 @@ def measure(args: argparse.Namespace, arch: str, paths: list[Path]) -> dict[str,
             link.symlink_to(path)
         names.write_text("".join(f"{link}\n" for link in links))
         make_run(run, arch, args.size)
+        words = [sys.executable, __file__, "--child", "check", run, args.threads, names]
+        assert answer_of(words) == len(paths)
         speeds: dict[str, list[float]] = {}
         for _ in range(args.repeats):
             found, labels = one_round(args, run, names, len(paths), arch)
@@ -268,7 +279,9 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     if sys.argv[1] == "--child":
         kind, run, threads, rest = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-        if kind.startswith("bare "):
+        if kind == "check":
+            print(json.dumps(check_all(Path(rest), threads)))
+        elif kind.startswith("bare "):
             print(json.dumps(bare(run, threads, kind.removeprefix("bare "), int(rest))))
         else:
             way = as_timm_does if kind == "timm" else plain_loop
