@@ -108,8 +108,9 @@ def test_labels_are_reviewed_with_keys(run: Path, browser, tmp_path: Path) -> No
     page.select_option("#kind", "errors")
     progress = page.locator("#progress")
     expect = playwright.expect
-    expect(progress).to_contain_text("0 of ")
     questions = page.evaluate("async () => (await fetch('/review/questions?kind=errors')).json()")
+    expect(progress).to_contain_text(f"0 of {len(questions)} ")
+    expect(page.locator("#only option").first).to_have_text(f"all classes ({len(questions)})")
     names = page.evaluate("() => JSON.parse(document.getElementById('about').textContent)")
 
     def of(number: int, value: str) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ let skipped = new Set();
 let place = 0;
 let state = { num_changed: 0, can_undo: false, file: "" };
 let busy = false;
+let choice = 0; // number of the last one
 
 const key = ([row, c]) => `${row},${c}`;
 const current = () => questions[place];
@@ -176,7 +177,11 @@ function add(event) {
 
 async function choose() {
   const kind = at("kind").value, only = at("only").value;
+  const mine = (choice += 1);
+  questions = []; // a key that comes too early answers nothing
   const all = await asked(`/review/questions?kind=${encodeURIComponent(kind)}`);
+  const now = await asked("/review/state");
+  if (mine !== choice) return; // another choice has been made since
   const counts = new Map();
   for (const [, c] of all) counts.set(c, (counts.get(c) ?? 0) + 1);
   const options = [["", `all classes (${all.length})`]];
@@ -191,7 +196,7 @@ async function choose() {
   }));
   at("only").value = options.some(([value]) => value === only) ? only : "";
   questions = all.filter(([, c]) => at("only").value === "" || c === Number(at("only").value));
-  take(await asked("/review/state"));
+  take(now);
   place = nextOpen(0);
   show();
 }
@@ -201,6 +206,7 @@ at("kind").addEventListener("change", () => { at("only").value = ""; start(); })
 at("only").addEventListener("change", start);
 // Another tab may have decided in the meantime.
 addEventListener("focus", () => guarded(async () => {
+  if (!questions.length) return;
   take(await asked("/review/state"));
   if (current() && decided.has(key(current()))) place = nextOpen(place);
   show();
