@@ -4,7 +4,7 @@ import csv
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,21 @@ class Site:
 
 
 @pytest.fixture
+def served(run: Path) -> Iterator[Callable[[Path], Site]]:
+    """Yield what starts the site; none is left behind by a test that fails."""
+    sites: list[Site] = []
+
+    def start(corrections: Path) -> Site:
+        sites.append(Site(run, corrections))
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        site.process.kill()
+        site.process.communicate()
+
+
+@pytest.fixture
 def browser() -> Iterator["playwright.Browser"]:
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -79,8 +94,10 @@ def decisions(file: Path) -> list[tuple[str, str, str]]:
         return [(line["image"], line["class"], line["value"]) for line in csv.DictReader(lines)]
 
 
-def test_photographs_are_labelled_and_a_threshold_moves(run: Path, browser, tmp_path) -> None:
-    site = Site(run, tmp_path / "c.csv")
+def test_photographs_are_labelled_and_a_threshold_moves(
+    run: Path, served, browser, tmp_path
+) -> None:
+    site = served(tmp_path / "c.csv")
     page = opened(browser, site)
     photographs = sorted((run.parent.parent / "photos" / "images").glob("*.jpg"))[:2]
     page.set_input_files("#files", photographs)
@@ -101,9 +118,9 @@ def test_photographs_are_labelled_and_a_threshold_moves(run: Path, browser, tmp_
     assert code == 0 and "nothing was decided" in rest
 
 
-def test_labels_are_reviewed_with_keys(run: Path, browser, tmp_path: Path) -> None:
+def test_labels_are_reviewed_with_keys(served, browser, tmp_path: Path) -> None:
     file = tmp_path / "c.csv"
-    site = Site(run, file)
+    site = served(file)
     page = opened(browser, site, "review")
     page.select_option("#kind", "errors")
     progress = page.locator("#progress")
@@ -150,7 +167,7 @@ def test_labels_are_reviewed_with_keys(run: Path, browser, tmp_path: Path) -> No
     expect(page.locator("#problem")).to_contain_text("does not answer")
     assert decisions(file) == before
 
-    site = Site(run, file)
+    site = served(file)
     page = opened(browser, site, "review")
     page.select_option("#kind", "errors")
     expect(page.locator("#progress")).to_contain_text(re.compile(r"^[23] of "))
