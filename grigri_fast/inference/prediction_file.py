@@ -10,7 +10,6 @@ file is done.
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -312,7 +311,7 @@ class PredictionFile:
         """
         data = text.encode(errors="surrogateescape")  # file names are bytes; see files.write_atomic
         after = self.progress.plus(data, predictions)
-        self._put(data + self._closing(after), self.progress.size_bytes)
+        files.write_at(self._descriptor, data + self._closing(after), self.progress.size_bytes)
         self.progress = after
 
     def _closing(self, progress: Progress) -> bytes:
@@ -321,16 +320,10 @@ class PredictionFile:
             return b""
         return b"\n]\n" if progress.images else b"]\n"
 
-    def _put(self, data: bytes, place: int) -> None:
-        """Write bytes at a place of the file, all of them."""
-        while data:
-            written = os.pwrite(self._descriptor, data, place)
-            data, place = data[written:], place + written
-
     def _cut_off(self) -> None:
         """Remove what follows the rows that count, and close the file."""
         os.ftruncate(self._descriptor, self.progress.size_bytes)
-        self._put(self._closing(self.progress), self.progress.size_bytes)
+        files.write_at(self._descriptor, self._closing(self.progress), self.progress.size_bytes)
 
     def _is_there(self) -> bool:
         """Return whether the file still has its name."""
@@ -378,12 +371,8 @@ class PredictionFile:
         Raises:
             GrigriError: if another one does.
         """
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise GrigriError(f"--out {self._out}: another predict is writing to it") from e
-        except OSError:  # a file system without locks
-            return
+        if not files.lock(self._descriptor):
+            raise GrigriError(f"--out {self._out}: another predict is writing to it")
 
     def _unwritable(self, error: OSError) -> GrigriError:
         return GrigriError(f"{self._out}: cannot be written: {error.strerror or error}")

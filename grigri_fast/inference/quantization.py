@@ -9,8 +9,6 @@ not rounded to 256 steps.
 Shapes: N images of a batch, C classes.
 """
 
-import contextlib
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import GrigriError
-from ..runtime import files
+from ..runtime import files, streams
 from . import onnx
 
 QuantizeName = Literal["int8"]
@@ -70,7 +68,7 @@ def to_int8(content: bytes, batches: Iterable[torch.Tensor]) -> bytes:
     """
     import onnx as onnx_package
 
-    with tempfile.TemporaryDirectory() as name, _quiet():
+    with tempfile.TemporaryDirectory() as name, streams.without_logs():
         plain, folded, made = (Path(name) / f"{part}.onnx" for part in ("plain", "folded", "int8"))
         plain.write_bytes(content)
         try:
@@ -146,14 +144,3 @@ def _heads(graph: Any) -> list[str]:
         if has_weights or follows:
             leads_to_weights.update(node.input)
     return names
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the tool logs (advice on its own options) from the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)

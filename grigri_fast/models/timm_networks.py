@@ -4,10 +4,8 @@ https://huggingface.co/docs/timm. A name may end with the tag of one of its weig
 ``timm/vit_tiny_patch16_224.augreg_in21k``.
 """
 
-import contextlib
 import difflib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import GrigriError
-from ..runtime import imports
+from ..runtime import imports, streams
 from . import heads, weights
 from .normalize import Preprocessing
 from .weights import Found
@@ -185,7 +183,7 @@ def _create(arch: str, size_px: int, **options: Any) -> nn.Module:
     if config.fixed_input_size:
         options["img_size"] = size_px
     try:
-        with _quiet():
+        with streams.without_logs():
             model = _timm().create_model(arch.removeprefix(PREFIX), **options)
     except (AssertionError, TypeError, ValueError) as e:
         if options.get("pretrained"):
@@ -264,7 +262,7 @@ def _from_hub(arch: str, config: Any) -> tuple[str, Path]:
     error: BaseException = GrigriError("it has no file of a known name")
     for name in _file_names(config):
         try:
-            with _quiet():
+            with streams.without_logs():
                 return f"a download ({address})", Path(hf_hub_download(config.hf_hub_id, name))
         except LocalEntryNotFoundError as e:  # no connection
             error = e.__cause__ or e
@@ -276,14 +274,3 @@ def _from_hub(arch: str, config: Any) -> tuple[str, Path]:
             break
     url = f"{address}/resolve/main/{_file_names(config)[0]}"
     raise weights.not_downloaded(arch, error, url, _by_hand(config)) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what timm and the hub's client log from the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -290,10 +290,7 @@ class _Pixels:
 
     def write(self, pixels_P3: NDArray[np.uint8], first: int) -> None:
         """Write pixels; not by the mapping, through which a full disk would end the process."""
-        left, at = pixels_P3.reshape(-1).data, 3 * first
-        while left:
-            num_bytes = os.pwrite(self._descriptor, left, at)
-            left, at = left[num_bytes:], at + num_bytes
+        files.write_at(self._descriptor, pixels_P3.reshape(-1).data, 3 * first)
 
     def checksum(self, first: int, num_pixels: int) -> int:
         """Return the checksum of an image, -1 if it cannot be read; not by the mapping either."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
@@ -82,12 +81,8 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as e:
         raise GrigriError(f"{folder}: {e.strerror or e}") from e
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GrigriError(f"{folder}: another process is training in this folder") from None
-        except OSError:  # a file system without locks
-            pass
+        if not files.lock(descriptor):
+            raise GrigriError(f"{folder}: another process is training in this folder")
         files.remove_unfinished(folder, [*_WRITTEN, BEST, LAST, RESUME])
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import math
@@ -108,6 +109,29 @@ def cache_folder() -> Path:
     """Return the user's cache folder for this program; it need not exist."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "grigri-fast"
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file or folder for this process; return whether no other process has it.
+
+    The system ends the lock with the descriptor, however the process ends. On a file system without
+    locks nothing is locked.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def write_at(descriptor: int, content: bytes | memoryview, place: int) -> None:
+    """Write all of some bytes at a place of an open file; OSError if that is not possible."""
+    left = memoryview(content)
+    while left:
+        num_bytes = os.pwrite(descriptor, left, place)
+        left, place = left[num_bytes:], place + num_bytes
 
 
 def write_atomic(path: Path, content: bytes | str, previous: Path | None = None) -> None:

@@ -5,11 +5,14 @@ disk of its log is full. So errors of writing are remembered here instead of rai
 when the work is done.
 """
 
+import contextlib
 import errno
 import io
+import logging
 import os
 import select
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 EXIT_LOST_READER = 141  # 128 + SIGPIPE, as a shell reports it
@@ -104,3 +107,14 @@ def _text(raw: _Lossy, like: TextIO | None) -> TextIO:
         line_buffering=raw.isatty() or raw.name == "<stderr>",
         write_through=getattr(like, "write_through", False),
     )
+
+
+@contextlib.contextmanager
+def without_logs() -> Iterator[None]:
+    """Keep what libraries log, such as advice on their options, from the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

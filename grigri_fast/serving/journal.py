@@ -1,7 +1,6 @@
 """The table of corrected labels while it is written: a line per decision, on the disk at once."""
 
 import csv
-import fcntl
 import io
 import os
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 from ..data import corrections
 from ..data.corrections import GIVEN, HEADER, VALUES
 from ..errors import GrigriError
+from ..runtime import files
 
 _HEADER = (*HEADER, "time")
 
@@ -60,9 +60,9 @@ class Journal:
             assert self._descriptor is not None
             size = os.fstat(self._descriptor).st_size
             try:
-                if not size:
-                    _write_all(self._descriptor, _line(_HEADER))
-                _write_all(self._descriptor, _line([known.get(f, "") for f in self._fields]))
+                head = b"" if size else _line(_HEADER)
+                line = _line([known.get(f, "") for f in self._fields])
+                files.write_at(self._descriptor, head + line, size)
                 os.fsync(self._descriptor)
             except OSError:
                 os.ftruncate(self._descriptor, size)
@@ -82,18 +82,14 @@ class Journal:
             self._descriptor = None
 
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
             self._descriptor = os.open(self.path, flags, 0o666)
         except OSError as e:
             raise GrigriError(f"{self.path}: {e.strerror or e}") from e
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not files.lock(self._descriptor):
             self.close()
-            raise GrigriError(f"{self.path}: another grigri-fast serve is writing it") from None
-        except OSError:  # a file system without locks
-            pass
+            raise GrigriError(f"{self.path}: another grigri-fast serve is writing it")
         if os.fstat(self._descriptor).st_size:
             self._mend_end()
             for one in corrections.read(self.path):
@@ -111,7 +107,7 @@ class Journal:
         fields = next(csv.reader([whole.split(b"\n")[0].decode("utf-8-sig", "replace").strip()]))
         cells = next(csv.reader([rest.decode(errors="replace")]))
         if len(cells) == len(fields) and dict(zip(fields, cells, strict=True))["value"] in VALUES:
-            _write_all(self._descriptor, b"\n")
+            files.write_at(self._descriptor, b"\n", len(text))
         else:
             os.ftruncate(self._descriptor, len(whole) + 1)
 
@@ -120,8 +116,3 @@ def _line(cells: list[str] | tuple[str, ...]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(descriptor, content) :]
