@@ -1,6 +1,8 @@
 """The files that other programs read about this project agree with it."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,3 +43,17 @@ def test_the_image_is_made_of_files_and_extras_that_are_there() -> None:
     assert all((ROOT / name).exists() for name in copied)
     (extras,) = re.findall(r'"/src\[(.+)\]"', "\n".join(lines))
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_manual_becomes_pages_that_work_without_a_network(tmp_path) -> None:
+    """Every link in it leads somewhere: Sphinx would warn, and -W makes that an error."""
+    words = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", ".manual", ".", str(tmp_path)]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    manual = [p.relative_to(ROOT) for p in (ROOT / "grigri_fast").rglob("README.md")]
+    for page in ("index.html", "search.html", *(p.with_suffix(".html") for p in manual)):
+        html = (tmp_path / page).read_text()
+        loads = re.findall(r'<(?:script|link|img|source)\b[^>]*(?:src|href|srcset)="([^"]*)"', html)
+        assert loads
+        assert not [url for url in loads if "//" in url], page
+    assert "threshold" in (tmp_path / "searchindex.js").read_text()
