@@ -1,12 +1,13 @@
-"""What the README shows."""
+"""What the manual shows."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+INFERENCE = Path(__file__).parent.parent / "grigri_fast" / "inference" / "README.md"
 
 
-def the_readmes_program() -> str:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def the_manuals_program() -> str:
+    """Return the program that labels a photograph without grigri-fast."""
+    blocks = re.findall(r"```python\n(.*?)```", INFERENCE.read_text(), re.DOTALL)
     (program,) = [block for block in blocks if "onnxruntime" in block]
     return program

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from archives import image_members, label_members, zipped
 from option_table import markdown_table
-from readme import the_readmes_program
+from readme import the_manuals_program
 from small_runs import start, stopping
 from small_set import CLASSES, labels_of, write_image, write_photos
 from test_architecture import MAY_IMPORT
@@ -161,7 +161,7 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
     elif words[0] == "serve":
         serve_answers(words)
     elif program == "python":
-        (place / "label.py").write_text(the_readmes_program())
+        (place / "label.py").write_text(the_manuals_program())
         in_a_process(words, place)
     elif program == "torchrun":
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -224,7 +224,8 @@ def test_commands_are_recognised() -> None:
 
 @pytest.mark.slow
 def test_its_python_program_is_run(place: Path, monkeypatch) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", TEXTS["grigri_fast/inference/README.md"], re.S)
+    programs = re.findall(r"```python\n(.*?)```", TEXTS["grigri_fast/inference/README.md"], re.S)
+    (program,) = [program for program in programs if "from grigri_fast import" in program]
     train = grigri_fast.train
     tiny = {"size": 32, "batch_size": 16, "epochs": 1, "threads": 1}
     monkeypatch.setattr(grigri_fast, "train", lambda *data, **o: train(*data, **(o | tiny)))

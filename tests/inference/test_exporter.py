@@ -15,7 +15,7 @@ import pytest
 import torch
 from exported_runs import CPU, logits_of, make_run, pixels, predicted, with_spread
 from PIL import Image
-from readme import the_readmes_program
+from readme import the_manuals_program
 from small_set import CLASSES
 
 from grigri_fast import __version__
@@ -183,7 +183,7 @@ def test_wrong_uses_are_one_line(cli, good: Path, tmp_path: Path, monkeypatch) -
             assert f"needs {name}, not installed here: pip install" in refused("export", good)
 
 
-# ---------------------------------------------------------------------- the README's program
+# ---------------------------------------------------------------------- the manual's program
 
 
 @pytest.fixture
@@ -209,10 +209,10 @@ def wild(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_the_readmes_program_labels_photographs_as_predict_does(
+def test_the_manuals_program_labels_photographs_as_predict_does(
     cli, tmp_path: Path, photos_once: Path, wild: list[Path]
 ) -> None:
-    program = the_readmes_program()
+    program = the_manuals_program()
     assert set(re.findall(r"^(?:import|from) .*$", program, re.MULTILINE)) == {
         "import json, math, sys",
         "import numpy, onnxruntime",
