@@ -16,7 +16,6 @@ from .options import (
     DeviceOption,
     MaxPixelsOption,
     MemoryLimitOption,
-    RunArgument,
     ThreadsOption,
     passed_on,
 )
@@ -26,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    run: RunArgument,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="A run folder of train, and others beside it."),
+    ],
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Of 127.0.0.1. \\[default: the first free from 8765]"),
@@ -46,10 +48,11 @@ def serve(
     memory_limit: MemoryLimitOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Show a page on this machine: try the model on photographs, and correct labels.
+    """Show a page on this machine: try the model on photographs, correct labels, compare runs.
 
     Labels that are likely wrong are asked one after the other, and answered with keys. Answers are
     in a table at once, which train --corrections takes. Nothing leaves this machine. Ctrl-C ends
+    it. Of several runs the first is tried and its labels are reviewed; the others are compared with
     it.
 
     Example:  grigri-fast serve runs/my-photos-resnet34 --open
@@ -74,7 +77,7 @@ def serve(
         if open:
             webbrowser.open(address)
 
-    say(f"scoring the validation part of {files.shown(run)} ...")
+    say(f"scoring the validation part of {files.shown(runs[0])} ...")
     done = answer(**options, on_ready=ready)
     if not done.num_decided:
         say("\nended; nothing was decided")

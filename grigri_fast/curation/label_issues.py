@@ -152,11 +152,13 @@ class Setting:
     how_labels: HowLabels = field(default_factory=HowLabels)
 
 
-def predict_by_run(folder: Path, setting: Setting) -> tuple[Predictions, split.Split]:
+def predict_by_run(
+    folder: Path, setting: Setting, classifier: Classifier | None = None
+) -> tuple[Predictions, split.Split]:
     """Return a run's predictions on its validation part alone, and its split.
 
     The images that it was trained on are left out: what a model has learned by heart is no
-    evidence.
+    evidence. ``classifier`` is its model, where it is loaded already; else its last one is.
 
     Raises:
         GrigriError: if it is no run, or of other images or classes.
@@ -172,7 +174,7 @@ def predict_by_run(folder: Path, setting: Setting) -> tuple[Predictions, split.S
             max_pixels=setting.max_pixels,
         ).crc32_N
         rows = rows[~trained_on.has_seen(crc32_N[rows])]
-    rows_N, probabilities_NC = _predict(path, rows, setting)
+    rows_N, probabilities_NC = _predict(path, rows, setting, classifier)
     source = f"{len(rows_N):,} images of the validation part of {folder}"
     return Predictions(rows_N, probabilities_NC, source), part.split
 
@@ -245,12 +247,13 @@ def _train_fold(parts: split.Split, folder: Path, setting: Setting, callback: Ca
 
 
 def _predict(
-    path: Path, rows: NDArray[np.intp], setting: Setting
+    path: Path, rows: NDArray[np.intp], setting: Setting, classifier: Classifier | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the rows that can be read, and a model's probabilities in the data set's order."""
     data = setting.data
     with setting.compute.open() as budget:
-        classifier = Classifier.from_file(path, setting.compute, setting.max_pixels)
+        if classifier is None:
+            classifier = Classifier.from_file(path, setting.compute, setting.max_pixels)
         unknown = sorted(set(data.class_names) - set(classifier.class_names))
         if unknown:
             raise GrigriError(f"{data.layout}: the model does not know the class {unknown[0]!r}")

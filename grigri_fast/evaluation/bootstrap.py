@@ -117,6 +117,15 @@ def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDAr
     return Replicated(value, micro_f1(weighted_counts(predicted_NC, targets_NC, weights_RN)))
 
 
+def replicated_subset_accuracy(
+    predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray
+) -> Replicated:
+    """Return the share of images whose labels are all right, over the replicates."""
+    right_N = (as_bools(predicted_NC) == as_bools(targets_NC)).all(1)
+    right_R = _weigh(weights_RN, right_N[:, None])[:, 0]
+    return Replicated(float(right_N.mean()), ratio(right_R, weights_RN.sum(1)))
+
+
 def scores_with_intervals(
     predicted_NC: Bools, targets_NC: Bools, mean_ap: Interval, weights_RN: NDArray
 ) -> Scores:
@@ -129,13 +138,12 @@ def scores_with_intervals(
     c = count(predicted_NC, targets_NC)
     predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
     c_R = weighted_counts(predicted_NC, targets_NC, weights_RN)
-    right_N = (predicted_NC == targets_NC).all(1)
-    right_R = ratio(_weigh(weights_RN, right_N[:, None])[:, 0], weights_RN.sum(1))
+    accuracy = replicated_subset_accuracy(predicted_NC, targets_NC, weights_RN)
     num_labels = int((c.tp + c.fp + c.fn).sum())  # those that say something of F1
     return Scores(
         micro_f1=score_interval(float(micro_f1(c)), micro_f1(c_R), num_labels),
         macro_f1=mean_interval(float(macro_f1(c)), macro_f1(c_R), targets_NC.sum(0)),
-        subset_accuracy=score_interval(float(right_N.mean()), right_R, len(right_N)),
+        subset_accuracy=score_interval(accuracy.value, accuracy.replicates_R, len(targets_NC)),
         mAP=mean_ap,
     )
 

@@ -12,6 +12,7 @@ STRONG = "strong"  # an id that becomes a class
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"('[^';]+'|sans-serif)(, ('[^';]+'|sans-serif))+")
+_STYLE = re.compile(r' style="([^"]*)"')
 _DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
 
 
@@ -39,6 +40,16 @@ def of(svg: str, name: str, label: str, variables: Mapping[str, str]) -> str:
     for colour, variable in variables.items():
         text = text.replace(colour, f"var(--{variable})")
     return text
+
+
+def without_styles(svg: str) -> str:
+    """Return an ``<svg>`` with attributes in the place of styles, which a page may forbid."""
+    return _STYLE.sub(lambda found: "".join(_attributes(found[1])), svg)
+
+
+def _attributes(style: str) -> list[str]:
+    pairs = (declaration.partition(":") for declaration in style.split(";") if declaration.strip())
+    return [f' {name.strip()}="{value.strip()}"' for name, _, value in pairs]
 
 
 def _references(element: ElementTree.Element) -> list[str]:

@@ -9,6 +9,8 @@ import numpy as np
 from . import plots
 from .plots import Axes, Figure
 
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of more runs than there are colours
+
 
 def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
     """Return a page's figure of one column of ``results.csv``: train and val over the epochs."""
@@ -34,6 +36,39 @@ def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
     axes.set(xlim=ends, xticks=plots.whole_ticks(int(ends[0]), int(ends[1]), 5))
     axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
     _legend_above(axes)
+    return figure
+
+
+def of_runs(histories: dict[str, list[dict[str, Any]]], key: str) -> Figure:
+    """Return a page's figure of one column of ``results.csv``: val of several runs over the epochs.
+
+    Args:
+        histories: by a run's name the rows of its ``results.csv``.
+        key: the column without ``val_``.
+    """
+    values_by_run = {
+        name: np.array([row.get(f"val_{key}", np.nan) for row in history], dtype=np.float64)
+        for name, history in histories.items()
+    }
+    finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values_by_run.items()}
+    ticks = plots.round_ticks(np.concatenate(list(finite.values())))
+    left = 12 + 6.5 * max(len(f"{tick:.10g}") for tick in ticks)
+    figure, axes = plots.panel(420, 240, "epoch", left=left)
+    all_epochs = [row["epoch"] for history in histories.values() for row in history] or [0]
+    for number, (name, values) in enumerate(finite.items()):
+        epochs = [row["epoch"] for row in histories[name]]
+        dashes = DASHES[number // len(plots.RUNS) % len(DASHES)]
+        colour = plots.RUNS[number % len(plots.RUNS)]
+        (line,) = axes.plot(epochs, values, color=colour, lw=2, ls=dashes, clip_on=False)
+        if len(all_epochs) <= 120:
+            line.set(marker="o", ms=6, mec="white", mew=1.5)
+            points = zip(epochs, values, strict=True)
+            tips = [f"{name}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v)]
+            plots.add_tooltips(line, *tips)
+    first, last = int(min(all_epochs)), int(max(all_epochs))
+    ends = (first, last) if first < last else (first - 1, last + 1)
+    axes.set(xlim=ends, xticks=plots.whole_ticks(*ends, 6))
+    axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
     return figure
 
 

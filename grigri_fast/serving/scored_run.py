@@ -27,7 +27,7 @@ from ..runtime.compute import Compute
 from .review import precision_and_recall
 
 _GRID = np.linspace(0, 1, 201).tolist()  # thresholds that the page offers
-_SHOWN_PX = 640  # longer side of a photograph on the page
+SHOWN_PX = 640  # longer side of a photograph on the page
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ class ScoredRun:
         own = dataclasses.replace(config, corrections=None)
         data = dataset.load(files.shown(source), images, **own.how_labels)
         setting = Setting(data, source, images, compute, max_pixels)
-        predictions, _ = label_issues.predict_by_run(folder, setting)
-        classifier = Classifier.from_file(path, compute, max_pixels)
+        with compute.open():
+            classifier = Classifier.from_file(path, compute, max_pixels)
         if classifier.class_names != data.class_names:
             raise GrigriError(f"{folder}: its classes are not those of {data.layout}")
+        predictions, _ = label_issues.predict_by_run(folder, setting, classifier)
         return cls(folder, config, data, classifier, predictions, max_pixels)
 
     def predict(self, content: bytes) -> Prediction:
@@ -85,8 +86,10 @@ class ScoredRun:
             (prediction,) = self.classifier.predict([file])
         return dataclasses.replace(prediction, path=None)
 
-    def photo(self, row: int) -> photographs.Photo:
+    def photo(self, row: int, shown_px: int = SHOWN_PX) -> photographs.Photo:
         """Return a JPEG of an image of the data, or the reason why there is none.
+
+        Its longer side has ``shown_px``.
 
         Raises:
             IndexError: if there is no such image.
@@ -100,7 +103,7 @@ class ScoredRun:
                 [row],
                 threads=compute.threads,
                 max_pixels=self.max_pixels,
-                shown_px=_SHOWN_PX,
+                shown_px=shown_px,
             )[row]
 
     def over_thresholds(self, c: int) -> dict[str, Any]:

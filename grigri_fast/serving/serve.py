@@ -1,12 +1,13 @@
-"""The command ``serve``: a page on this machine to try a run's model and to correct its data."""
+"""The command ``serve``: a page on this machine to try a model, correct its data, and compare."""
 
 import asyncio
 import contextlib
 import functools
+import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import uvicorn
 
 from ..config import MAX_PIXELS
 from ..errors import GrigriError
+from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
+from .compared_runs import ComparedRuns
 from .journal import Journal
 from .review import Review, questions
 from .scored_run import ScoredRun
@@ -42,7 +45,7 @@ class Served:
 
 
 def serve(
-    run: StrPath,
+    runs: StrPath | Sequence[StrPath],
     *,
     port: int | None = None,
     corrections: StrPath | None = None,
@@ -57,11 +60,12 @@ def serve(
     """Answer a browser at 127.0.0.1 until SIGINT or SIGTERM ends it.
 
     Args:
-        run: a run folder of ``train``; its data must still be where they were.
+        runs: a run folder of ``train``, whose data must still be where they were; or several, of
+            which the others are compared with the first.
         port: of 127.0.0.1; by default the first free one from 8765 on.
         corrections: the table that decisions are written to; by default the run's own, or
             ``<data>-corrections.csv`` beside the data.
-        checkpoint: of the run: ``last`` or ``best``.
+        checkpoint: of each run: ``last`` or ``best``.
         max_pixels: larger images are refused.
         device, amp, memory_limit, threads: as in :meth:`Compute.resolve`.
         on_ready: called with the address, which holds the token, when the site is there.
@@ -71,18 +75,20 @@ def serve(
             cannot be written.
     """
     require_one_of("--checkpoint", checkpoint, CheckpointName)
+    folder, *others = _folders(runs, checkpoint)
     with _listening(port) as listener:
         compute = Compute.resolve(device, amp, threads, memory_limit)
-        scored = ScoredRun.of(Path(run), checkpoint, compute, max_pixels)
+        scored = ScoredRun.of(folder, checkpoint, compute, max_pixels)
         journal = Journal(_corrections_of(scored, corrections))
         try:
             thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
             asked = questions(scored.data, scored.predictions, thresholds_C)
             review = Review(scored.data, asked, journal)
+            compared = ComparedRuns(scored, others, checkpoint, journal)
             number = listener.getsockname()[1]
             token = secrets.token_urlsafe(24)
             config = uvicorn.Config(
-                make_site(scored, review, port=number, token=token),
+                make_site(scored, review, compared, port=number, token=token),
                 log_level="error",
                 access_log=False,
                 server_header=False,
@@ -96,6 +102,22 @@ def serve(
         finally:
             journal.close()
     return Served(journal.path, len(state["decided"]), state["num_changed"])
+
+
+def _folders(runs: StrPath | Sequence[StrPath], checkpoint: CheckpointName) -> list[Path]:
+    """Return the run folders.
+
+    Raises:
+        GrigriError: if one is none, has no model, or is there twice.
+    """
+    folders = [Path(one) for one in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+    for folder in folders:
+        model = run_folder.checkpoint_path(folder, checkpoint)
+        if not model.is_file():
+            raise GrigriError(f"{folder}: it has no {model.name} yet")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise GrigriError("a run is named twice; it would be compared with itself")
+    return folders
 
 
 class _Server(uvicorn.Server):

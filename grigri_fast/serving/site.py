@@ -1,4 +1,4 @@
-"""The site's addresses: two pages, what they load, and ``POST /predict`` for other programs."""
+"""The site's addresses: its pages, what they load, and ``POST /predict`` for other programs."""
 
 import json
 from importlib import resources
@@ -8,17 +8,19 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ..data.corrections import VALUES
 from ..errors import GrigriError
 from ..inference.predictor import Prediction
 from ..reporting import html
+from . import compare_page
+from .compared_runs import Compared, ComparedRuns, Side
 from .guard import Guard
 from .review import Review
 from .schema import SCHEMA
-from .scored_run import ScoredRun
+from .scored_run import SHOWN_PX, ScoredRun
 
 MAX_UPLOAD_BYTES = 100_000_000  # of a photograph; what it may have in pixels is --max-pixels
 _STATIC = {
@@ -26,13 +28,24 @@ _STATIC = {
     "icon.svg": "image/svg+xml",
     "try.js": "text/javascript",
     "review.js": "text/javascript",
+    "compare.js": "text/javascript",
+}
+_SMALL_PX = 256  # longer side of one photograph of many
+_SIDES: dict[Side, str] = {
+    "": "all",
+    "won": "right in this run alone",
+    "lost": "wrong in this run alone",
 }
 _KINDS = {"doubtful": "Doubtful labels", "errors": "Confident errors"}
 
+_WORDS = {"signed": compare_page.signed, "is_told": compare_page.is_told}
 
-def make_site(run: ScoredRun, review: Review, *, port: int, token: str) -> Guard:
+
+def make_site(
+    run: ScoredRun, review: Review, runs: ComparedRuns, *, port: int, token: str
+) -> Guard:
     """Return the site as an ASGI application that answers only the person at this machine."""
-    site = _Site(run, review)
+    site = _Site(run, review, runs)
     routes = [
         Route("/", site.try_page),
         Route("/review", site.review_page),
@@ -46,6 +59,9 @@ def make_site(run: ScoredRun, review: Review, *, port: int, token: str) -> Guard
         Route("/review/state", site.state),
         Route("/review/decide", site.decide, methods=["POST"]),
         Route("/review/undo", site.undo, methods=["POST"]),
+        Route("/compare", site.compare_page),
+        Route("/compare/progress", site.compare_progress),
+        Route("/compare/changed", site.changed_page),
     ]
     errors = {HTTPException: _http_error, GrigriError: _our_error, IndexError: _not_there}
     app = Starlette(routes=routes, exception_handlers=errors)
@@ -55,8 +71,8 @@ def make_site(run: ScoredRun, review: Review, *, port: int, token: str) -> Guard
 class _Site:
     """The answers. Those that are no coroutines run in threads, so none waits for another."""
 
-    def __init__(self, run: ScoredRun, review: Review) -> None:
-        self._run, self._review = run, review
+    def __init__(self, run: ScoredRun, review: Review, runs: ComparedRuns) -> None:
+        self._run, self._review, self._runs = run, review, runs
 
     def try_page(self, request: Request) -> Response:
         info = self._run.classifier.info
@@ -85,7 +101,8 @@ class _Site:
         return JSONResponse(self._run.over_thresholds(request.path_params["c"]))
 
     def photo(self, request: Request) -> Response:
-        photo = self._run.photo(request.path_params["row"])
+        is_small = "small" in request.query_params
+        photo = self._run.photo(request.path_params["row"], _SMALL_PX if is_small else SHOWN_PX)
         if photo.missing:
             raise HTTPException(404, photo.missing)
         # Its pixels do not change while the site is there: a file that does is not shown.
@@ -128,14 +145,59 @@ class _Site:
         undone = self._review.undo()
         return JSONResponse({**self._review.state(), "undone": undone})
 
+    def compare_page(self, request: Request) -> Response:
+        found = None
+        if self._runs.num_others:
+            self._runs.begin()
+            compared = self._runs.compared()
+            if compared is not None:
+                found = compare_page.overview(self._runs, compared, self._run.data.class_names)
+        return self._page(
+            "compare.html.j2",
+            num_others=self._runs.num_others,
+            found=found,
+            file=self._review.journal.path.name,
+            **_WORDS,
+        )
+
+    def compare_progress(self, request: Request) -> Response:
+        words, share = self._runs.progress()
+        return JSONResponse({"is_done": not words, "words": words, "share": round(share, 3)})
+
+    def changed_page(self, request: Request) -> Response:
+        compared = self._runs.compared()
+        if compared is None:
+            return RedirectResponse("/compare", 303)
+        chosen = _chosen(request, compared, len(self._run.data.class_names))
+        shown = compare_page.changed(compared, self._run.data, chosen)
+        return self._page("changed.html.j2", chosen=chosen, sides=_SIDES, **shown, **_WORDS)
+
     def _rows_in_question(self) -> list[int]:
         return sorted({q.row for some in self._review.questions.values() for q in some})
 
-    def _page(self, template: str, *, about: dict[str, Any], **values: Any) -> Response:
-        text = html.render(
-            template, package="grigri_fast.serving", run=self._run, about=about, **values
-        )
+    def _page(self, template: str, **values: Any) -> Response:
+        text = html.render(template, package="grigri_fast.serving", run=self._run, **values)
         return HTMLResponse(text)
+
+
+def _chosen(request: Request, compared: Compared, num_classes: int) -> compare_page.Choice:
+    """Return which photographs an address asks for.
+
+    Raises:
+        HTTPException: if there is no such run, class, side or page.
+    """
+    asked = request.query_params
+    try:
+        run, page = int(asked.get("run") or 1), int(asked.get("page") or 1)
+        c = int(asked["class"]) if asked.get("class") else None
+    except ValueError:
+        raise HTTPException(404, "run, class and page are numbers") from None
+    sides: dict[str, Side] = {side: side for side in _SIDES}
+    side = sides.get(asked.get("side", ""))
+    is_there = 0 < run < len(compared.contestants) and (c is None or 0 <= c < num_classes)
+    if not is_there or side is None or page < 1:
+        raise HTTPException(404, "there is no such run, class, side or page")
+    return compare_page.Choice(run, c, side, page)
 
 
 def _answer(prediction: Prediction, run: ScoredRun) -> Response:

@@ -8,51 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_set import CLASSES, write_image, write_photos
-from starlette.testclient import TestClient
+from small_set import CLASSES, write_image
+from small_site import NASTY
 
 import grigri_fast
 from grigri_fast.errors import GrigriError
 from grigri_fast.runtime.compute import Compute
-from grigri_fast.serving.journal import Journal
-from grigri_fast.serving.review import Review, precision_and_recall, questions
+from grigri_fast.serving.review import precision_and_recall
 from grigri_fast.serving.scored_run import ScoredRun
-from grigri_fast.serving.site import make_site
-
-NASTY = "<script>alert(1)<script>"  # it is the name of a file, too
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Path:
-    """Return a run of a small set with a class name that is HTML, all of it in one folder."""
-    place = tmp_path_factory.mktemp("serve")
-    data = write_photos(place / "photos")
-    (data / "annotations" / "sky.txt").rename(
-        data / "annotations" / f"{NASTY.replace('/', '')}.txt"
-    )
-    result = grigri_fast.train(
-        data, arch="grigri", weights="none", size=32, epochs=1, batch_size=16, threads=1,
-        out=place / "runs", val=0.5, flip_test=False,
-    )  # fmt: skip
-    return result.folder
-
-
-@pytest.fixture
-def scored(run: Path) -> ScoredRun:
-    compute = Compute.resolve(device="cpu", threads=1)
-    return ScoredRun.of(run, "last", compute, 10_000_000)
-
-
-@pytest.fixture
-def site(scored: ScoredRun, tmp_path: Path) -> TestClient:
-    asked = questions(scored.data, scored.predictions, scored.classifier.info.thresholds_C)
-    review = Review(scored.data, asked, Journal(tmp_path / "c.csv"))
-    guard = make_site(scored, review, port=8765, token="t")
-    client = TestClient(guard, base_url="http://127.0.0.1:8765")
-    client.headers["Authorization"] = "Bearer t"
-    client.corrections = tmp_path / "c.csv"
-    yield client
-    review.journal.close()
 
 
 def png(size: tuple[int, int] = (40, 30)) -> bytes:
