@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What a training imports, also what it imports late: half of a small one's time, if each child does.
+# What a training imports, also late: three quarters of a small one's time, where each child does.
 _CONTEXT.set_forkserver_preload(
     [
         "grigri_fast.training.trainer",

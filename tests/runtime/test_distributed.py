@@ -9,8 +9,6 @@ process: then the two differ by rounding alone.
 import contextlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ import pytest
 import torch
 from small_runs import parts, results, run_of, start, tensors, wait_for
 from small_set import write_photos
+from warm_process import WarmProcess
 
 from grigri_fast.config import TrainConfig, resolve
 from grigri_fast.errors import BetweenStepsError, GrigriError
@@ -71,12 +70,15 @@ TrainStep.__call__ = step
 """
 
 
-def command(tmp_path: Path, more: str, *words: object) -> list[str]:
-    """Return the words of a command that torchrun starts two processes of, with code before it."""
+def torchrun(tmp_path: Path, more: str, *words: object) -> WarmProcess:
+    """Start a command in two processes of torchrun, with code before it.
+
+    The two import all that they need; torchrun itself has it already.
+    """
     program = tmp_path / "program.py"
     program.write_text(f"{PROGRAM.format(more)}\nfrom grigri_fast.cli.main import entry\nentry()\n")
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2]
-    return [sys.executable, *map(str, [*torchrun, program, *words])]
+    args = [str(word) for word in ("--nproc-per-node", 2, program, *words)]
+    return start(program=f"from torch.distributed.run import main\nraise SystemExit(main({args}))")
 
 
 def alone(more: str, *words: object) -> tuple[int, str, str]:
@@ -108,24 +110,21 @@ def together(more: str, *words: object) -> tuple[int, str, str]:
     return code, "".join(out for out, _ in texts), "".join(err for _, err in texts)
 
 
-def launched(args: list[str]) -> tuple[int, str, str]:
-    """Run it to its end; return exit code, stdout and stderr."""
-    with _ended(subprocess.Popen(args, **PIPES)) as process:
-        out, err = process.communicate(timeout=280)
-    return process.returncode, out, err
-
-
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
+def _ended(process: WarmProcess) -> Iterator[WarmProcess]:
     try:
         yield process
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def launched(tmp_path: Path, more: str, *words: object) -> tuple[int, str, str]:
+    """Run a command in two processes of torchrun; return exit code, stdout and stderr."""
+    with _ended(torchrun(tmp_path, more, *words)) as process:
+        out, err = process.communicate(timeout=280)
+    return process.returncode, out, err
 
 
 def ours(err: str) -> list[str]:
@@ -214,9 +213,7 @@ def stopped(photos: Path, tmp_path: Path, num: int, rank: int, number: int) -> i
     happens = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)"
     stopping = IN_A_STEP.format(rank=rank, number=number, happens=happens)
     words = ["train", photos, *SMALL, "--out", tmp_path, "--name=run"]
-    code, _, err = (
-        alone(stopping, *words) if num == 1 else launched(command(tmp_path, stopping, *words))
-    )
+    code, _, err = alone(stopping, *words) if num == 1 else launched(tmp_path, stopping, *words)
     assert ours(err) == [f"ended by SIGTERM; {advice(tmp_path / 'run')}"]
     return code
 
@@ -230,8 +227,7 @@ def test_one_process_goes_on_as_two_and_these_as_one(
     assert stopped(photos_once, tmp_path, num=1, rank=0, number=2) == 143
 
     slow = IN_A_STEP.format(rank=1, number="max(4, self.number + 1)", happens="time.sleep(0.7)")
-    args = command(tmp_path, slow, "train", "--resume", folder)
-    with _ended(subprocess.Popen(args, **PIPES)) as process:
+    with _ended(torchrun(tmp_path, slow, "train", "--resume", folder)) as process:
         wait_for(folder / run_folder.RESULTS, process)
         process.send_signal(signal.SIGTERM)  # to torchrun
         out, err = process.communicate(timeout=120)
@@ -284,7 +280,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
     breaking = IN_A_STEP.format(rank=1, number=6, happens=happens)
     words = ["train", photos_once, *SMALL, "--out", tmp_path, "--name=run"]
     start_s = time.monotonic()
-    code, _, err = launched(command(tmp_path, breaking, *words))
+    code, _, err = launched(tmp_path, breaking, *words)
     assert time.monotonic() - start_s < 250  # none waits for the others' half an hour
     assert code != 0
     # Who notices a kill by gloo leaves the word to torchrun; who was first told to end by torchrun,
@@ -300,7 +296,7 @@ def test_when_one_process_fails_all_end_and_one_line_says_why(
 @pytest.mark.timeout(300)
 def test_what_all_find_wrong_is_said_once(tmp_path: Path, photos_once: Path) -> None:
     words = ["train", photos_once, *SMALL, "--batch-size=3", "--out", tmp_path / "runs"]
-    code, out, err = launched(command(tmp_path, "", *words))
+    code, out, err = launched(tmp_path, "", *words)
     assert code != 0 and out == ""
     assert len(ours(err)) == 1 and "--batch-size 3 is too small for 2 processes" in ours(err)[0]
     assert not (tmp_path / "runs").exists()
