@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from small_set import write_photos
 from starlette.testclient import TestClient
 
 import grigri_fast
+from grigri_fast.serving.background import Background
 from grigri_fast.serving.compared_runs import ComparedRuns
 from grigri_fast.serving.journal import Journal
-from grigri_fast.serving.review import Review, questions
+from grigri_fast.serving.review import Question, Review, questions
 from grigri_fast.serving.scored_run import ScoredRun
 from grigri_fast.serving.site import make_site
 
@@ -23,6 +26,14 @@ def write_nasty_photos(folder: Path) -> Path:
     data = write_photos(folder)
     (data / "annotations" / "sky.txt").rename(data / "annotations" / f"{NASTY}.txt")
     return data
+
+
+def write_twins(data: Path) -> None:
+    """Let im2, which is called a cat, and im11, which has no label, show nearly the same."""
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    noise = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+    for number in (2, 11):
+        noise.save(data / "images" / f"im{number}.jpg", quality=60 + 3 * number)
 
 
 def train(data: Path, **options: Any) -> Path:
@@ -38,12 +49,17 @@ def train(data: Path, **options: Any) -> Path:
 
 
 @contextlib.contextmanager
-def client_of(scored: ScoredRun, corrections: Path, others: Sequence[Path] = ()) -> Iterator[Any]:
+def client_of(
+    scored: ScoredRun,
+    corrections: Path,
+    others: Sequence[Path] = (),
+    later: dict[str, Background[list[Question]]] | None = None,
+) -> Iterator[Any]:
     """Yield a client of the site; it has the token, and the file of ``corrections``."""
     journal = Journal(corrections)
     thresholds_C = scored.classifier.info.thresholds_C
     asked = questions(scored.data, scored.predictions, thresholds_C)
-    review = Review(scored.data, asked, journal)
+    review = Review(scored.data, asked, journal, later)
     runs = ComparedRuns(scored, others, "last", journal)
     guard = make_site(scored, review, runs, port=8765, token="t")
     client = TestClient(guard, base_url="http://127.0.0.1:8765")

@@ -23,6 +23,7 @@ from ..runs import checkpoint, run_folder
 from ..runs.checkpoint import ModelInfo
 from ..runs.run_folder import CheckpointName
 from ..runs.trained_on import TrainedOn
+from .background import Background, Tell
 from .journal import Journal
 from .scored_run import ScoredRun
 
@@ -126,11 +127,10 @@ class ComparedRuns:
         self.reasons: dict[Path, str] = {}
         self._run, self._others, self._checkpoint = run, list(others), checkpoint_name
         self._journal = journal
-        self._contestants: list[Contestant] | None = None
         self._rows_M: NDArray[np.intp] = run.predictions.rows_N
-        self._progress, self._scored = "", 0.0
-        self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._contestants = Background(
+            self._score_all, "looking for photographs that no run was trained on"
+        )
         self._lock = threading.Lock()
         self._found: tuple[dict[tuple[str, str], str], Compared] | None = None
 
@@ -141,10 +141,7 @@ class ComparedRuns:
 
     def begin(self) -> None:
         """Begin to score the other runs, where that has not begun."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
+        self._contestants.begin()
 
     def progress(self) -> tuple[str, float]:
         """Return in words what is being done, "" when all is, and the share that is.
@@ -152,31 +149,22 @@ class ComparedRuns:
         Raises:
             GrigriError: if it could not be done.
         """
-        if self._error is not None:
-            raise GrigriError(f"the runs could not be compared: {self._error}") from self._error
-        if self._contestants is not None:
-            return "", 1.0
-        return self._progress or "looking for photographs that no run was trained on", self._scored
+        return self._contestants.progress()
 
     def compared(self) -> Compared | None:
         """Return the comparison by the labels and corrections of now; None until all is scored."""
-        if self._contestants is None:
+        contestants = self._contestants.result()
+        if contestants is None:
             return None
         with self._lock:
             now = dict(self._journal.values)
             if self._found is None or self._found[0] != now:
-                self._found = now, self._compare(self._contestants, now)
+                self._found = now, self._compare(contestants, now)
             return self._found[1]
 
     # ------------------------------------------------------------------------- what is scored
 
-    def _work(self) -> None:
-        try:
-            self._contestants = self._score_all()
-        except Exception as e:  # it is told to whoever asks for the progress
-            self._error = e
-
-    def _score_all(self) -> list[Contestant]:
+    def _score_all(self, tell: Tell) -> list[Contestant]:
         run, compute = self._run, self._run.classifier.compute
         checked = check_images(
             run.data.paths, self._rows_M, threads=compute.threads, max_pixels=run.max_pixels
@@ -184,13 +172,16 @@ class ComparedRuns:
         fit = self._those_that_fit(checked.crc32_N)
         scored: list[tuple[Path, ModelInfo, NDArray[np.float64]]] = []
         for number, folder in enumerate(fit, start=1):
-            self._progress = f"scoring {folder.name} ({number} of {len(fit)})"
-            self._scored = 0.0
+            words = f"scoring {folder.name} ({number} of {len(fit)})"
+
+            def on_progress(done: int, total: int, words: str = words) -> None:
+                tell(words, done / max(1, total))
+
             path = run_folder.checkpoint_path(folder, self._checkpoint)
             with compute.open() as budget:
                 model = Classifier.from_file(path, compute, run.max_pixels)
                 probabilities_MC, bad = model.probabilities(
-                    run.data.paths, self._rows_M, budget, self._on_progress, checked
+                    run.data.paths, self._rows_M, budget, on_progress, checked
                 )
             rows_M = without(self._rows_M, bad)
             is_kept_M = np.isin(self._rows_M, rows_M)
@@ -254,9 +245,6 @@ class ComparedRuns:
             info.thresholds_C[columns],
         )
 
-    def _on_progress(self, done: int, total: int) -> None:
-        self._scored = done / max(1, total)
-
     # -------------------------------------------------------------------- what follows from it
 
     def _compare(
@@ -277,7 +265,7 @@ class ComparedRuns:
         is_corrected_MC = (targets_MC != before[0]) | (unknown_MC != before[1])
         known = unknown_MC if unknown_MC.any() else None
         probabilities = [one.probabilities_MC for one in contestants]
-        changed = [_changed(contestants[0], one, targets_MC, known) for one in contestants]
+        changed = [changed_labels(contestants[0], one, targets_MC, known) for one in contestants]
         return Compared(
             contestants,
             rows_M,
@@ -289,12 +277,13 @@ class ComparedRuns:
         )
 
 
-def _changed(
+def changed_labels(
     first: Contestant,
     other: Contestant,
     targets_MC: NDArray[np.bool_],
     unknown_MC: NDArray[np.bool_] | None,
 ) -> Changed:
+    """Return the labels that one of two runs gets right with its own thresholds."""
     won_MC, lost_MC = comparison.changed_sides(
         first.predicted_MC, other.predicted_MC, targets_MC, unknown_MC
     )

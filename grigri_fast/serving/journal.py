@@ -17,10 +17,10 @@ _HEADER = (*HEADER, "time")
 class Journal:
     """Decisions about labels, in a file that ``--corrections`` takes (see :mod:`corrections`).
 
-    A line is added per decision and flushed to the disk before :meth:`add` returns; nothing is ever
-    changed, so that a kill or a power cut costs at most the line that was being written. What is
-    undone gets another line. The file is made with the first decision; while it is open, no other
-    process can open it so.
+    A line is added per decision, and is on the disk before :meth:`add` returns. Nothing is ever
+    changed, so a kill or a power cut costs at most what was being written. What is undone gets
+    another line. The file is made with the first decision; while it is open, no other process can
+    open it so.
 
     Attributes:
         path: the file.
@@ -44,32 +44,33 @@ class Journal:
                 f"{path}: corrections cannot be written there; name another file by --corrections"
             )
 
-    def add(self, image: str, label: str, value: str) -> None:
-        """Write a decision; it is on the disk when this returns.
+    def add(self, *decisions: tuple[str, str, str]) -> None:
+        """Write decisions: of image, class and value; they are on the disk when this returns.
 
         Raises:
-            GrigriError: if it cannot be written; then nothing of it is in the file.
+            GrigriError: if they cannot be written; then nothing of them is in the file.
         """
-        if value not in VALUES:
-            raise ValueError(value)
+        if not {value for _, _, value in decisions} <= set(VALUES):
+            raise ValueError(decisions)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        known = {"image": image, "class": label, "value": value, "time": now}
         try:
             if self._descriptor is None:
                 self._open()
             assert self._descriptor is not None
             size = os.fstat(self._descriptor).st_size
             try:
-                head = b"" if size else _line(_HEADER)
-                line = _line([known.get(f, "") for f in self._fields])
-                files.write_at(self._descriptor, head + line, size)
+                lines = b"" if size else _line(_HEADER)
+                for decision in decisions:
+                    known = dict(zip(_HEADER, (*decision, now), strict=True))
+                    lines += _line([known.get(field, "") for field in self._fields])
+                files.write_at(self._descriptor, lines, size)
                 os.fsync(self._descriptor)
             except OSError:
                 os.ftruncate(self._descriptor, size)
                 raise
         except OSError as e:
             raise GrigriError(f"{self.path}: {e.strerror or e}") from e
-        self.values[image, label] = value
+        self.values |= {(image, label): value for image, label, value in decisions}
 
     def value_of(self, image: str, label: str) -> str:
         """Return the last decision about a label; ``given`` without one."""

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..curation import label_issues
+from ..curation import duplicates, label_issues
 from ..curation.label_issues import Predictions
 from ..data.corrections import GIVEN
 from ..data.dataset import Dataset
+from ..errors import GrigriError
+from .background import Background, Tell
 from .journal import Journal
 
-_MOST_ERRORS = 1000  # confident errors that are offered, of all classes
+_WORDS = {"1": "yes", "0": "no", "unknown": "that nobody can tell", GIVEN: "nothing"}
+# Questions that are offered, of all classes: more than anybody answers.
+_MOST_DOUBTFUL, _MOST_ERRORS = 5000, 1000
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,34 @@ class Question:
     Attributes:
         row: of the image.
         c: number of the class.
-        probability: of a model that has not seen the image.
+        probability: of a model that has not seen the image; None if there is none.
+        twin: row of an image that shows nearly the same, and of which the data say something else.
     """
 
     row: int
     c: int
-    probability: float
+    probability: float | None
+    twin: int | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody says of a label.
+
+    Attributes:
+        row, c: of image and class.
+        value: one of :data:`corrections.VALUES`.
+        before: what had been said of it, as far as this person knew; None: whatever it was.
+    """
+
+    row: int
+    c: int
+    value: str
+    before: str | None = None
+
+
+class OvertakenError(GrigriError):
+    """Somebody else, in another tab, has said something else of the label in the meantime."""
 
 
 def questions(
@@ -49,7 +75,7 @@ def questions(
     except ImportError:
         pass
     else:
-        found["doubtful"] = [Question(i.row, i.c, i.probability) for i in issues]
+        found["doubtful"] = [Question(i.row, i.c, i.probability) for i in issues[:_MOST_DOUBTFUL]]
     found["errors"] = _errors(data, predictions, thresholds_C)
     return found
 
@@ -71,6 +97,34 @@ def _errors(
     ]
 
 
+def of_duplicates(
+    data: Dataset, predictions: Predictions, threads: int, max_pixels: int, tell: Tell
+) -> list[Question]:
+    """Return the labels that only one of two near-duplicates has, the most alike first.
+
+    It looks at every image (see :mod:`duplicates`), and tells how far it is.
+    """
+
+    def on_progress(done: int, total: int) -> None:
+        tell(f"looking for near-duplicates among {total:,} photographs", done / max(1, total))
+
+    prints = duplicates.fingerprints(
+        data.paths, threads=threads, max_pixels=max_pixels, on_progress=on_progress
+    )
+    at = {row: i for i, row in enumerate(predictions.rows_N.tolist())}
+    found = []
+    for pair in duplicates.near_duplicates(prints):
+        first, second = pair.first, pair.second
+        is_other_C = data.targets_NC[first] != data.targets_NC[second]
+        if data.unknown_NC is not None:
+            is_other_C &= ~(data.unknown_NC[first] | data.unknown_NC[second])
+        for c in np.flatnonzero(is_other_C).tolist():
+            known = first in at
+            p = float(predictions.probabilities_NC[at[first], c]) if known else None
+            found.append(Question(first, c, p, second))
+    return found
+
+
 class Review:
     """Decisions about the labels of a data set.
 
@@ -78,59 +132,91 @@ class Review:
         data: the data set, with the labels that it has by itself.
         questions: what to look at, by kind.
         journal: where decisions are written.
+        later: by kind, questions that take a while, and are looked for when somebody asks.
     """
 
     def __init__(
-        self, data: Dataset, questions: dict[str, list[Question]], journal: Journal
+        self,
+        data: Dataset,
+        questions: dict[str, list[Question]],
+        journal: Journal,
+        later: dict[str, Background[list[Question]]] | None = None,
     ) -> None:
         self.data, self.questions, self.journal = data, questions, journal
+        self.later = later or {}
         self._column_of = {name: c for c, name in enumerate(data.class_names)}
         self._row_of = {name: row for row, name in enumerate(data.names)}
-        self._undo: list[tuple[int, int, str]] = []  # what was said of a label before
+        self._undo: list[list[Decision]] = []  # what is to be said to take decisions back
 
-    def decide(self, row: int, c: int, value: str) -> None:
-        """Write what somebody says of a label.
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of questions."""
+        return [*self.questions, *self.later]
 
-        Args:
-            row, c: of image and class.
-            value: one of :data:`corrections.VALUES`.
+    def asked(self, kind: str) -> list[Question] | None:
+        """Return the questions of a kind; None while they are looked for.
+
+        Raises:
+            GrigriError: if they could not be found.
+        """
+        if kind in self.questions:
+            return self.questions[kind]
+        self.later[kind].begin()
+        return self.later[kind].result()
+
+    def decide(self, *decisions: Decision) -> list[Decision]:
+        """Write what somebody says of labels, all or nothing; return it.
+
+        A decision that is there already, of another tab, is not written again.
 
         Raises:
             IndexError: if there is no such image or class.
+            OvertakenError: if a decision is not what it was ``before``.
             GrigriError: if it cannot be written.
         """
-        image, label = self._names(row, c)
-        before = self.journal.value_of(image, label)
-        self.journal.add(image, label, value)
-        self._undo.append((row, c, before))
+        now = [(one, *self._names(one.row, one.c)) for one in decisions]
+        for one, image, label in now:
+            value = self.journal.value_of(image, label)
+            if one.before not in (None, value) and value != one.value:
+                raise OvertakenError(
+                    f"{label}: another tab has said {_WORDS[value]} of {image} meanwhile"
+                )
+        new = [entry for entry in now if self.journal.value_of(*entry[1:]) != entry[0].value]
+        if new:
+            back = [Decision(one.row, one.c, self.journal.value_of(i, n)) for one, i, n in new]
+            self.journal.add(*((image, label, one.value) for one, image, label in new))
+            self._undo.append(back)
+        return list(decisions)
 
-    def undo(self) -> tuple[int, int] | None:
-        """Take the last decision of this session back; return of which image and class it was.
+    def undo(self) -> list[Decision]:
+        """Take the last decision of this session back; return what holds now, if there was one.
 
         Raises:
             GrigriError: if that cannot be written.
         """
         if not self._undo:
-            return None
-        row, c, before = self._undo[-1]
-        self.journal.add(*self._names(row, c), before)
-        self._undo.pop()
-        return row, c
+            return []
+        back = self._undo[-1]
+        self.journal.add(*((*self._names(one.row, one.c), one.value) for one in back))
+        return self._undo.pop()
 
-    def state(self) -> dict[str, Any]:
-        """Return what a page shows of the decisions: each, and how many change a label."""
-        decided = [
-            (self._row_of[image], self._column_of[label], value)
-            for (image, label), value in self.journal.values.items()
+    def decided(self) -> list[Decision]:
+        """Return all decisions that hold."""
+        return [
+            Decision(self._row_of[image], self._column_of[label], value)
+            for (image, label), value in list(self.journal.values.items())
             if value != GIVEN and image in self._row_of and label in self._column_of
         ]
-        changed = sum(value != self.given(row, c) for row, c, value in decided)
-        return {
-            "decided": decided,
-            "num_changed": changed,
-            "can_undo": bool(self._undo),
-            "file": self.journal.path.name,
-        }
+
+    @property
+    def num_changed(self) -> int:
+        """How many labels are not what the data say."""
+        return sum(one.value != self.given(one.row, one.c) for one in self.decided())
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a decision of this session."""
+        return bool(self._undo)
 
     def labels(self, row: int) -> list[dict[str, Any]]:
         """Return the labels that an image has now, and those that were unknown or are removed.

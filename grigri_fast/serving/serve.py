@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import importlib.util
 import os
 import secrets
 import signal
@@ -20,9 +21,10 @@ from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
+from .background import Background
 from .compared_runs import ComparedRuns
 from .journal import Journal
-from .review import Review, questions
+from .review import Question, Review, of_duplicates, questions
 from .scored_run import ScoredRun
 from .site import make_site
 
@@ -83,7 +85,7 @@ def serve(
         try:
             thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
             asked = questions(scored.data, scored.predictions, thresholds_C)
-            review = Review(scored.data, asked, journal)
+            review = Review(scored.data, asked, journal, later(scored))
             compared = ComparedRuns(scored, others, checkpoint, journal)
             number = listener.getsockname()[1]
             token = secrets.token_urlsafe(24)
@@ -98,10 +100,23 @@ def serve(
             address = f"http://127.0.0.1:{number}/?token={token}"
             ready = functools.partial(on_ready, address, review)
             asyncio.run(_until_signal(_Server(config), listener, ready))
-            state = review.state()
         finally:
             journal.close()
-    return Served(journal.path, len(state["decided"]), state["num_changed"])
+    return Served(journal.path, len(review.decided()), review.num_changed)
+
+
+def later(scored: ScoredRun) -> dict[str, Background[list[Question]]]:
+    """Return the questions that are looked for when somebody asks: they need every photograph."""
+    if importlib.util.find_spec("imagehash") is None:
+        return {}
+    work = functools.partial(
+        of_duplicates,
+        scored.data,
+        scored.predictions,
+        scored.classifier.compute.threads,
+        scored.max_pixels,
+    )
+    return {"duplicates": Background(work, "looking for near-duplicates")}
 
 
 def _folders(runs: StrPath | Sequence[StrPath], checkpoint: CheckpointName) -> list[Path]:

@@ -18,7 +18,7 @@ from ..reporting import html
 from . import compare_page
 from .compared_runs import Compared, ComparedRuns, Side
 from .guard import Guard
-from .review import Review
+from .review import Decision, OvertakenError, Question, Review
 from .schema import SCHEMA
 from .scored_run import SHOWN_PX, ScoredRun
 
@@ -30,13 +30,18 @@ _STATIC = {
     "review.js": "text/javascript",
     "compare.js": "text/javascript",
 }
+_MOST_DECISIONS = 100  # at once
 _SMALL_PX = 256  # longer side of one photograph of many
 _SIDES: dict[Side, str] = {
     "": "all",
     "won": "right in this run alone",
     "lost": "wrong in this run alone",
 }
-_KINDS = {"doubtful": "Doubtful labels", "errors": "Confident errors"}
+_KINDS = {
+    "doubtful": "Doubtful labels",
+    "errors": "Confident errors",
+    "duplicates": "Near-duplicates with other labels",
+}
 
 _WORDS = {"signed": compare_page.signed, "is_told": compare_page.is_told}
 
@@ -84,11 +89,8 @@ class _Site:
         return self._page("try.html.j2", about=about)
 
     def review_page(self, request: Request) -> Response:
-        kinds = {kind: _KINDS[kind] for kind in self._review.questions}
-        about = {
-            "classes": self._run.data.class_names,
-            "names": {row: self._run.data.names[row] for row in self._rows_in_question()},
-        }
+        kinds = {kind: _KINDS[kind] for kind in self._review.kinds}
+        about = {"classes": self._run.data.class_names}
         return self._page("review.html.j2", about=about, kinds=kinds)
 
     async def predict(self, request: Request) -> Response:
@@ -117,33 +119,50 @@ class _Site:
 
     def questions(self, request: Request) -> Response:
         kind = request.query_params.get("kind", "")
-        if kind not in self._review.questions:
+        if kind not in self._review.kinds:
             raise HTTPException(404, f"no questions of the kind {kind[:40]!r}")
-        given = self._review.given
-        return JSONResponse(
-            [
-                [q.row, q.c, round(q.probability, 4), given(q.row, q.c)]
-                for q in self._review.questions[kind]
-            ]
-        )
+        found = self._review.asked(kind)
+        if found is None:
+            words, share = self._review.later[kind].progress()
+            return JSONResponse({"words": words, "share": round(share, 3)}, 202)
+        return JSONResponse([self._question(q) for q in found])
+
+    def _question(self, q: Question) -> list[Any]:
+        names, given = self._run.data.names, self._review.given
+        probability = None if q.probability is None else round(q.probability, 4)
+        shown = [q.row, q.c, probability, given(q.row, q.c), names[q.row]]
+        return shown if q.twin is None else [*shown, q.twin, given(q.twin, q.c), names[q.twin]]
 
     def state(self, request: Request) -> Response:
-        return JSONResponse(self._review.state())
+        return self._after(self._review.decided())
 
     async def decide(self, request: Request) -> Response:
         try:
             said = json.loads(await request.body())
-            row, c, value = said["row"], said["c"], said["value"]
+            decisions = [_decision(one) for one in (said if isinstance(said, list) else [said])]
         except (ValueError, KeyError, TypeError):
             raise HTTPException(400, "expected an object with row, c and value") from None
-        if type(row) is not int or type(c) is not int or value not in VALUES:
-            raise HTTPException(400, f"row and c are integers, value is one of {VALUES}")
-        self._review.decide(row, c, value)  # at once, in order: decisions never overtake each other
-        return JSONResponse(self._review.state())
+        if not 0 < len(decisions) <= _MOST_DECISIONS:
+            raise HTTPException(400, f"expected 1 to {_MOST_DECISIONS} decisions")
+        # At once, in order: decisions never overtake each other.
+        try:
+            return self._after(self._review.decide(*decisions))
+        except OvertakenError as e:
+            raise HTTPException(409, str(e)) from None
 
     async def undo(self, request: Request) -> Response:
-        undone = self._review.undo()
-        return JSONResponse({**self._review.state(), "undone": undone})
+        return self._after(self._review.undo())
+
+    def _after(self, decisions: list[Decision]) -> Response:
+        """Return what a page must know after some decisions."""
+        return JSONResponse(
+            {
+                "decisions": [[one.row, one.c, one.value] for one in decisions],
+                "num_changed": self._review.num_changed,
+                "can_undo": self._review.can_undo,
+                "file": self._review.journal.path.name,
+            }
+        )
 
     def compare_page(self, request: Request) -> Response:
         found = None
@@ -172,12 +191,24 @@ class _Site:
         shown = compare_page.changed(compared, self._run.data, chosen)
         return self._page("changed.html.j2", chosen=chosen, sides=_SIDES, **shown, **_WORDS)
 
-    def _rows_in_question(self) -> list[int]:
-        return sorted({q.row for some in self._review.questions.values() for q in some})
-
     def _page(self, template: str, **values: Any) -> Response:
         text = html.render(template, package="grigri_fast.serving", run=self._run, **values)
         return HTMLResponse(text)
+
+
+def _decision(said: dict[str, Any]) -> Decision:
+    """Return what a page says of a label.
+
+    Raises:
+        HTTPException: if it is no decision.
+        KeyError, TypeError: likewise.
+    """
+    row, c, value, before = said["row"], said["c"], said["value"], said.get("before")
+    if type(row) is not int or type(c) is not int or not {value, before} <= {None, *VALUES}:
+        raise HTTPException(400, f"row and c are integers, value is one of {VALUES}")
+    if value is None:
+        raise HTTPException(400, f"value is one of {VALUES}")
+    return Decision(row, c, value, before)
 
 
 def _chosen(request: Request, compared: Compared, num_classes: int) -> compare_page.Choice:

@@ -1,4 +1,4 @@
-"""The two pages in a real browser, with the real command behind them."""
+"""The pages in a real browser, with the real command behind them."""
 
 import csv
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pages import BROWSER
 from small_set import write_photos
+from small_site import write_twins
 
 import grigri_fast
 
@@ -23,8 +24,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("browser")
+    write_twins(write_photos(place / "photos"))
     result = grigri_fast.train(
-        write_photos(place / "photos"), arch="grigri", weights="none", size=32, epochs=1,
+        place / "photos", arch="grigri", weights="none", size=32, epochs=1,
         batch_size=16, threads=1, out=place / "runs", val=0.5, flip_test=False,
     )  # fmt: skip
     return result.folder
@@ -33,8 +35,8 @@ def run(tmp_path_factory) -> Path:
 class Site:
     """``grigri-fast serve`` in a process of its own."""
 
-    def __init__(self, run: Path, corrections: Path) -> None:
-        words = ["serve", str(run), "--threads", "1", "--device", "cpu"]
+    def __init__(self, runs: list[Path], corrections: Path) -> None:
+        words = ["serve", *map(str, runs), "--threads", "1", "--device", "cpu"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "grigri_fast", *words, "--corrections", str(corrections)],
             stdout=subprocess.PIPE,
@@ -53,12 +55,12 @@ class Site:
 
 
 @pytest.fixture
-def served(run: Path) -> Iterator[Callable[[Path], Site]]:
+def served(run: Path) -> Iterator[Callable[..., Site]]:
     """Yield what starts the site; none is left behind by a test that fails."""
     sites: list[Site] = []
 
-    def start(corrections: Path) -> Site:
-        sites.append(Site(run, corrections))
+    def start(corrections: Path, *others: Path) -> Site:
+        sites.append(Site([run, *others], corrections))
         return sites[-1]
 
     yield start
@@ -85,6 +87,12 @@ def opened(browser: "playwright.Browser", site: Site, path: str = "") -> "playwr
     if path:
         page.goto(site.address.partition("?")[0] + path)
     return page
+
+
+def fits(page: "playwright.Page", width: int) -> bool:
+    """Return whether a page needs no more than some width."""
+    page.set_viewport_size({"width": width, "height": 900})
+    return page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def decisions(file: Path) -> list[tuple[str, str, str]]:
@@ -128,11 +136,10 @@ def test_labels_are_reviewed_with_keys(served, browser, tmp_path: Path) -> None:
     questions = page.evaluate("async () => (await fetch('/review/questions?kind=errors')).json()")
     expect(progress).to_contain_text(f"0 of {len(questions)} ")
     expect(page.locator("#only option").first).to_have_text(f"all classes ({len(questions)})")
-    names = page.evaluate("() => JSON.parse(document.getElementById('about').textContent)")
+    classes = page.evaluate("() => JSON.parse(document.getElementById('about').textContent)")
 
     def of(number: int, value: str) -> tuple[str, str, str]:
-        row, c = questions[number][:2]
-        return names["names"][str(row)], names["classes"][c], value
+        return questions[number][4], classes["classes"][questions[number][1]], value
 
     page.keyboard.press("y")
     expect(progress).to_contain_text("1 of ")
@@ -173,3 +180,78 @@ def test_labels_are_reviewed_with_keys(served, browser, tmp_path: Path) -> None:
     expect(page.locator("#progress")).to_contain_text(re.compile(r"^[23] of "))
     code, rest = site.end()
     assert code == 0 and "labels decided" in rest
+
+
+def test_two_tabs_and_two_photographs_that_are_nearly_the_same(
+    served, browser, tmp_path: Path
+) -> None:
+    file, expect = tmp_path / "c.csv", playwright.expect
+    site = served(file)
+    one, other = opened(browser, site, "review"), opened(browser, site, "review")
+    questions = one.evaluate("async () => (await fetch('/review/questions?kind=errors')).json()")
+    name = questions[0][4]
+    for page in (one, other):
+        page.select_option("#kind", "errors")
+        expect(page.locator("#only option").first).to_contain_text(f"({len(questions)})")
+        expect(page.locator("#name")).to_have_text(name)
+    one.keyboard.press("y")
+    expect(one.locator("#progress")).to_contain_text("1 of ")
+    other.keyboard.press("n")  # it has not heard of that answer
+    expect(other.locator("#problem")).to_contain_text("another tab has said yes of")
+    expect(other.locator("#progress")).to_contain_text("1 of ")
+    assert [(image, value) for image, _, value in decisions(file)] == [(name, "1")]
+    for page in (one, other):  # the same answer in both is one answer
+        expect(page.locator("#name")).to_have_text(questions[1][4])
+        page.keyboard.press("n")
+        expect(page.locator("#progress")).to_contain_text("2 of ")
+    assert len(decisions(file)) == 2
+
+    one.select_option("#kind", "duplicates")
+    expect(one.locator("#question")).to_contain_text("Do they show", timeout=60_000)
+    expect(one.locator("#label")).to_be_hidden()
+    names = [one.inner_text("#name"), one.inner_text("#name-twin")]
+    for photo in ("#photo", "#photo-twin"):
+        expect(one.locator(photo)).to_have_js_property("complete", True)
+        assert one.locator(photo).evaluate("img => img.naturalWidth") > 0
+    assert fits(one, 390)
+    one.keyboard.press("y")
+    expect(one.locator("#progress")).to_contain_text("1 of ")
+    said = decisions(file)[2:]
+    assert sorted(image for image, _, _ in said) == sorted(names)
+    assert {value for _, _, value in said} == {"1"} and said[0][1] == said[1][1]
+    one.keyboard.press("z")
+    expect(one.locator("#progress")).to_contain_text("0 of ")
+    assert [one.inner_text("#name"), one.inner_text("#name-twin")] == names
+    one.keyboard.press("b")  # each is right as it is
+    expect(one.locator("#progress")).to_contain_text("1 of ")
+    assert {value for _, _, value in decisions(file)[-2:]} == {"0", "1"}
+    assert one.said == [] and [line for line in other.said if "409" not in line] == []
+
+
+def test_runs_are_compared(run: Path, served, browser, tmp_path: Path) -> None:
+    better = grigri_fast.train(
+        run.parent.parent / "photos", arch="grigri", weights="none", size=32, epochs=12, lr=0.05,
+        batch_size=16, threads=1, out=run.parent, name="better", split=run / "split.json",
+    ).folder  # fmt: skip
+    page = opened(browser, served(tmp_path / "c.csv", better), "compare")
+    expect = playwright.expect
+    expect(page.locator("#scores")).to_contain_text("better", timeout=60_000)
+    expect(page.locator("#curves svg.chart")).to_have_count(2)
+    line = page.locator("#curves svg.chart path").last
+    assert line.evaluate("e => getComputedStyle(e).stroke").startswith("rgb")
+    assert fits(page, 390) and fits(page, 1280)
+    page.locator("#classes tbody a").first.click()
+    expect(page.locator("h1")).to_have_text("Photographs that changed sides")
+    chosen = page.locator("#class option[selected]")
+    assert chosen.count() == 1 and chosen.inner_text().startswith(
+        page.locator(".sides h2").first.inner_text().partition(":")[0]
+    )
+    first = page.locator(".sides img").first
+    expect(first).to_have_js_property("complete", True)
+    assert first.evaluate("img => img.naturalWidth") == 256
+    page.select_option("#class", label="all classes")
+    page.select_option("#side", "won")
+    page.get_by_role("button", name="Show").click()
+    expect(page).to_have_url(re.compile(r"side=won&class=$"))
+    assert fits(page, 390)
+    assert page.said == []

@@ -3,17 +3,20 @@
 import csv
 import io
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_set import CLASSES, write_image
-from small_site import NASTY
+from small_site import NASTY, client_of, write_twins
 
 import grigri_fast
 from grigri_fast.errors import GrigriError
 from grigri_fast.runtime.compute import Compute
+from grigri_fast.serving import serve
 from grigri_fast.serving.review import precision_and_recall
 from grigri_fast.serving.scored_run import ScoredRun
 
@@ -54,7 +57,7 @@ def test_decisions_are_written_undone_and_used(site, scored: ScoredRun, tmp_path
     was = bool(scored.data.targets_NC[row, c])
     decision = {"row": row, "c": c, "value": "0" if was else "1"}
     state = site.post("/review/decide", json=decision).json()
-    assert state["num_changed"] == 1 and state["decided"] == [[row, c, decision["value"]]]
+    assert state["num_changed"] == 1 and state["decisions"] == [[row, c, decision["value"]]]
     lines = list(csv.DictReader(site.corrections.open()))
     assert [(line["image"], line["class"], line["value"]) for line in lines] == [
         (scored.data.names[row], scored.data.class_names[c], decision["value"])
@@ -64,8 +67,9 @@ def test_decisions_are_written_undone_and_used(site, scored: ScoredRun, tmp_path
     done = grigri_fast.check(scored.config.data, corrections=site.corrections, threads=1)
     assert bool(done.data.targets_NC[row, c]) is not was
     state = site.post("/review/undo").json()
-    assert state["undone"] == [row, c] and not state["decided"] and not state["can_undo"]
-    assert site.post("/review/undo").json()["undone"] is None
+    assert state["decisions"] == [[row, c, "given"]] and not state["can_undo"]
+    assert state["num_changed"] == 0 and not site.get("/review/state").json()["decisions"]
+    assert site.post("/review/undo").json()["decisions"] == []
     after = grigri_fast.check(scored.config.data, corrections=site.corrections, threads=1)
     assert np.array_equal(after.data.targets_NC, scored.data.targets_NC)
 
@@ -80,6 +84,10 @@ def test_decisions_are_written_undone_and_used(site, scored: ScoredRun, tmp_path
         ({"row": "0", "c": 0, "value": "1"}, 400),
         ({"row": True, "c": 0, "value": "1"}, 400),
         ([], 400),
+        ({"row": 0, "c": 0, "value": None}, 400),
+        ({"row": 0, "c": 0, "value": "1", "before": "no"}, 400),
+        ([{"row": 0, "c": 0, "value": "1"}, {"row": 0, "c": 99, "value": "1"}], 404),
+        ([{"row": 0, "c": 0, "value": "1"}] * 101, 400),
     ],
 )
 def test_a_wrong_decision_is_refused_and_nothing_is_written(site, said, status: int) -> None:
@@ -145,3 +153,64 @@ def test_what_serve_cannot_do_is_one_line(run: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace(str(run.parent.parent), "/gone"))
     with pytest.raises(GrigriError, match="its data were in"):
         grigri_fast.serve(moved / "runs" / run.name)
+
+
+def questions_of(site, kind: str) -> list[list]:
+    for _ in range(300):
+        answer = site.get(f"/review/questions?kind={kind}")
+        if answer.status_code != 202:
+            return answer.json()
+        assert answer.json()["words"]
+        time.sleep(0.1)
+    raise AssertionError("it takes half a minute")
+
+
+def test_near_duplicates_with_other_labels_are_asked(run: Path, tmp_path: Path) -> None:
+    """A photograph that is there twice, with another label: the question is about that label."""
+    moved = shutil.copytree(run.parent.parent, tmp_path / "copy")
+    config = moved / "runs" / run.name / "config.toml"
+    config.write_text(config.read_text().replace(str(run.parent.parent), str(moved)))
+    write_twins(moved / "photos")
+    compute = Compute.resolve(device="cpu", threads=1)
+    scored = ScoredRun.of(moved / "runs" / run.name, "last", compute, 10_000_000)
+    with client_of(scored, tmp_path / "c.csv", later=serve.later(scored)) as site:
+        pairs = [q for q in questions_of(site, "duplicates") if "im2.jpg" in (q[4], q[7])]
+        cat = scored.data.class_names.index("cat")
+        ((first, c, _, given, name, second, given_of_second, name_of_second),) = pairs
+        assert {name: given, name_of_second: given_of_second} == {"im2.jpg": "1", "im11.jpg": "0"}
+        assert c == cat and (scored.data.names[first], scored.data.names[second]) == (
+            name,
+            name_of_second,
+        )
+        decisions = [{"row": row, "c": cat, "value": "1"} for row in (second, first)]
+        assert site.post("/review/decide", json=decisions).json()["num_changed"] == 1
+        done = grigri_fast.check(scored.config.data, corrections=site.corrections, threads=1)
+        assert done.data.targets_NC[[first, second], cat].tolist() == [1, 1]
+        undone = site.post("/review/undo").json()  # both, since they were one answer
+        assert undone["decisions"] == [[second, cat, "given"], [first, cat, "given"]]
+        assert not site.get("/review/state").json()["decisions"]
+
+
+def test_an_answer_of_another_tab_is_neither_doubled_nor_lost(site) -> None:
+    said = {"row": 3, "c": 1, "value": "1", "before": "given"}
+    assert site.post("/review/decide", json=said).status_code == 200
+    again = site.post("/review/decide", json=said)  # the same answer, of a tab that lags behind
+    assert again.status_code == 200 and again.json()["decisions"] == [[3, 1, "1"]]
+    assert len(site.corrections.read_text().splitlines()) == 2
+    other = site.post("/review/decide", json=said | {"value": "0"})
+    assert other.status_code == 409 and "another tab has said yes" in other.json()["error"]
+    assert site.get("/review/state").json()["decisions"] == [[3, 1, "1"]]
+    knowing = site.post("/review/decide", json=said | {"value": "0", "before": "1"})
+    assert knowing.json()["decisions"] == [[3, 1, "0"]]
+    assert site.post("/review/undo").json()["decisions"] == [[3, 1, "1"]]
+
+
+def test_an_upload_of_a_gigabyte_is_refused_before_it_is_read(site) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(1024):
+            yield bytes(2**20)
+
+    told = site.post("/predict", content=b"x", headers={"Content-Length": str(2**30)})
+    assert told.status_code == 413
+    untold = site.post("/predict", content=pieces())
+    assert untold.status_code == 413 and "100,000,000 bytes" in untold.json()["error"]

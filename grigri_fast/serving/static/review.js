@@ -3,7 +3,9 @@
 const about = JSON.parse(document.getElementById("about").textContent);
 const at = (id) => document.getElementById(id);
 const AHEAD = 4; // photographs that are loaded before they are shown
-let questions = []; // [row, c, probability, what the data say] of the chosen kind and class
+// [row, c, probability or null, what the data say, name] of the chosen kind and class; of two that
+// show nearly the same also [..., row, what the data say, name] of the other one.
+let questions = [];
 let decided = new Map(); // "row,c" -> value
 let skipped = new Set();
 let place = 0;
@@ -26,14 +28,19 @@ async function asked(address, body) {
     const text = await answer.text();
     let why = text;
     try { why = JSON.parse(text).error; } catch { /* it is text already */ }
-    throw new Error(why);
+    throw Object.assign(new Error(why), { status: answer.status });
   }
   return answer.json();
 }
 
-function take(newState) {
+// Take what the server says of decisions: all that there are, or those that are new.
+function take(newState, isAll) {
   state = newState;
-  decided = new Map(state.decided.map(([row, c, value]) => [`${row},${c}`, value]));
+  if (isAll) decided = new Map();
+  for (const [row, c, value] of state.decisions) {
+    if (value === "given") decided.delete(`${row},${c}`);
+    else decided.set(`${row},${c}`, value);
+  }
 }
 
 // ------------------------------------------------------------------------- what is shown
@@ -63,32 +70,42 @@ function show() {
       : `That was the last one; ${rest} skipped. Choose another class or kind above, or reload to see what was skipped.`;
     return;
   }
-  const [row, c, probability, given] = current();
-  const name = about.classes[c];
-  at("question").textContent = `Does it show ${name}?`;
+  const [row, c, probability, given, file, twin, givenTwin, fileTwin] = current();
+  const name = about.classes[c], isPair = twin !== undefined;
+  at("question").textContent = isPair ? `Do they show ${name}?` : `Does it show ${name}?`;
+  const word = (value) => (value === "1" ? "yes" : "no");
+  const said = isPair
+    ? `These two are nearly the same. The data say ${word(given)} of the first, ${word(givenTwin)} of the second`
+    : `The data say ${word(given)}`;
   const percent = (100 * probability).toFixed(probability < 0.1 || probability > 0.9 ? 1 : 0);
-  at("evidence").textContent = `The data say ${given === "1" ? "yes" : "no"}, the model ${percent} %.`;
-  at("name").textContent = about.names[row] ?? "";
+  at("evidence").textContent = probability === null ? `${said}.` : `${said}, the model ${percent} %${isPair ? " of the first" : ""}.`;
   at("problem").textContent = "";
-  showPhoto(row, name);
-  showLabels(row);
-  for (const [next] of questions.slice(place + 1, place + 1 + AHEAD)) new Image().src = `/photo/${next}`;
+  at("twin").hidden = at("both").hidden = !isPair;
+  at("pair").classList.toggle("pair", isPair);
+  at("more").hidden = isPair; // labels are added to one photograph, and here are two
+  showPhoto("", row, file, name);
+  if (isPair) showPhoto("-twin", twin, fileTwin, name);
+  else showLabels(row);
+  for (const [next, , , , , other] of questions.slice(place + 1, place + 1 + AHEAD)) {
+    for (const one of [next, other]) if (one !== undefined) new Image().src = `/photo/${one}`;
+  }
 }
 
-function showPhoto(row, name) {
-  const photo = at("photo");
+function showPhoto(which, row, file, name) {
+  const photo = at(`photo${which}`), missing = at(`missing${which}`);
   const address = `/photo/${row}`;
+  at(`name${which}`).textContent = file;
+  photo.alt = `${file}; is it ${name}?`;
   if (photo.getAttribute("src") === address) return;
   photo.hidden = false;
-  at("missing").hidden = true;
-  photo.alt = `${about.names[row] ?? "photograph"}; is it ${name}?`;
+  missing.hidden = true;
   photo.onerror = async () => {
     photo.hidden = true;
-    at("missing").hidden = false;
+    missing.hidden = false;
     try {
       await asked(address);
     } catch (error) {
-      at("missing").textContent = error.message;
+      missing.textContent = error.message;
     }
   };
   photo.src = address;
@@ -105,7 +122,7 @@ async function showLabels(row) {
     button.className = `${isOn ? "" : "removed"} ${is_changed ? "changed" : ""}`;
     button.setAttribute("aria-pressed", isOn);
     button.title = isOn ? "Remove this label" : "Add this label";
-    button.addEventListener("click", () => decide(row, c, isOn ? "0" : "1", false));
+    button.addEventListener("click", () => decide([{ row, c, value: isOn ? "0" : "1" }], false));
     item.append(button);
     return item;
   }));
@@ -125,20 +142,42 @@ async function guarded(work) {
   }
 }
 
-function decide(row, c, value, goOn) {
+function decide(decisions, goOn) {
   return guarded(async () => {
-    take(await asked("/review/decide", { row, c, value }));
+    try {
+      take(await asked("/review/decide", decisions));
+    } catch (error) {
+      if (error.status !== 409) throw error;
+      take(await asked("/review/state"), true); // another tab was faster: go on after its answer
+      place = nextOpen(place);
+      show();
+      throw error;
+    }
     if (goOn) {
-      skipped.delete(`${row},${c}`);
+      for (const one of decisions) skipped.delete(key([one.row, one.c]));
       place = nextOpen(place);
     }
     show();
   });
 }
 
+const before = (row, c) => decided.get(key([row, c])) ?? "given";
+
+// Say something of the photographs in question; of two, of the one that the question counts for last.
+function say(value, ofTwin) {
+  const [row, c, , , , twin] = current();
+  const decisions = twin === undefined ? [] : [{ row: twin, c, value: ofTwin }];
+  decisions.push({ row, c, value, before: before(row, c) });
+  return decide(decisions, true);
+}
+
 const answer = (value) => {
-  if (current()) decide(current()[0], current()[1], value, true);
+  if (current()) say(value, value);
 };
+
+function both() { // both are right as the data have them
+  if (current() && current()[5] !== undefined) say(current()[3], current()[6]);
+}
 
 function skip() {
   if (!current() || busy) return;
@@ -151,10 +190,9 @@ function undo() {
   return guarded(async () => {
     const said = await asked("/review/undo", {});
     take(said);
-    if (said.undone) {
-      const back = questions.findIndex((q) => key(q) === said.undone.join(","));
-      if (back >= 0) place = back;
-    }
+    const undone = said.decisions.map(([row, c]) => `${row},${c}`);
+    const back = questions.findIndex((q) => undone.includes(key(q)));
+    if (back >= 0) place = back;
     show();
   });
 }
@@ -162,7 +200,7 @@ function undo() {
 function add(event) {
   event.preventDefault();
   const wanted = at("label").value.trim();
-  if (!wanted || !current()) return;
+  if (!wanted || !current() || current()[5] !== undefined) return;
   const c = about.classes.findIndex((name) => name.toLowerCase() === wanted.toLowerCase());
   if (c < 0) {
     at("problem").textContent = `There is no class ${wanted}.`;
@@ -170,7 +208,7 @@ function add(event) {
   }
   at("label").value = "";
   at("label").blur();
-  decide(current()[0], c, "1", c === current()[1]);
+  decide([{ row: current()[0], c, value: "1" }], c === current()[1]);
 }
 
 // ------------------------------------------------------------------------------- choices
@@ -179,7 +217,14 @@ async function choose() {
   const kind = at("kind").value, only = at("only").value;
   const mine = (choice += 1);
   questions = []; // a key that comes too early answers nothing
-  const all = await asked(`/review/questions?kind=${encodeURIComponent(kind)}`);
+  at("review").hidden = at("done").hidden = true;
+  let all = await asked(`/review/questions?kind=${encodeURIComponent(kind)}`);
+  while (!Array.isArray(all)) { // they are looked for
+    if (mine !== choice) return;
+    at("progress").textContent = `${all.words}: ${Math.round(100 * all.share)} %`;
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    all = await asked(`/review/questions?kind=${encodeURIComponent(kind)}`);
+  }
   const now = await asked("/review/state");
   if (mine !== choice) return; // another choice has been made since
   const counts = new Map();
@@ -196,7 +241,7 @@ async function choose() {
   }));
   at("only").value = options.some(([value]) => value === only) ? only : "";
   questions = all.filter(([, c]) => at("only").value === "" || c === Number(at("only").value));
-  take(now);
+  take(now, true);
   place = nextOpen(0);
   show();
 }
@@ -207,13 +252,13 @@ at("only").addEventListener("change", start);
 // Another tab may have decided in the meantime.
 addEventListener("focus", () => guarded(async () => {
   if (!questions.length) return;
-  take(await asked("/review/state"));
+  take(await asked("/review/state"), true);
   if (current() && decided.has(key(current()))) place = nextOpen(place);
   show();
 }));
 
-const keys = { y: () => answer("1"), n: () => answer("0"), u: () => answer("unknown"), s: skip, z: undo };
-for (const [id, letter] of [["yes", "y"], ["no", "n"], ["unknown", "u"], ["skip", "s"], ["undo", "z"]]) {
+const keys = { y: () => answer("1"), n: () => answer("0"), u: () => answer("unknown"), s: skip, b: both, z: undo };
+for (const [id, letter] of [["yes", "y"], ["no", "n"], ["unknown", "u"], ["skip", "s"], ["both", "b"], ["undo", "z"]]) {
   at(id).addEventListener("click", keys[letter]);
 }
 at("add").addEventListener("submit", add);
@@ -226,6 +271,7 @@ addEventListener("keydown", (event) => {
   const letter = event.key.toLowerCase();
   if (letter === "a" || letter === "/") {
     event.preventDefault();
+    if (at("more").hidden) return;
     at("label").focus();
   } else if (letter in keys) {
     event.preventDefault();
