@@ -100,7 +100,10 @@ def _verdicts(names: list[str], compared: Compared) -> list[str]:
     sentences = []
     for name, model in zip(names[1:], compared.models[1:], strict=True):
         d = model.differences["micro_f1"]
-        bounds = f"micro-F1 {signed(d.value)}, 95 % interval {signed(d.low)} to {signed(d.high)}"
+        bounds = (
+            f"micro-F1 {signed(d.value)},"
+            f" 95\N{NO-BREAK SPACE}% interval {signed(d.low)} to {signed(d.high)}"
+        )
         if is_told(d):
             how = "better" if d.value > 0 else "worse"
             sentences.append(f"{name} is {how} than {names[0]}: {bounds}.")

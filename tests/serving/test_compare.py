@@ -1,6 +1,7 @@
 """Runs beside each other: which photographs count, by which labels, and who is right where."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from pages import Page
 from small_site import NASTY, client_of, train, write_nasty_photos
 
 import grigri_fast
+from grigri_fast.data import packed
 from grigri_fast.errors import GrigriError
 from grigri_fast.evaluation import evaluator
 from grigri_fast.serving.scored_run import ScoredRun
@@ -42,15 +44,19 @@ def compared(scored: ScoredRun, tmp_path: Path) -> Iterator[Callable]:
     with contextlib.ExitStack() as stack:
 
         def begin(*others: Path):
-            client = stack.enter_context(client_of(scored, tmp_path / "c.csv", others))
-            assert client.get("/compare").status_code == 200
-            for _ in range(600):
-                if client.get("/compare/progress").json()["is_done"]:
-                    return client
-                time.sleep(0.1)
-            raise AssertionError("it takes a minute")
+            return done(stack.enter_context(client_of(scored, tmp_path / "c.csv", others)))
 
         yield begin
+
+
+def done(client):
+    """Return a client when the runs are compared."""
+    assert client.get("/compare").status_code == 200
+    for _ in range(600):
+        if client.get("/compare/progress").json()["is_done"]:
+            return client
+        time.sleep(0.1)
+    raise AssertionError("it takes a minute")
 
 
 def shown(client, address: str = "/compare") -> Page:
@@ -143,35 +149,48 @@ def test_runs_that_cannot_be_compared_are_told_and_the_others_compared(
     assert "swapped cannot be compared" in alone and "Scores" not in alone
 
 
-def test_copies_of_what_a_run_was_trained_on_do_not_count(
-    compared, run: Path, scored: ScoredRun, better: Path, tmp_path: Path
+@pytest.mark.parametrize("is_trained_on", [True, False])
+def test_only_what_all_have_for_validation_and_none_was_trained_on_counts(
+    compared, better: Path, tmp_path: Path, is_trained_on: bool
 ) -> None:
-    """By content, whatever they are called: half of these are said to be of its training part."""
-    knows = shutil.copytree(better, tmp_path / "knows")
-    contents = json.loads((knows / "data.json").read_text())
-    split = json.loads((knows / "split.json").read_text())
-    val = split["parts"]["val"]
-    moved, split["parts"]["val"] = val[::2], val[1::2]
-    split["parts"]["train"] = sorted([*split["parts"]["train"], *moved])
-    (knows / "split.json").write_text(json.dumps(split))
-    assert contents
-    page = tables(shown(compared(knows)))
-    assert f"On {len(val) - len(moved)} images that are in the validation part of each" in page
+    """Half of the photographs are also in the other run's training part, or in no part of it."""
+    other = shutil.copytree(better, tmp_path / "other")
+    split = json.loads((other / "split.json").read_text())
+    parts = split["parts"]
+    val = parts["val"]
+    if is_trained_on:
+        parts["train"] = sorted([*parts["train"], *val[::2]])
+    else:
+        parts["val"] = val[1::2]
+    (other / "split.json").write_text(json.dumps(split))
+    page = tables(shown(compared(other)))
+    assert f"On {len(val[1::2])} images that are in the validation part of each" in page
 
 
 def test_one_run_alone_says_how_to_compare(site) -> None:
     assert "There is one run here" in tables(shown(site))
 
 
-def test_names_are_escaped(compared, better: Path, tmp_path: Path) -> None:
+def test_names_are_escaped(scored: ScoredRun, better: Path, tmp_path: Path) -> None:
+    """Of classes, of photographs and of runs."""
     nasty = shutil.copytree(better, tmp_path / NASTY)
-    client = compared(nasty)
-    for address in ("/compare", "/compare/changed"):
-        text = client.get(address).text
-        assert NASTY not in text and "&lt;script&gt;alert(1)&lt;script&gt;" in text
-        assert {attrs.get("src") for attrs in shown(client, address).all("script")} <= {
-            "/static/compare.js"
-        }
+    names = packed.names(f"{NASTY}{name}" for name in scored.data.names)
+    data = dataclasses.replace(scored.data, names=names)
+    named = dataclasses.replace(scored, data=data)
+    with client_of(named, tmp_path / "c.csv", [nasty]) as client:
+        done(client)
+        for address in ("/compare", "/compare/changed"):
+            text = client.get(address).text
+            assert NASTY not in text and "&lt;script&gt;alert(1)&lt;script&gt;" in text
+            assert {attrs.get("src") for attrs in shown(client, address).all("script")} <= {
+                "/static/compare.js"
+            }
+        photos = shown(client, "/compare/changed").all("img")
+        assert photos and all(NASTY in photo["alt"] for photo in photos)
+        asked = client.get("/review/questions?kind=errors")
+        assert NASTY in asked.json()[0][4]
+        assert asked.headers["content-type"] == "application/json"
+        assert asked.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
