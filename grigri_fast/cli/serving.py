@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def serve(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="A run folder of train, and others beside it."),
+        typer.Argument(metavar="RUN", help="A run folder of train, and others beside it."),
     ],
     port: Annotated[
         int | None,
