@@ -159,9 +159,10 @@ def show_scores(evaluation: "Evaluation") -> None:
 def export(
     run: RunArgument,
     format: Annotated[
-        Literal["onnx", "pt2"],
+        Literal["onnx", "pt2", "hub"],
         typer.Option(
             help="onnx: for ONNX Runtime and much else. pt2: for PyTorch (torch.export.load)."
+            " hub: a folder that timm loads, for the Hugging Face hub."
         ),
     ] = "onnx",
     quantize: Annotated[
@@ -174,18 +175,20 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="The file. \\[default: RUN/model.onnx, RUN/model-int8.onnx or RUN/model.pt2]",
+            metavar="FILE|FOLDER",
+            help="Where to write. \\[default: RUN/model.onnx, RUN/model-int8.onnx, RUN/model.pt2 or"
+            " RUN/hub]",
         ),
     ] = None,
     checkpoint: CheckpointOption = "last",
     threads: ThreadsOption = None,
 ) -> None:
-    """Write a trained model as one file for other programs.
+    """Write a trained model for other programs.
 
-    It takes a batch of images, uint8 RGB, and returns the probabilities of the labels. Class
-    names, thresholds and how to resize an image are in its metadata. It is compared with PyTorch
-    on images of the validation part before it is written.
+    A file takes a batch of images, uint8 RGB, and returns the probabilities of the labels. Class
+    names, thresholds and how to resize an image are in its metadata. A folder (hub) has the network
+    as timm or torchvision loads it, and a model card. Both are compared with PyTorch on images of
+    the validation part before they are written.
 
     Example:  grigri-fast export runs/my-photos-resnet34 --format onnx
     """
@@ -204,9 +207,15 @@ def show_export(done: "Exported") -> None:
     from ..inference.exporter import INPUT, OUTPUT
 
     side, num_classes = done.info.size_px, len(done.info.class_names)
-    say(f"{files.shown(done.path)} ({done.path.stat().st_size / 1e6:.1f} MB)")
-    say(f"  {INPUT:13}  uint8 RGB (N, {side}, {side}, 3)")
-    say(f"  {OUTPUT:13}  float32 (N, {num_classes})")
+    is_folder = done.path.is_dir()
+    written = sorted(done.path.iterdir()) if is_folder else [done.path]
+    size_mb = sum(path.stat().st_size for path in written) / 1e6
+    say(f"{files.shown(done.path)} ({size_mb:.1f} MB)")
+    if is_folder:
+        say(f"  {', '.join(path.name for path in written)}")
+    else:
+        say(f"  {INPUT:13}  uint8 RGB (N, {side}, {side}, 3)")
+        say(f"  {OUTPUT:13}  float32 (N, {num_classes})")
     say(
         f"checked: {done.runtime} and PyTorch differ by {done.difference:.1e} at most in a"
         f" probability,\non {done.images}, in batches of"
@@ -221,7 +230,10 @@ def show_export(done: "Exported") -> None:
             f" {q.num_images:,} validation images;\ncalibrated on {q.num_calibrated:,} training"
             f" images"
         )
-    if done.path.suffix.lower() == ".onnx":
+    if is_folder:
+        say(f"next: {files.shown(done.path / 'README.md')} is the model card: it shows how to load")
+        say("the model, and has places for you to fill in")
+    elif done.path.suffix.lower() == ".onnx":
         say(f"next: grigri-fast predict {files.shown(done.path)} PHOTOS")
 
 

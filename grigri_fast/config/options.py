@@ -61,7 +61,7 @@ class TrainConfig(DataOptions):
     )
     weights: PathText = of_model(
         "imagenet",
-        "imagenet, none, or a .pth/.safetensors file.",
+        "imagenet, none, a .pth/.safetensors file, or a folder as in the Hugging Face hub.",
         words={"imagenet": "imagenet", "none": "none"},
         is_input=True,
     )

@@ -1,4 +1,4 @@
-"""``export``, and what an int8 file loses: it is scored beside the fp32 file.
+"""``export`` in all formats, and what an int8 file loses: it is scored beside the fp32 file.
 
 The ranges of int8 come from training photographs, the scores from the validation part, so that no
 photograph is on both sides. Shapes: N images, C classes.
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..config import MAX_PIXELS
 from ..errors import GrigriError, UsageError
-from ..inference import exporter, onnx, quantization
-from ..inference.exporter import Exported, FormatName
+from ..inference import exporter, hub_folder, onnx, quantization
+from ..inference.exporter import Exported
 from ..inference.onnx import OnnxModel
 from ..inference.quantization import Quantized, QuantizeName
 from ..pipeline.batching import Batch
@@ -32,6 +33,8 @@ from ..runtime import files
 from ..runtime.compute import Compute, require_one_of
 from ..runtime.files import StrPath
 from . import bootstrap
+
+FormatName = Literal["onnx", "pt2", "hub"]
 
 MOST_LOSS = 0.02  # of micro-F1: assumed; about what halving the number of photographs costs
 
@@ -50,35 +53,51 @@ def export(
     threads: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
-    """Write a run's checkpoint as one file, if it computes what PyTorch computes.
+    """Write a run's checkpoint for other programs, if it computes what PyTorch computes.
 
     Args:
         run: the run folder.
-        format: ``onnx``, or ``pt2`` (what ``torch.export.save`` writes).
+        format: ``onnx``, ``pt2`` (what ``torch.export.save`` writes), or ``hub`` (a folder, see
+            :mod:`hub_folder`).
         quantize: ``int8``, to compute with 8-bit integers (ONNX); it takes the run's photographs.
-        out: the file, by default ``model.onnx``, ``model-int8.onnx`` or ``model.pt2`` in the run
-            folder.
+        out: the file or folder, by default ``model.onnx``, ``model-int8.onnx``, ``model.pt2`` or
+            ``hub`` in the run folder.
         checkpoint, threads: as in :func:`predictor.load`.
         on_progress: called with the number of stages done and that of all.
 
     Raises:
-        GrigriError: if run and format do not fit each other, packages are missing, the file cannot
-            be written, its probabilities differ by more than ``exporter.MOST_DIFFERENCE``, or
+        GrigriError: if run and format do not fit each other, packages are missing, it cannot be
+            written, its probabilities differ by more than ``exporter.MOST_DIFFERENCE``, or
             int8 loses more micro-F1 than ``MOST_LOSS``, and not by chance (95 % interval).
     """
-    if quantize is None:
-        return exporter.export(
-            run,
-            format=format,
-            out=out,
-            checkpoint=checkpoint,
-            threads=threads,
-            on_progress=on_progress,
+    require_one_of("--format", format, FormatName)
+    if quantize is not None:
+        require_one_of("--quantize", quantize, QuantizeName)
+        if format != "onnx":
+            raise UsageError(f"--quantize {quantize} goes with --format onnx")
+        return _export_int8(Path(run), out, checkpoint, threads, on_progress)
+    if format == "hub":
+        return hub_folder.export(
+            run, out=out, checkpoint=checkpoint, threads=threads, on_progress=on_progress
         )
-    require_one_of("--quantize", quantize, QuantizeName)
-    if format != "onnx":
-        raise UsageError(f"--quantize {quantize} goes with --format onnx")
-    folder = Path(run)
+    return exporter.export(
+        run,
+        format=format,
+        out=out,
+        checkpoint=checkpoint,
+        threads=threads,
+        on_progress=on_progress,
+    )
+
+
+def _export_int8(
+    folder: Path,
+    out: StrPath | None,
+    checkpoint: CheckpointName,
+    threads: int | None,
+    on_progress: Callable[[int, int], None],
+) -> Exported:
+    """Write a run's checkpoint as an ONNX file in int8."""
     run_folder.require(folder)
     out = folder / "model-int8.onnx" if out is None else Path(out)
     files.require_writable(out, ".onnx")
@@ -116,7 +135,7 @@ def export(
             f" {measured.fp32_micro_f1:.4f} on {measured.num_images:,} validation images, more than"
             f" {MOST_LOSS:g} lower; nothing was written (leave --quantize out)"
         )
-    about = models[0].metadata() | {"quantization": {"to": quantize} | dataclasses.asdict(measured)}
+    about = models[0].metadata() | {"quantization": {"to": "int8"} | dataclasses.asdict(measured)}
     files.write_atomic(out, quantization.with_metadata(content, about))
     on_progress(6, 6)
     return dataclasses.replace(done, path=out, quantized=measured)

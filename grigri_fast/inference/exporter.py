@@ -1,5 +1,7 @@
 """A run as one file for other programs, which takes images and gives probabilities.
 
+(As a folder that timm loads: :mod:`hub_folder`.)
+
 The file holds everything between the two: normalisation, the network, the mean of image and mirror
 image where the run asks for it, and the sigmoid. It is compared with PyTorch before it is written.
 
@@ -42,23 +44,23 @@ from .forward import Forward
 from .onnx import FORMAT, INPUT, KEY, OUTPUT
 from .quantization import Quantized
 
-FormatName = Literal["onnx", "pt2"]
+FormatName = Literal["onnx", "pt2"]  # of one file
 MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
 
 _NAME = "model"  # of the file in the run folder
 _NUM_CHECKED = 64
-_CHECKED_AT_ONCE = 8
+CHECKED_AT_ONCE = 8
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and how it was checked.
+    """A file or folder that was written, and how it was checked.
 
     Attributes:
-        path: the file.
+        path: the file or folder.
         info: what the model is.
-        runtime: what ran the file, in words.
+        runtime: what computed with it, in words.
         images: which images it was checked on, in words.
         batch_sizes: sizes of the batches in which they were computed.
         difference: the largest difference between its probabilities and PyTorch's; of an int8
@@ -108,15 +110,15 @@ def export(
     compute = Compute.resolve("cpu", "fp32", threads)
     with compute.open():
         model, info = checkpoints.load(path, compute.device)
-        images_NHWC, images = _images_to_check(folder, info, compute)
+        images_NHWC, images = images_to_check(folder, info, compute)
         on_progress(1, 3)
 
         content = _content(model, info, format)
         on_progress(2, 3)
         exported, runtime = _read_back(content, format, compute.threads)
         logits = forward.logits_of(model, compute, flip=info.flip_test)
-        batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
-        difference = _difference(exported, logits, batches)
+        batches = [images_NHWC[:1], *images_NHWC.split(CHECKED_AT_ONCE)]
+        difference = difference_of(exported, logits, batches)
     if not difference <= MOST_DIFFERENCE:  # NaN is not, either
         raise GrigriError(
             f"{path}: {runtime} and PyTorch differ by {difference:.2g} in a probability, more than"
@@ -215,7 +217,7 @@ def _quiet() -> Iterator[None]:
 # -------------------------------------------------------------------------------- the check
 
 
-def _images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[torch.Tensor, str]:
+def images_to_check(folder: Path, info: ModelInfo, compute: Compute) -> tuple[torch.Tensor, str]:
     """Return validation images of the run where they are there, else random ones; and which."""
     try:
         return _images_of_run(folder, info.size_px, compute)
@@ -237,7 +239,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
         paths,
         checked,
         size_px=size_px,
-        batch_size=_CHECKED_AT_ONCE,
+        batch_size=CHECKED_AT_ONCE,
         device=compute.device,
         threads=compute.threads,
     )
@@ -246,7 +248,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
     return images_NHWC, f"{len(images_NHWC)} images of the val part of {part.data.layout}"
 
 
-def _difference(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:
+def difference_of(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:
     """Return the largest difference between the file's probabilities and PyTorch's."""
     differences = [
         np.abs(forward.probabilities(logits(batch).numpy()) - exported(batch).numpy()).max()

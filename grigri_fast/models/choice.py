@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import timm_networks, weights
+from . import hub, timm_networks, weights
 
 AUTO = "auto"  # what --arch is where it is not given
 
@@ -38,27 +38,29 @@ def choose(arch: str, size_px: int | None, weights_from: str, device_type: str) 
     """Return the network and the size to train at.
 
     Args:
-        arch: a name, which is kept, or ``auto``: of a checkpoint of ours, the network in it; else
-            what suits the device.
-        size_px: a size, which is kept; None for the network's own.
-        weights_from: ``imagenet``, ``none`` or a file.
+        arch: a name, which is kept, or ``auto``: the network that the weights say they are of;
+            else what suits the device.
+        size_px: a size, which is kept; None for that of a folder's images, or the network's own.
+        weights_from: ``imagenet``, ``none``, a file or a folder.
         device_type: ``cuda`` or ``cpu``.
 
     Raises:
-        GrigriError: for ``auto`` with a file that does not say of which network it is, and for an
-            unknown name.
+        GrigriError: for ``auto`` with a file that does not say of which network it is, for a folder
+            that holds another network, and for an unknown name.
     """
+    place = Path(weights_from)
+    if weights_from not in ("imagenet", "none") and place.is_dir():
+        return _of_folder(arch, size_px, hub.read(place))
     if arch != AUTO:
         if size_px is not None:
             return Choice(arch, size_px)
         own_px = own_size(arch)
         return Choice(arch, own_px, f"{arch} at {own_px} px, its own size (--size chooses another)")
     if weights_from not in ("imagenet", "none"):
-        file = Path(weights_from)
-        header = weights.require_header(file)
+        header = weights.require_header(place)
         arch = header["arch"]
         own_px = size_px or header.get("built_px") or header["size_px"]
-        return Choice(arch, own_px, f"{arch} at {own_px} px, as {file} says")
+        return Choice(arch, own_px, f"{arch} at {own_px} px, as {place} says")
     if device_type == "cuda":
         arch, reason = ON_GPU, "what is meant for a GPU"
     elif weights_from == "none":
@@ -67,6 +69,18 @@ def choose(arch: str, size_px: int | None, weights_from: str, device_type: str) 
         arch, reason = ON_CPU, "what scored best on a CPU"
     own_px = size_px or own_size(arch)
     return Choice(arch, own_px, f"{arch} at {own_px} px: {reason} (--arch and --size choose)")
+
+
+def _of_folder(arch: str, size_px: int | None, folder: hub.HubFolder) -> Choice:
+    """Return the network and the size that a folder names, where they are not given."""
+    if arch != AUTO:
+        folder.require(arch)
+        if size_px is not None:
+            return Choice(arch, size_px)
+    arch = folder.arch if arch == AUTO else arch
+    if size_px is None:
+        size_px = folder.size_px or own_size(arch)
+    return Choice(arch, size_px, f"{arch} at {size_px} px, as {folder.path} says")
 
 
 def own_size(arch: str) -> int:

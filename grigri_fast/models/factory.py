@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import GrigriError
 from ..runtime import imports
-from . import heads, timm_networks, weights
+from . import heads, hub, timm_networks, weights
 from .networks import GrigriNet, SimpleConvNet, add_norms, draw_by_he
 from .normalize import Preprocessing
 from .weights import Found, State
@@ -99,7 +99,8 @@ def build_pretrained(
         weights_from: ``imagenet`` (an installed package's, torchvision's or timm's default weights,
             from the cache or downloaded into it) or a file in torchvision's layout, or timm's,
             ``.safetensors`` or ``.pth`` (read without executing code), which may be a checkpoint of
-            ours. Its head may have any number of classes and is replaced.
+            ours, or a folder in the layout of the hub (see :mod:`hub`). Its head may have any
+            number of classes and is replaced.
         log: takes lines about where the weights come from, and about their licence if it forbids
             commercial use.
 
@@ -108,7 +109,7 @@ def build_pretrained(
     """
     check_name(arch)
     if weights_from != "imagenet":
-        found = weights.read(Path(weights_from))
+        found = weights.read(Path(weights_from), arch)
     elif arch in _OURS:
         raise GrigriError(f"there are no ImageNet weights for {arch}; use --weights none or a file")
     elif timm_networks.is_timm(arch):
@@ -149,6 +150,51 @@ def _load_plain(arch: str, num_classes: int, size_px: int, found: Found) -> nn.M
         _drop_aux(model)
     heads.replace(model, num_classes)
     return model
+
+
+def licence_of(arch: str, weights_from: str) -> str:
+    """Return the licence of what :func:`build_pretrained` loads, "" if there is none or unknown."""
+    if weights_from == "none":
+        return ""
+    if weights_from != "imagenet":
+        place = Path(weights_from)
+        return hub.read(place).licence if place.is_dir() else ""
+    if timm_networks.is_timm(arch):
+        return timm_networks.licence_of(arch)
+    return weights.licence_of_torchvision(arch)
+
+
+def is_of_torchvision(arch: str) -> bool:
+    """Return whether a network, of a name that is known, is one of torchvision's."""
+    return arch not in _OURS and not timm_networks.is_timm(arch)
+
+
+def torchvision_options(arch: str, num_classes: int, size_px: int) -> dict[str, Any]:
+    """Return the options with which ``torchvision.models.get_model`` makes an exported network."""
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if arch.startswith("vit_"):
+        options["image_size"] = size_px
+    if arch.startswith("maxvit"):
+        options["input_size"] = (size_px, size_px)
+    if arch in _WITH_AUX:
+        options |= {"aux_logits": False, "init_weights": False, "transform_input": True}
+    return options
+
+
+def of_torchvision(arch: str, options: dict[str, Any], state: State) -> tuple[nn.Module, str]:
+    """Return torchvision's own network with weights in eval mode, and torchvision's version.
+
+    Raises:
+        GrigriError: if they do not fit it.
+    """
+    torchvision = _torchvision()
+    model = torchvision.models.get_model(arch, **options)
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError) as e:  # MNASNet wants a version, which such a file has not
+        reason = f"torchvision's {arch} does not take plain weights: {e}"[:200]
+        raise GrigriError(f"{reason} (use --format onnx or pt2)") from e
+    return model.eval(), f"torchvision {torchvision.__version__}"
 
 
 def weight_files(arch: str) -> list[str]:

@@ -7,7 +7,7 @@ https://huggingface.co/docs/timm. A name may end with the tag of one of its weig
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -166,6 +166,107 @@ def imagenet(arch: str, log: Callable[[str], None]) -> Found:
         log(f"downloading the weights of {arch}")
         source, file = _downloaded(arch, config)
     return Found(weights.read_state(file), source, licence=config.license or "")
+
+
+# ------------------------------------------------------------- folders in the layout of the hub
+
+# What timm's record of a network's own weights says of them, and of nothing that follows.
+_OF_ORIGIN = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
+
+
+def twin(arch: str, model: nn.Module, num_classes: int, size_px: int) -> nn.Module | None:
+    """Return timm's network of the same name if it computes the same with the same weights.
+
+    So it is for torchvision's ResNets, ResNeXts, Wide ResNets and DenseNets.
+
+    Args:
+        arch: a name of torchvision's.
+        model: that network, in eval mode on the CPU.
+        num_classes: size of its head.
+        size_px: side of the images.
+    """
+    if not _timm().is_model(arch):
+        return None
+    state = model.state_dict()
+    other = _create(PREFIX + arch, size_px, num_classes=num_classes)
+    shapes = [{k: v.shape for k, v in some.items()} for some in (state, other.state_dict())]
+    if shapes[0] != shapes[1]:
+        return None
+    other.load_state_dict(state)
+    images_NCHW = torch.rand(2, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        same = torch.allclose(model(images_NCHW), other.eval()(images_NCHW), rtol=1e-3, atol=1e-4)
+    return other if same else None
+
+
+def write_hub_folder(
+    folder: Path,
+    model: nn.Module,
+    size_px: int,
+    preprocessing: Preprocessing,
+    licence: str,
+    about: dict[str, Any],
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` as timm does for the hub.
+
+    Args:
+        folder: to write into.
+        model: a network of timm, made by this module, with contiguous weights.
+        size_px: side of the images that it evaluates; they are squeezed to it whole.
+        preprocessing: of its input.
+        licence: of the weights that it began with, "" if there are none or it is unknown.
+        about: more entries, like ``label_names``.
+
+    Raises:
+        GrigriError: if timm cannot describe the network, or it cannot be written.
+    """
+    from timm.models import save_for_hf
+
+    own = cast(dict[str, Any], model.pretrained_cfg)
+    config = {k: v for k, v in own.items() if k not in _OF_ORIGIN}
+    model.pretrained_cfg = config | ({"license": licence} if licence else {})  # type: ignore[assignment]
+    data = {
+        "input_size": (3, size_px, size_px),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
+    try:
+        with streams.without_logs():
+            save_for_hf(
+                model, str(folder), model_config=about, safe_serialization=True, data_config=data
+            )
+    except (ValueError, AttributeError, AssertionError) as e:
+        raise GrigriError(f"timm cannot describe the network for the hub: {e}") from e
+    except weights.SafetensorError as e:  # a full disk
+        raise GrigriError(f"the weights cannot be written: {e}") from e
+
+
+def load_hub_folder(folder: Path) -> tuple[nn.Module, str]:
+    """Return the network in a folder in eval mode, as timm loads it, and timm with its version.
+
+    Raises:
+        GrigriError: if timm cannot load it.
+    """
+    timm = _timm()
+    try:
+        with streams.without_logs():
+            model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except (RuntimeError, LookupError, ValueError, AttributeError, AssertionError, TypeError) as e:
+        raise GrigriError(f"timm cannot load what was exported: {e}"[:300]) from e
+    return model.eval(), f"timm {timm.__version__}"
+
+
+def licence_of(arch: str) -> str:
+    """Return the licence of a network's own weights, "" if timm does not know it."""
+    return config_of(arch).license or ""
+
+
+def hub_id(arch: str) -> str:
+    """Return the repository of the weights that :func:`imagenet` returns, "" for a package's."""
+    return "" if weights.in_package(arch) else config_of(arch).hf_hub_id or ""
 
 
 # ------------------------------------------------------------------------------- helpers

@@ -21,9 +21,11 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import GrigriError
+from . import hub
 from .normalize import Preprocessing
 
 State = dict[str, torch.Tensor]
@@ -63,12 +65,19 @@ class Found:
 # ------------------------------------------------------------------------------ files
 
 
-def read(file: Path) -> Found:
-    """Return the weights in a file; its preprocessing if it is a checkpoint of ours.
+def read(file: Path, arch: str) -> Found:
+    """Return the weights of a network in a file, or in a folder of the hub's layout.
+
+    They come with a preprocessing if the file is a checkpoint of ours, or the folder names one.
 
     Raises:
-        GrigriError: as :func:`read_state`.
+        GrigriError: as :func:`read_state`, or if a folder holds another network.
     """
+    if file.is_dir():
+        folder = hub.read(file)
+        folder.require(arch)
+        state = read_state(folder.file)
+        return Found(state, f"--weights {file}", folder.preprocessing, folder.licence)
     state, header = read_state(file), stored_header(file)
     preprocessing = None
     with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -94,7 +103,7 @@ def read_state(file: Path) -> State:
         ):
             warnings.simplefilter("ignore")  # about files that are refused anyway
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, safetensors.SafetensorError, struct.error) as e:
+    except (OSError, ValueError, SafetensorError, struct.error) as e:
         raise GrigriError(f"--weights {file}: cannot be read: {e}") from e
     except Exception as e:  # torch.load raises many kinds for what is no weight file
         raise GrigriError(
@@ -112,7 +121,7 @@ def read_state(file: Path) -> State:
 
 def stored_header(file: Path) -> dict[str, Any]:
     """Return what a checkpoint of ours says of its network (``arch``, ``mean``, ...), else {}."""
-    with contextlib.suppress(OSError, ValueError, safetensors.SafetensorError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, SafetensorError, RecursionError):
         with safetensors.safe_open(file, framework="pt") as opened:
             header = json.loads((opened.metadata() or {}).get(HEADER, "{}"))
         return header if isinstance(header, dict) else {}
@@ -137,7 +146,9 @@ def require_header(file: Path) -> dict[str, Any]:
 
 def _require_file(file: Path) -> None:
     if not file.is_file():
-        raise GrigriError(f"--weights {file}: no such file (imagenet, none, or a file are taken)")
+        raise GrigriError(
+            f"--weights {file}: no such file (imagenet, none, a file or a folder are taken)"
+        )
 
 
 # ------------------------------------------------------------------------ into a network
@@ -220,9 +231,16 @@ def of_torchvision(arch: str) -> Found:
             )
     except (urllib.error.URLError, OSError, RuntimeError) as e:
         raise not_downloaded(arch, e, weights.url, file) from e
+    return Found(state, source, licence=licence_of_torchvision(arch))
+
+
+def licence_of_torchvision(arch: str) -> str:
+    """Return the licence of torchvision's default weights where torchvision names one, else ""."""
+    import torchvision
+
+    told = torchvision.models.get_model_weights(arch).DEFAULT.meta.get("license", "")
     # Those of SWAG alone: https://github.com/facebookresearch/SWAG/blob/main/LICENSE
-    licence = "cc-by-nc-4.0" if "SWAG" in str(weights.meta.get("license", "")) else ""
-    return Found(state, source, licence=licence)
+    return "cc-by-nc-4.0" if "SWAG" in str(told) else ""
 
 
 def forbids_commerce(licence: str) -> bool:

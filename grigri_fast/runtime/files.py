@@ -161,7 +161,7 @@ def write_atomic(path: Path, content: bytes | str, previous: Path | None = None)
                 path.replace(previous)
         temporary.replace(path)
         temporary = None
-        _flush_folder(path.parent)
+        _flush(path.parent)
     except OSError as e:
         raise GrigriError(f"{path}: cannot be written: {e.strerror or e}") from e
     finally:
@@ -171,17 +171,40 @@ def write_atomic(path: Path, content: bytes | str, previous: Path | None = None)
 
 
 @contextlib.contextmanager
-def unfinished_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write into, which becomes ``folder`` in one step when all went well."""
+def unfinished_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a new folder to write into, which becomes ``folder`` in one step when all went well.
+
+    With ``replace`` a folder of that name goes then; until then it is there, and it is there again
+    if the new one cannot take its name.
+    """
     path = folder.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield unfinished
+        for written in unfinished.iterdir():
+            _flush(written)
         unfinished.chmod(0o755)
-        unfinished.rename(path)
+        if replace and path.is_dir():
+            with _moved_away(path):
+                unfinished.rename(path)
+        else:
+            unfinished.rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _moved_away(path: Path) -> Iterator[None]:
+    """Give a folder's name away; afterwards the folder is removed, or has its name again."""
+    away = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.rename(away)  # in the place of the empty one
+    try:
+        yield
+    except BaseException:
+        away.rename(path)
+        raise
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def require_writable(out: Path, *suffixes: str, hint: str = "") -> None:
@@ -210,8 +233,8 @@ def _temporary_prefix(name: str) -> str:
     return f".{name}.unfinished-"
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

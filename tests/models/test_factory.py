@@ -239,7 +239,7 @@ def test_weight_files_of_something_else(tmp_path: Path, content) -> None:
 
 
 def test_a_weight_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(GrigriError, match=r"no such file .imagenet, none, or a file"):
+    with pytest.raises(GrigriError, match=r"no such file .imagenet, none, a file or a folder"):
         factory.build_pretrained("resnet18", 3, 64, str(tmp_path / "w.pth"))
 
 
