@@ -196,6 +196,7 @@ def _usage(card: Card) -> str:
     code = f"""import json, math, sys
 import numpy, {imports}
 from PIL import Image, ImageOps
+from torch.nn import functional
 
 folder = "."
 {chr(10).join(build)}
@@ -208,11 +209,12 @@ if photo.mode.startswith("I;16"):  # Pillow would make all above 255 white
 photo = photo.convert("RGB")
 shrink = max(1, min(photo.size) / (2 * size))
 photo = photo.resize([round(side / shrink) for side in photo.size], Image.BILINEAR)
-k = [math.ceil(side / (1.5 * size)) for side in photo.size]
-x, y = (side / size / n for side, n in zip(photo.size, k))
-photo = photo.transform([size * n for n in k], Image.AFFINE, (x, 0, 0, 0, y, 0), Image.BILINEAR)
-pixels = numpy.asarray(photo.reduce(tuple(k))) / 255
-x = torch.tensor((pixels - data["mean"]) / data["std"]).float().permute(2, 0, 1)[None]
+k = [min(16, math.ceil(side / (1.5 * size))) for side in reversed(photo.size)]
+x = torch.from_numpy(numpy.array(photo)).permute(2, 0, 1)[None].float()
+x = functional.interpolate(x, [size * n for n in k], mode="bilinear")
+x = functional.avg_pool2d(x, k).round() / 255
+mean, std = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))
+x = (x - mean) / std
 with torch.inference_mode():
     p = {logits}.sigmoid()[0].numpy()
 print(", ".join(numpy.array(about["class_names"])[p >= numpy.array(about["thresholds"])]))
