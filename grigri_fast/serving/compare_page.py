@@ -56,10 +56,11 @@ def overview(runs: ComparedRuns, compared: Compared, class_names: list[str]) -> 
     """Return what ``compare.html.j2`` shows of runs that have been compared."""
     names = names_of([one.folder for one in compared.contestants])
     histories = {name: one.history for name, one in zip(names, compared.contestants, strict=True)}
+    panels = plots.PANELS[:2] if any(len(one) > 1 for one in histories.values()) else []
     return {
         "names": names,
         "reasons": named_reasons(runs),
-        "panels": [_panel(title, key, histories) for title, key in plots.PANELS[:2]],
+        "panels": [_panel(title, key, histories) for title, key in panels],
         "compared": compared,
         "verdicts": _verdicts(names, compared),
         "differing": _differing(compared),
