@@ -165,6 +165,7 @@ def test_without_a_gpu_it_says_so_in_a_line_and_leaves_nothing(tmp_path: Path) -
     assert code == 1 and "no CUDA GPU" in said and said.count("\n") == 1 and not result
 
 
+@pytest.mark.slow
 def test_the_time_of_a_call_ends_it(tmp_path: Path) -> None:
     plan = FAKE.replace('part("slow", 1,', 'part("slow", 99,')
     start_s = time.monotonic()

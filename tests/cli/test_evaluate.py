@@ -167,6 +167,7 @@ def test_a_class_that_the_data_do_not_know_is_left_out_and_keeps_its_threshold(
     assert "macro-F1 and mAP are of 2 classes; no image here has dog" in out
 
 
+@pytest.mark.slow
 def test_images_that_it_was_trained_on_are_left_out_wherever_they_lie(
     cli, trained, run, tmp_path
 ) -> None:

@@ -46,6 +46,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "signum"), [("p.csv", signal.SIGINT), ("p.json", signal.SIGTERM)])
 def test_it_is_stopped_and_goes_on_and_ends_with_the_same_bytes(
     cli, model, many, tmp_path, monkeypatch, name: str, signum: int
@@ -88,6 +89,7 @@ def test_it_is_stopped_and_goes_on_and_ends_with_the_same_bytes(
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_rows_to_go_on_with(cli, model, many, tmp_path) -> None:
     words = ["predict", model, many, "--threads=1", "--amp=fp32", "--out"]
     expected, out = tmp_path / "whole.json", tmp_path / "p.json"
@@ -105,6 +107,7 @@ def test_a_full_disk_leaves_whole_rows_to_go_on_with(cli, model, many, tmp_path)
     assert out.read_bytes() == expected.read_bytes() and not note_of(out).exists()
 
 
+@pytest.mark.slow
 def test_another_model_does_not_go_on(cli, model, many, tmp_path, monkeypatch) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -135,6 +138,7 @@ def test_the_first_predictions_come_before_the_last_files_are_looked_at(
     assert last.path == paths[-1] and last.error == os.strerror(2)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(model, many) -> None:
     paths = sorted(many.iterdir())
     classifier = grigri_fast.load(model, threads=1)

@@ -195,6 +195,7 @@ def test_an_interrupted_check_goes_on(cli, squares, tmp_path: Path, monkeypatch)
     assert left == ["fold-1.csv", "fold-2.csv"]
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_about_its_validation_part_alone(cli, squares, tmp_path: Path) -> None:
     folder, _ = squares
     code, _, err = cli(
@@ -309,6 +310,7 @@ def test_the_gallery_opens_in_a_browser(cli, scenes, tmp_path: Path) -> None:
     assert needed_width(page, profile, 390) == 390
 
 
+@pytest.mark.slow
 def test_plain_data_commands_do_not_import_pytorch(photos_once: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from grigri_fast.cli.main import main\n"

@@ -45,6 +45,7 @@ def pool(photos_once: Path, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_suggests_and_says_what_it_leaves_out(cli, run, pool, tmp_path) -> None:
     out = tmp_path / "out"
     code, printed, err = cli("suggest", run, pool, "--number", 4, "--out", out, "--threads=1")

@@ -22,6 +22,7 @@ def run(tmp_path_factory, photos_once: Path) -> Path:
     return make_run(tmp_path_factory.mktemp("int8") / "run", photos_once, "grigri", 32)
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_scored_as_it_is_used_and_calibrated_on_other_photographs(
     cli, monkeypatch, run: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_int8_is_smaller_scored_as_it_is_used_and_calibrated_on_other_photograph
     assert 0 < np.abs(np.array(ours) - others).max() < 0.15
 
 
+@pytest.mark.slow
 def test_a_large_loss_is_refused_and_nothing_is_written(cli, monkeypatch, run, tmp_path) -> None:
     def spoilt(*args) -> Quantized:
         return Quantized(400, micro_f1=0.6, fp32_micro_f1=0.65, low=0.03, high=0.07)

@@ -29,6 +29,7 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes(cli, photos_once, weights, tmp_path) -> None:
     out = tmp_path / "out"
     code, printed, err = cli(

@@ -454,6 +454,7 @@ def test_a_stopped_row_goes_on_where_it_was(cli, photos_once, tmp_path, monkeypa
         assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_a_row_that_went_wrong_says_why_and_is_tried_again(cli, photos_once, tmp_path) -> None:
     out = tmp_path / "out"
     command = ["reproduce", photos_once, *OPTIONS, "--epochs=2", "--out", out, "--only=bce"]
@@ -474,6 +475,7 @@ def test_a_row_that_went_wrong_says_why_and_is_tried_again(cli, photos_once, tmp
     assert "the disk is full" not in reports(out)[0]
 
 
+@pytest.mark.slow
 def test_a_row_that_was_killed_before_its_first_state_begins_anew(cli, copied) -> None:
     data, out = copied
     for path in (out / "bce").iterdir():

@@ -178,6 +178,7 @@ def test_auxiliary_heads_are_read_and_taken_off(tmp_path: Path, arch: str, size_
     assert loaded(torch.zeros(2, 3, size_px, size_px)).shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_at_another_size(tmp_path: Path) -> None:
     original = torchvision.models.vit_b_32(weights=None)
     file = write_weights(tmp_path / "w.pth", original.state_dict())

@@ -20,6 +20,8 @@ from grigri_fast.errors import GrigriError
 from grigri_fast.evaluation import evaluator
 from grigri_fast.serving.scored_run import ScoredRun
 
+pytestmark = pytest.mark.slow  # two runs are trained
+
 
 @pytest.fixture(scope="module")
 def better(run: Path) -> Path:

@@ -240,6 +240,7 @@ def test_out_of_memory_is_one_line_with_advice(
 # ---------------------------------------------------------------------------------- speed
 
 
+@pytest.mark.slow
 def test_fast_and_plain_training_agree(cli, photos, tmp_path) -> None:
     """In fp32 to rounding; in bf16 to what eight bits of mantissa leave of small losses."""
     options = ["--arch=squeezenet1_1", *TINY, "--epochs=2"]
