@@ -49,7 +49,7 @@ MOST_DIFFERENCE = 1e-4  # of fp32 probabilities; what was seen is around 1e-7
 
 _NAME = "model"  # of the file in the run folder
 _NUM_CHECKED = 64
-CHECKED_AT_ONCE = 8
+_CHECKED_AT_ONCE = 8
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -117,15 +117,13 @@ def export(
         on_progress(2, 3)
         exported, runtime = _read_back(content, format, compute.threads)
         logits = forward.logits_of(model, compute, flip=info.flip_test)
-        batches = [images_NHWC[:1], *images_NHWC.split(CHECKED_AT_ONCE)]
-        difference = difference_of(exported, logits, batches)
+        difference, sizes = compared(exported, logits, images_NHWC)
     if not difference <= MOST_DIFFERENCE:  # NaN is not, either
         raise GrigriError(
             f"{path}: {runtime} and PyTorch differ by {difference:.2g} in a probability, more than"
             f" {MOST_DIFFERENCE:g}, on {images}; nothing was written"
         )
     files.write_atomic(out, content)
-    sizes = sorted({len(batch) for batch in batches})
     return Exported(out, info, runtime, images, sizes, difference)
 
 
@@ -239,7 +237,7 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
         paths,
         checked,
         size_px=size_px,
-        batch_size=CHECKED_AT_ONCE,
+        batch_size=_CHECKED_AT_ONCE,
         device=compute.device,
         threads=compute.threads,
     )
@@ -248,13 +246,20 @@ def _images_of_run(folder: Path, size_px: int, compute: Compute) -> tuple[torch.
     return images_NHWC, f"{len(images_NHWC)} images of the val part of {part.data.layout}"
 
 
-def difference_of(exported: Forward, logits: Forward, batches: list[torch.Tensor]) -> float:
-    """Return the largest difference between the file's probabilities and PyTorch's."""
+def compared(
+    exported: Forward, logits: Forward, images_NHWC: torch.Tensor
+) -> tuple[float, list[int]]:
+    """Return the largest difference between what was exported and PyTorch in a probability.
+
+    It is NaN if one is. With it come the sizes of the batches that were computed, ascending.
+    """
+    batches = [images_NHWC[:1], *images_NHWC.split(_CHECKED_AT_ONCE)]
     differences = [
         np.abs(forward.probabilities(logits(batch).numpy()) - exported(batch).numpy()).max()
         for batch in batches
     ]
-    return float(np.max(differences))  # unlike max(), NaN if one is
+    sizes = sorted({len(batch) for batch in batches})
+    return float(np.max(differences)), sizes  # unlike max(), NaN if one is
 
 
 def _read_back(content: bytes, format: FormatName, threads: int) -> tuple[Forward, str]:

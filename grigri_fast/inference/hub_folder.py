@@ -36,7 +36,7 @@ from ..runtime import files
 from ..runtime.compute import Compute, require_one_of
 from ..runtime.files import StrPath
 from . import exporter, forward, model_card
-from .exporter import CHECKED_AT_ONCE, MOST_DIFFERENCE, Exported
+from .exporter import MOST_DIFFERENCE, Exported
 from .forward import Forward
 from .model_card import Begun, Card
 
@@ -83,8 +83,7 @@ def export(
                 on_progress(2, 3)
                 loaded, runtime = _read_back(unfinished, info)
                 logits = forward.logits_of(model, compute, flip=info.flip_test)
-                batches = [images_NHWC[:1], *images_NHWC.split(CHECKED_AT_ONCE)]
-                difference = exporter.difference_of(loaded, logits, batches)
+                difference, sizes = exporter.compared(loaded, logits, images_NHWC)
                 if not difference <= MOST_DIFFERENCE:  # NaN is not, either
                     raise GrigriError(
                         f"{path}: {info.arch} of {runtime} and grigri-fast differ by"
@@ -94,7 +93,6 @@ def export(
         except OSError as e:
             raise GrigriError(f"{out}: cannot be written: {e.strerror or e}") from e
     on_progress(3, 3)
-    sizes = sorted({len(batch) for batch in batches})
     return Exported(out, info, runtime, images, sizes, difference)
 
 

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import plots
 from .plots import Axes, Figure
@@ -15,26 +17,13 @@ DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of more runs than
 def over_epochs(history: list[dict[str, Any]], key: str) -> Figure:
     """Return a page's figure of one column of ``results.csv``: train and val over the epochs."""
     epochs = [row["epoch"] for row in history]
-    values_by_part = {}
-    for part in ("train", "val"):
-        values = np.array([row[f"{part}_{key}"] for row in history], dtype=np.float64)
-        values_by_part[part] = np.where(np.isfinite(values), values, np.nan)  # a gap
-    ticks = plots.round_ticks(np.concatenate(list(values_by_part.values())))
-    left = 12 + 6.5 * max(len(f"{tick:.10g}") for tick in ticks)
-    figure, axes = plots.panel(360, 220, "epoch", left=left, top=26)
-    for (part, values), colour in zip(
-        values_by_part.items(), (plots.MUTED, plots.VAL), strict=True
-    ):
-        label = f"{part} {values[-1]:.3f}".replace("nan", "-")
-        (line,) = axes.plot(epochs, values, color=colour, lw=2, label=label, clip_on=False)
-        if len(epochs) <= 40:
-            line.set(marker="o", ms=6, mec="white", mew=1.5)
-            points = zip(epochs, values, strict=True)
-            tips = [f"{part}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v)]
-            plots.add_tooltips(line, *tips)
-    ends = (epochs[0], epochs[-1]) if len(epochs) > 1 else (epochs[0] - 1, epochs[0] + 1)
-    axes.set(xlim=ends, xticks=plots.whole_ticks(int(ends[0]), int(ends[1]), 5))
-    axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
+    curves = [
+        _Curve(part, epochs, _column(history, f"{part}_{key}"), {"color": colour})
+        for part, colour in (("train", plots.MUTED), ("val", plots.VAL))
+    ]
+    for curve in curves:
+        curve.style["label"] = f"{curve.name} {curve.values[-1]:.3f}".replace("nan", "-")
+    figure, axes = _drawn(curves, 360, 220, top=26, num_ticks=5, has_markers=len(epochs) <= 40)
     _legend_above(axes)
     return figure
 
@@ -46,30 +35,58 @@ def of_runs(histories: dict[str, list[dict[str, Any]]], key: str) -> Figure:
         histories: by a run's name the rows of its ``results.csv``.
         key: the column without ``val_``.
     """
-    values_by_run = {
-        name: np.array([row.get(f"val_{key}", np.nan) for row in history], dtype=np.float64)
-        for name, history in histories.items()
-    }
-    finite = {name: np.where(np.isfinite(v), v, np.nan) for name, v in values_by_run.items()}
-    ticks = plots.round_ticks(np.concatenate(list(finite.values())))
-    left = 12 + 6.5 * max(len(f"{tick:.10g}") for tick in ticks)
-    figure, axes = plots.panel(420, 240, "epoch", left=left)
-    all_epochs = [row["epoch"] for history in histories.values() for row in history] or [0]
-    for number, (name, values) in enumerate(finite.items()):
-        epochs = [row["epoch"] for row in histories[name]]
+    curves = []
+    for number, (name, history) in enumerate(histories.items()):
         dashes = DASHES[number // len(plots.RUNS) % len(DASHES)]
-        colour = plots.RUNS[number % len(plots.RUNS)]
-        (line,) = axes.plot(epochs, values, color=colour, lw=2, ls=dashes, clip_on=False)
-        if len(all_epochs) <= 120:
+        style = {"color": plots.RUNS[number % len(plots.RUNS)], "ls": dashes}
+        epochs = [row["epoch"] for row in history]
+        curves.append(_Curve(name, epochs, _column(history, f"val_{key}"), style))
+    num_points = sum(map(len, histories.values()))
+    return _drawn(curves, 420, 240, num_ticks=6, has_markers=num_points <= 120)[0]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Values over the epochs, and how their line is drawn."""
+
+    name: str
+    epochs: list[int]
+    values: NDArray[np.float64]
+    style: dict[str, Any]
+
+
+def _column(history: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    """Return a column of ``results.csv``; what is not finite or not there is NaN, a gap."""
+    values = np.array([row.get(key, np.nan) for row in history], dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _drawn(
+    curves: list[_Curve],
+    width: int,
+    height: int,
+    *,
+    num_ticks: int,
+    has_markers: bool,
+    top: int = 12,
+) -> tuple[Figure, Axes]:
+    """Return a figure of curves over the epochs, with axes that end at round numbers."""
+    ticks = plots.round_ticks(np.concatenate([curve.values for curve in curves]))
+    left = 12 + 6.5 * max(len(f"{tick:.10g}") for tick in ticks)
+    figure, axes = plots.panel(width, height, "epoch", left=left, top=top)
+    for curve in curves:
+        (line,) = axes.plot(curve.epochs, curve.values, lw=2, clip_on=False, **curve.style)
+        if has_markers:
             line.set(marker="o", ms=6, mec="white", mew=1.5)
-            points = zip(epochs, values, strict=True)
-            tips = [f"{name}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v)]
+            points = zip(curve.epochs, curve.values, strict=True)
+            tips = [f"{curve.name}, epoch {e}: {v:.4f}" for e, v in points if not np.isnan(v)]
             plots.add_tooltips(line, *tips)
-    first, last = int(min(all_epochs)), int(max(all_epochs))
+    epochs = [epoch for curve in curves for epoch in curve.epochs] or [0]
+    first, last = int(min(epochs)), int(max(epochs))
     ends = (first, last) if first < last else (first - 1, last + 1)
-    axes.set(xlim=ends, xticks=plots.whole_ticks(*ends, 6))
+    axes.set(xlim=ends, xticks=plots.whole_ticks(*ends, num_ticks))
     axes.set(yticks=ticks, ylim=(ticks[0], ticks[-1]))
-    return figure
+    return figure, axes
 
 
 def precision_recall(
