@@ -105,9 +105,15 @@ def map_interval(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> In
 
 def replicated_map(scores_NC: Array, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
     """Return mAP over the replicates."""
-    value = mean_average_precision(average_precision(scores_NC, targets_NC))
-    ap_RC = weighted_average_precision(scores_NC, targets_NC, weights_RN)
-    return Replicated(value, np.array([mean_average_precision(ap_C) for ap_C in ap_RC]))
+    ap_C = average_precision(scores_NC, targets_NC)
+    return replicated_mean(ap_C, weighted_average_precision(scores_NC, targets_NC, weights_RN))
+
+
+def replicated_mean(ap_C: Array, ap_RC: Array) -> Replicated:
+    """Return mAP over the replicates, from average precisions."""
+    return Replicated(
+        mean_average_precision(ap_C), np.array([mean_average_precision(one_C) for one_C in ap_RC])
+    )
 
 
 def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray) -> Replicated:
@@ -117,13 +123,38 @@ def replicated_micro_f1(predicted_NC: Bools, targets_NC: Bools, weights_RN: NDAr
     return Replicated(value, micro_f1(weighted_counts(predicted_NC, targets_NC, weights_RN)))
 
 
-def replicated_subset_accuracy(
+@dataclass(frozen=True)
+class ReplicatedScores:
+    """What predictions score in each replicate, and the counts that F1 is of.
+
+    Attributes:
+        counts: of all images, (C,); counts_R: of each replicate, (R, C).
+        micro_f1, macro_f1: of these counts.
+        subset_accuracy: the share of images whose labels are all right.
+    """
+
+    counts: Counts
+    counts_R: Counts
+    micro_f1: Replicated
+    macro_f1: Replicated
+    subset_accuracy: Replicated
+
+
+def replicated_scores(
     predicted_NC: Bools, targets_NC: Bools, weights_RN: NDArray
-) -> Replicated:
-    """Return the share of images whose labels are all right, over the replicates."""
-    right_N = (as_bools(predicted_NC) == as_bools(targets_NC)).all(1)
-    right_R = _weigh(weights_RN, right_N[:, None])[:, 0]
-    return Replicated(float(right_N.mean()), ratio(right_R, weights_RN.sum(1)))
+) -> ReplicatedScores:
+    """Return the scores of predictions, but for mAP, over the replicates."""
+    predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
+    c, c_R = count(predicted_NC, targets_NC), weighted_counts(predicted_NC, targets_NC, weights_RN)
+    right_N = (predicted_NC == targets_NC).all(1)
+    right_R = ratio(_weigh(weights_RN, right_N[:, None])[:, 0], weights_RN.sum(1))
+    return ReplicatedScores(
+        counts=c,
+        counts_R=c_R,
+        micro_f1=Replicated(float(micro_f1(c)), micro_f1(c_R)),
+        macro_f1=Replicated(float(macro_f1(c)), macro_f1(c_R)),
+        subset_accuracy=Replicated(float(right_N.mean()), right_R),
+    )
 
 
 def scores_with_intervals(
@@ -135,14 +166,18 @@ def scores_with_intervals(
     on endless images of the same kind, with these thresholds. mAP, which does not depend on a
     threshold, is passed in.
     """
-    c = count(predicted_NC, targets_NC)
-    predicted_NC, targets_NC = as_bools(predicted_NC), as_bools(targets_NC)
-    c_R = weighted_counts(predicted_NC, targets_NC, weights_RN)
-    accuracy = replicated_subset_accuracy(predicted_NC, targets_NC, weights_RN)
+    found = replicated_scores(predicted_NC, targets_NC, weights_RN)
+    return intervals_of(found, as_bools(targets_NC), mean_ap)
+
+
+def intervals_of(found: ReplicatedScores, targets_NC: Bools, mean_ap: Interval) -> Scores:
+    """Return scores with their 95 % intervals; that of mAP is passed in."""
+    c, micro, accuracy = found.counts, found.micro_f1, found.subset_accuracy
+    macro = found.macro_f1
     num_labels = int((c.tp + c.fp + c.fn).sum())  # those that say something of F1
     return Scores(
-        micro_f1=score_interval(float(micro_f1(c)), micro_f1(c_R), num_labels),
-        macro_f1=mean_interval(float(macro_f1(c)), macro_f1(c_R), targets_NC.sum(0)),
+        micro_f1=score_interval(micro.value, micro.replicates_R, num_labels),
+        macro_f1=mean_interval(macro.value, macro.replicates_R, targets_NC.sum(0)),
         subset_accuracy=score_interval(accuracy.value, accuracy.replicates_R, len(targets_NC)),
         mAP=mean_ap,
     )

@@ -101,30 +101,22 @@ class _Replicates:
         predicted_MC = thresholds.cross_fit(
             thresholds.best_f1_threshold, probabilities_MC, targets_MC
         )
-        counts = metrics.count(predicted_MC, targets_MC)
-        counts_R = bootstrap.weighted_counts(predicted_MC, targets_MC, weights_RM)
+        each = bootstrap.replicated_scores(predicted_MC, targets_MC, weights_RM)
         ap_C = metrics.average_precision(probabilities_MC, targets_MC)
         ap_RC = bootstrap.weighted_average_precision(probabilities_MC, targets_MC, weights_RM)
-        mean_ap = Replicated(
-            metrics.mean_average_precision(ap_C),
-            np.array([metrics.mean_average_precision(one_C) for one_C in ap_RC]),
-        )
+        mean_ap = bootstrap.replicated_mean(ap_C, ap_RC)
         support_C = targets_MC.sum(0)
         map_interval = bootstrap.mean_interval(mean_ap.value, mean_ap.replicates_R, support_C)
         return cls(
             scores={
-                "micro_f1": Replicated(float(metrics.micro_f1(counts)), metrics.micro_f1(counts_R)),
-                "macro_f1": Replicated(float(metrics.macro_f1(counts)), metrics.macro_f1(counts_R)),
-                "subset_accuracy": bootstrap.replicated_subset_accuracy(
-                    predicted_MC, targets_MC, weights_RM
-                ),
+                "micro_f1": each.micro_f1,
+                "macro_f1": each.macro_f1,
+                "subset_accuracy": each.subset_accuracy,
                 "mAP": mean_ap,
             },
-            with_intervals=bootstrap.scores_with_intervals(
-                predicted_MC, targets_MC, map_interval, weights_RM
-            ),
-            f1_C=np.where(support_C > 0, metrics.f1(counts), np.nan),
-            f1_RC=metrics.f1(counts_R),
+            with_intervals=bootstrap.intervals_of(each, targets_MC, map_interval),
+            f1_C=np.where(support_C > 0, metrics.f1(each.counts), np.nan),
+            f1_RC=metrics.f1(each.counts_R),
             average_precision_C=ap_C,
             average_precision_RC=ap_RC,
         )
