@@ -1,8 +1,8 @@
 """Speed and memory, measured: bench and profile.
 
 Images, options and a machine come in; images per second beside torchvision's go out, or what the
-bytes and the seconds of a step are for. May import everything but curation, experiments,
-evaluation and cli.
+bytes and the seconds of a step are for. May import config, data, pipeline, inference, models,
+reporting, runs and training.
 """
 
 import os
