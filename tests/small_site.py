@@ -17,6 +17,7 @@ from grigri_fast.serving.journal import Journal
 from grigri_fast.serving.review import Question, Review, questions
 from grigri_fast.serving.scored_run import ScoredRun
 from grigri_fast.serving.site import make_site
+from grigri_fast.serving.unlabelled import Unlabelled
 
 NASTY = "<script>alert(1)<script>"  # it is the name of a class and of a file, too
 
@@ -54,12 +55,13 @@ def client_of(
     corrections: Path,
     others: Sequence[Path] = (),
     later: dict[str, Background[list[Question]]] | None = None,
+    unlabelled: Sequence[Unlabelled] = (),
 ) -> Iterator[Any]:
     """Yield a client of the site; it has the token, and the file of ``corrections``."""
     journal = Journal(corrections)
     thresholds_C = scored.classifier.info.thresholds_C
     asked = questions(scored.data, scored.predictions, thresholds_C)
-    review = Review(scored.data, asked, journal, later)
+    review = Review(scored.data, asked, journal, later, unlabelled)
     runs = ComparedRuns(scored, others, "last", journal)
     guard = make_site(scored, review, runs, port=8765, token="t")
     client = TestClient(guard, base_url="http://127.0.0.1:8765")

@@ -176,6 +176,7 @@ def suggest(
     with progress("looking at images") as on_progress:
         suggested = suggesting.suggest(**options, on_progress=on_progress)
     show_suggested(suggested, found.in_words())
+    say(f"next: grigri-fast serve {files.shown(run)} --suggestions {files.shown(suggested.out)}")
 
 
 def show_suggested(suggested: "Suggested", skipped: str) -> None:

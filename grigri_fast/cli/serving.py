@@ -40,6 +40,10 @@ def serve(
             help="Where decisions are written. \\[default: <DATA>-corrections.csv beside the data]",
         ),
     ] = None,
+    suggestions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Photographs to label: the table of suggest."),
+    ] = None,
     open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     checkpoint: CheckpointOption = "last",
     max_pixels: MaxPixelsOption = MAX_PIXELS,
@@ -79,9 +83,14 @@ def serve(
 
     say(f"scoring the validation part of {files.shown(runs[0])} ...")
     done = answer(**options, on_ready=ready)
-    if not done.num_decided:
+    if not done.num_decided + done.num_added:
         say("\nended; nothing was decided")
         return
     path = files.shown(done.corrections)
-    say(f"\nended; {done.num_decided:,} labels decided, {done.num_changed:,} changed, in {path}")
+    parts = []
+    if done.num_decided:
+        parts.append(f"{done.num_decided:,} labels decided, {done.num_changed:,} changed")
+    if done.num_added:
+        parts.append(f"{done.num_added:,} photograph{'s' * (done.num_added > 1)} added")
+    say(f"\nended; {', '.join(parts)}, in {path}")
     say(f"next: grigri-fast train DATA --corrections {path}")

@@ -64,7 +64,7 @@ def to_csv(suggested: Suggested) -> str:
     return files.to_csv(
         [
             {
-                "image": str(s.path),
+                "image": str(s.path.absolute()),
                 "labels": "|".join(s.labels),
                 "score": f"{s.score:.6f}",
                 "why": s.why,

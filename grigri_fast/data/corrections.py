@@ -1,5 +1,7 @@
 """Labels that somebody has corrected: a table beside the data, which stay as they are.
 
+It may also have photographs that the data do not have, such as those of ``suggest``.
+
 Shapes: N images, C classes.
 """
 
@@ -16,6 +18,7 @@ from .layouts.table_files import read_any
 HEADER = ("image", "class", "value")
 GIVEN = "given"  # the label of the data, after all
 VALUES = ("1", "0", "unknown", GIVEN)
+_UNKNOWN = VALUES.index("unknown")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Correction:
 
     Attributes:
         line: of the file.
-        image: name of the image, as in a split file.
+        image: name of the image, as in a split file; of one that the data do not have, its path.
         label: name of the class.
         value: one of :data:`VALUES`: has it, has it not, nobody can tell, or what the data say.
     """
@@ -62,6 +65,22 @@ def read(file: Path) -> list[Correction]:
     return found
 
 
+@dataclass(frozen=True)
+class Corrected:
+    """The labels of a data set as a table of corrections has them.
+
+    Attributes:
+        targets_NC, unknown_NC: as in :class:`Dataset`; the last rows are those of ``added``.
+        added: photographs that the data do not have: the paths of their files.
+        note: what is different, in a sentence for the user.
+    """
+
+    targets_NC: NDArray[np.float32]
+    unknown_NC: NDArray[np.bool_] | None
+    added: list[str]
+    note: str
+
+
 def applied(
     file: Path,
     names: Sequence[str],
@@ -69,10 +88,11 @@ def applied(
     left_out: Sequence[str],
     targets_NC: NDArray[np.float32],
     unknown_NC: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None, str]:
-    """Return targets and unknown labels as a table of corrections has them, and a note.
+) -> Corrected:
+    """Return the labels of a data set as a table of corrections has them.
 
-    Of several lines about one label the last one counts.
+    Of several lines about one label the last one counts. An image that the data do not have is
+    added if its name is an absolute path; a label of it that the table does not have is unknown.
 
     Args:
         file: the table (see :func:`read`).
@@ -86,25 +106,49 @@ def applied(
     """
     row_of = {name: row for row, name in enumerate(names)}
     column_of = {name: c for c, name in enumerate(class_names)}
-    value_of: dict[tuple[int, int], str] = {}
+    value_of: dict[tuple[str, int], str] = {}
     for one in read(file):
-        if one.image not in row_of:
+        if one.image not in row_of and not Path(one.image).is_absolute():
             raise GrigriError(
                 f"--corrections {file} line {one.line}: no image is named {one.image[:60]!r}"
             )
         if one.label in column_of:
-            value_of[row_of[one.image], column_of[one.label]] = one.value
+            value_of[one.image, column_of[one.label]] = one.value
         elif one.label not in left_out:
             raise GrigriError(
                 f"--corrections {file} line {one.line}: no class is named {one.label[:60]!r}"
             )
+    told = {at: value for at, value in value_of.items() if value != GIVEN}
+    added = _added(told, row_of)
+    row_of |= {image: len(names) + i for i, image in enumerate(added)}
     then_NC = _states(targets_NC, unknown_NC)
-    now_NC = then_NC.copy()
-    for (row, c), value in value_of.items():
-        if value != GIVEN:
-            now_NC[row, c] = VALUES.index(value)
+    of_added = np.full((len(added), len(class_names)), _UNKNOWN, dtype=np.int8)
+    now_NC = np.concatenate([then_NC, of_added])
+    for (image, c), value in told.items():
+        if image in row_of:
+            now_NC[row_of[image], c] = VALUES.index(value)
+    is_unknown_NC = now_NC == _UNKNOWN
+    num_said = sum(image in row_of and row_of[image] < len(names) for image, _ in told)
+    return Corrected(
+        (now_NC == VALUES.index("1")).astype(np.float32),
+        is_unknown_NC if is_unknown_NC.any() else None,
+        added,
+        _in_words(file, then_NC, now_NC, num_said),
+    )
+
+
+def _added(told: dict[tuple[str, int], str], row_of: dict[str, int]) -> list[str]:
+    """Return the images that are not in the data, and of which at least one label is known."""
+    known = (image for (image, _), value in told.items() if value != "unknown")
+    return list(dict.fromkeys(image for image in known if image not in row_of))
+
+
+def _in_words(
+    file: Path, then_NC: NDArray[np.int8], now_NC: NDArray[np.int8], num_said: int
+) -> str:
+    """Return how many labels a table changes, and how many photographs it adds."""
+    num_added, now_NC = len(now_NC) - len(then_NC), now_NC[: len(then_NC)]
     changed_NC = now_NC != then_NC
-    num_said = sum(value != GIVEN for value in value_of.values())
     num, num_images = int(changed_NC.sum()), int(changed_NC.any(1).sum())
     note = f"{num:,} of {num_said:,} labels in {file.name} differ from the data's"
     if num:
@@ -112,9 +156,11 @@ def applied(
         note += (
             f": {added:,} added, {removed:,} removed, {unknown:,} unknown, of {num_images:,} images"
         )
-    is_unknown_NC = now_NC == VALUES.index("unknown")
-    targets_NC = (now_NC == VALUES.index("1")).astype(np.float32)
-    return targets_NC, is_unknown_NC if is_unknown_NC.any() else None, note
+    if not num_added:
+        return note
+    also = f"{num_added:,} photograph{'s' * (num_added > 1)} of {file.name}"
+    also += f" {'are' if num_added > 1 else 'is'} added to the training part"
+    return f"{note}; {also}" if num_said else also
 
 
 def _states(
@@ -123,5 +169,5 @@ def _states(
     """Return by label the number of its value in :data:`VALUES` (N, C)."""
     states_NC = np.where(targets_NC > 0, VALUES.index("1"), VALUES.index("0")).astype(np.int8)
     if unknown_NC is not None:
-        states_NC[unknown_NC] = VALUES.index("unknown")
+        states_NC[unknown_NC] = _UNKNOWN
     return states_NC

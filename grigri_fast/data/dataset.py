@@ -1,7 +1,7 @@
 """Photographs with labels: :func:`load` reads every label format as one :class:`Dataset`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -31,6 +31,8 @@ class Dataset:
         groups: number of each image's group, int64 (N); images of a group stay in one part of a
             split. None: each image is by itself.
         notes: how the labels were read, in sentences for the user.
+        num_added: how many of the images, which are the last ones, the data do not have by
+            themselves: photographs that corrections add, for the training part alone.
     """
 
     names: Sequence[str]
@@ -42,12 +44,13 @@ class Dataset:
     parts: list[str] | None = None
     groups: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    num_added: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
 
     def only(self, rows: NDArray[np.intp]) -> "Dataset":
-        """Return a data set of some of the images, with the same classes."""
+        """Return a data set of some of the images, ``rows`` ascending, with the same classes."""
         return Dataset(
             packed.names(self.names[row] for row in rows),
             packed.paths(self.paths[row] for row in rows),
@@ -58,7 +61,13 @@ class Dataset:
             None if self.parts is None else [self.parts[row] for row in rows],
             None if self.groups is None else self.groups[rows],
             self.notes,
+            int((rows >= self.num_own).sum()),
         )
+
+    @property
+    def num_own(self) -> int:
+        """How many images the data have by themselves: the first ones."""
+        return len(self) - self.num_added
 
 
 def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels]) -> Dataset:
@@ -102,12 +111,7 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         notes.append(note)
     targets_NC = flags(table.labels, np.float32)
     unknown_NC = None if table.unknown is None else flags(table.unknown, np.bool_)
-    if options.corrections is not None:
-        targets_NC, unknown_NC, note = corrections.applied(
-            options.corrections, table.names, table.class_names, all_classes, targets_NC, unknown_NC
-        )
-        notes.append(note)
-    return Dataset(
+    found = Dataset(
         packed.names(table.names),
         packed.paths(table.paths),
         targets_NC,
@@ -117,4 +121,35 @@ def load(data: StrPath, images: StrPath | None = None, **how: Unpack[HowLabels])
         None if options.split_column == "none" else table.parts,
         of_rows,
         tuple(notes),
+    )
+    return found if options.corrections is None else _corrected(found, options, all_classes)
+
+
+def _corrected(data: Dataset, options: LabelOptions, all_classes: Sequence[str]) -> Dataset:
+    """Return a data set with the labels, and the photographs, of a table of corrections."""
+    assert options.corrections is not None
+    found = corrections.applied(
+        options.corrections,
+        data.names,
+        data.class_names,
+        all_classes,
+        data.targets_NC,
+        data.unknown_NC,
+    )
+    data = replace(
+        data,
+        targets_NC=found.targets_NC,
+        unknown_NC=found.unknown_NC,
+        notes=(*data.notes, found.note),
+    )
+    num = len(found.added)
+    if not num:
+        return data
+    return replace(
+        data,
+        names=packed.names([*data.names, *found.added]),
+        paths=packed.paths([*data.paths, *found.added]),
+        parts=data.parts and [*data.parts, *["train"] * num],
+        groups=None if data.groups is None else groups.with_others(data.groups, num),
+        num_added=num,
     )

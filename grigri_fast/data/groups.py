@@ -21,6 +21,12 @@ def numbered(groups: Sequence[str]) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
+def with_others(groups: NDArray[np.int64], num_others: int) -> NDArray[np.int64]:
+    """Return the groups of some images (N), and of others behind them that are in none."""
+    first = int(groups.max(initial=-1)) + 1
+    return np.concatenate([groups, np.arange(first, first + num_others)])
+
+
 def joined(
     file: Path, names: Sequence[str], groups: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64], str]:

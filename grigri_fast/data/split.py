@@ -1,5 +1,6 @@
 """Training, validation and test parts: those that the data come with, or made by stratification."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def choose(
             :func:`stratify` and :func:`read`.
     """
     if file is not None:
-        found = read(file, dataset, seed)
+        found = _with_added(read(file, dataset, seed), dataset)
         own = _of_own(dataset)
         if own is None or all(np.array_equal(own.get(k, []), found.parts[k]) for k in found.parts):
             return found
@@ -147,18 +148,22 @@ def stratify(dataset: Dataset, val: float, test: float = 0.0, seed: int = 0) -> 
     in one part, so with groups the promise is about groups, and shares are met as well as they can.
 
     How it is done: see :mod:`stratification`. The result depends on names, labels, groups and seed
-    alone, not on the order of the rows. ``val`` and ``test`` are shares as in :func:`split`.
+    alone, not on the order of the rows. ``val`` and ``test`` are shares as in :func:`split`. All
+    that is about the data's own images: those that corrections add are in ``train``, so the other
+    parts are what they are without them.
 
     Raises:
         GrigriError: if a part would get no image, or there are fewer groups than parts.
     """
     _require_shares(val, test)
     asked = {"train": 1 - val - test, "val": val} | ({"test": test} if test else {})
-    part_of = stratification.stratify(dataset, list(asked.values()), seed)
+    own = dataset.only(np.arange(dataset.num_own)) if dataset.num_added else dataset
+    part_of = stratification.stratify(own, list(asked.values()), seed)
     rows = {name: np.flatnonzero(part_of == part) for part, name in enumerate(asked)}
     _check(rows, "change --val or --test")
-    made = Split(rows, asked=asked)
-    return replace(made, notes=_remarks(made, dataset))
+    notes = _remarks(Split(rows, asked=asked), own)
+    rows["train"] = np.concatenate([rows["train"], np.arange(len(own), len(dataset))])
+    return Split(rows, notes, asked)
 
 
 def _require_shares(val: float | None, test: float | None) -> None:
@@ -177,6 +182,7 @@ def folds(dataset: Dataset, num_folds: int, seed: int = 0) -> list[NDArray[np.in
     Raises:
         GrigriError: if a part would get no image.
     """
+    dataset = replace(dataset, num_added=0)  # they are asked about as all others
     left = np.arange(len(dataset))
     parts = []
     for number in range(num_folds, 1, -1):
@@ -247,21 +253,26 @@ def read(file: StrPath, dataset: Dataset, seed: int = 0) -> Split:
     """Return the split in a file that :func:`to_json` wrote, or in a folder of lists of names.
 
     Images of the data set that it does not name are in no part; a note says how many. A folder
-    without a list for validation gets one as in :func:`choose`.
+    without a list for validation gets one as in :func:`choose`. A photograph that corrections had
+    added to ``train`` may be missing: the data are then read without them.
 
     Raises:
         GrigriError: if it is no split file, or names an image twice or one that the data set does
             not have.
     """
     if Path(file).is_dir():
-        part_of = name_lists.read(Path(file), dataset.names, dataset.layout)
+        own = dataset.names[: dataset.num_own] if dataset.num_added else dataset.names
+        part_of = name_lists.read(Path(file), own, dataset.layout) + [""] * dataset.num_added
         return _given(part_of, dataset, f"split folder {file}", "see train.txt", seed)
     parts = names(file)
     row_of = {name: i for i, name in enumerate(dataset.names)}
-    part_of = [""] * len(dataset)
+    part_of, missing = [""] * len(dataset), []
     for part, of_part in parts.items():
         for name in of_part:
             row = row_of.get(name)
+            if row is None and part == "train" and Path(name).is_absolute():
+                missing.append(name)
+                continue
             if row is None:
                 raise GrigriError(
                     f"split file {file}: {name} is in {part}, but not in {dataset.layout}"
@@ -271,11 +282,22 @@ def read(file: StrPath, dataset: Dataset, seed: int = 0) -> Split:
             part_of[row] = part
     rows = _rows(part_of, [part for part in PARTS if part in parts])
     _check(rows, f"see split file {file}")
-    found = Split(rows, _left_out(part_of, dataset, f"split file {file}"))
+    notes = _left_out(part_of, dataset, f"split file {file}")
+    if missing:
+        are = "1 photograph" if len(missing) == 1 else f"{len(missing):,} photographs"
+        notes += (f"without {are} of split file {file}, added by corrections: {_some(missing)}",)
+    found = Split(rows, notes)
     return replace(found, notes=(*found.notes, *_remarks(found, dataset)))
 
 
 # ---------------------------------------------------------------------- parts that are given
+
+
+def _with_added(split: Split, dataset: Dataset) -> Split:
+    """Return a split with the photographs that corrections add in ``train``, too."""
+    added = np.arange(dataset.num_own, len(dataset))
+    train = np.union1d(split.parts["train"], added)
+    return replace(split, parts={**split.parts, "train": train})
 
 
 def _given(part_of: Sequence[str], dataset: Dataset, where: str, advice: str, seed: int) -> Split:
@@ -327,7 +349,8 @@ def _rows(part_of: Sequence[str], parts: Sequence[str]) -> dict[str, NDArray[np.
 
 def _left_out(part_of: Sequence[str], dataset: Dataset, where: str) -> tuple[str, ...]:
     """Return a note on the images that are in no part, if there are any."""
-    names = [name for name, part in zip(dataset.names, part_of, strict=True) if not part]
+    own = itertools.islice(zip(dataset.names, part_of, strict=True), dataset.num_own)
+    names = [name for name, part in own if not part]
     if not names:
         return ()
     are = "1 image is" if len(names) == 1 else f"{len(names):,} images are"

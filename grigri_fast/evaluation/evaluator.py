@@ -347,7 +347,8 @@ def evaluate(
         device, amp, threads: what to compute on, in which number format, with how many CPU threads.
         memory_limit: the most that this process may take on the device, like ``4GiB``.
         on_progress: called with images done and images in all.
-        how_labels: with ``data``, how its labels are to be read, as in :class:`HowLabels`.
+        how_labels: with ``data``, how its labels are to be read, as in :class:`HowLabels`;
+            ``corrections`` also without.
 
     Images that the model was trained on are left out, wherever they lie and whatever their name
     is; if it was trained on all of them, ``exposure`` says that the scores are of seen images.
@@ -356,8 +357,9 @@ def evaluate(
         GrigriError: if run, data and labels do not fit each other, or an option is wrong.
     """
     _check_options(data, images, part, threshold, checkpoint)
-    if data is None and how_labels:
-        flag = "--" + next(iter(how_labels)).replace("_", "-")
+    others = [name for name in how_labels if name != "corrections"]
+    if data is None and others:
+        flag = "--" + others[0].replace("_", "-")
         raise GrigriError(f"{flag} goes with --data; the run knows its own")
     folder = Path(run)
     path = run_folder.checkpoint_path(folder, checkpoint)
@@ -368,6 +370,7 @@ def evaluate(
             folder,
             part,
             None if data is None else dataset.load(data, images, **how_labels),
+            corrections=how_labels.get("corrections"),
             class_names=classifier.class_names,
             checkpoint=checkpoint,
             compute=compute,

@@ -18,6 +18,7 @@ from ..runs import run_folder
 from ..runs.run_folder import CheckpointName, PartName
 from ..runs.trained_on import TrainedOn
 from ..runtime.compute import Compute
+from ..runtime.files import StrPath
 
 # What the model, or the choice of its epoch, knew of the images that are scored.
 Exposure: TypeAlias = Literal["unseen", "seen", "chosen", "unknown"]
@@ -65,6 +66,7 @@ def choose(
     part: PartName | None,
     data: Dataset | None,
     *,
+    corrections: StrPath | None = None,
     class_names: list[str],
     checkpoint: CheckpointName,
     compute: Compute,
@@ -79,6 +81,7 @@ def choose(
         folder: the run folder.
         part: of the run's split; None: ``val``, or all of ``data``.
         data: other data, or the run's own in another place; None: the run's own.
+        corrections: of the run's own labels, instead of those that it was trained with.
         class_names: of the model.
         checkpoint: of the run.
         compute: whose threads check the images.
@@ -96,10 +99,10 @@ def choose(
 
     trained_on, gone = TrainedOn.read(folder), list[str]()
     if data is None:
-        own = run_folder.open_part(folder, part or "val")
+        own = run_folder.open_part(folder, part or "val", corrections=corrections)
         labelled, rows, words = own.data, own.rows, f"{part or 'val'} part of {own.data.layout}"
     else:
-        labelled, rows, words = data, np.arange(len(data)), f"images of {data.layout}"
+        labelled, rows, words = data, np.arange(data.num_own), f"images of {data.layout}"
         if part is not None:
             if trained_on is None:
                 raise GrigriError(f"--part {part}: {folder} has no {run_folder.DATA} to find it by")

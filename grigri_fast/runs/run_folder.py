@@ -20,6 +20,7 @@ from ..data.dataset import Dataset
 from ..data.split import Split
 from ..errors import GrigriError
 from ..runtime import files
+from ..runtime.files import StrPath
 
 CONFIG, SPLIT, RESULTS = "config.toml", "split.json", "results.csv"
 SUMMARY, ENVIRONMENT, CURVES = "summary.json", "environment.json", "curves.png"
@@ -157,13 +158,19 @@ class RunPart:
     rows: NDArray[np.intp]
 
 
-def open_part(folder: Path, part: str = "val", data: Dataset | None = None) -> RunPart:
+def open_part(
+    folder: Path,
+    part: str = "val",
+    data: Dataset | None = None,
+    corrections: StrPath | None = None,
+) -> RunPart:
     """Return the ``train``, ``val`` or ``test`` part of the data that a run was trained on.
 
     Args:
         folder: the run folder.
         part: which part of the run's split.
         data: the run's data set where it is loaded already; else the run's config says where it is.
+        corrections: of the labels, instead of those that the run was trained with.
 
     Raises:
         GrigriError: if config, data or split cannot be read, or there is no such part.
@@ -177,7 +184,10 @@ def open_part(folder: Path, part: str = "val", data: Dataset | None = None) -> R
                 f"{files.shown(Path(config.data))}: no such file or folder; the data of {folder}"
                 f" were there. If they have moved: eval {folder} --data NEW --part {part}"
             )
-        data = dataset.load(files.shown(Path(config.data)), config.images, **config.how_labels)
+        how: dict[str, Any] = {**config.how_labels}
+        if corrections is not None:
+            how["corrections"] = corrections
+        data = dataset.load(files.shown(Path(config.data)), config.images, **how)
     parts = split.read(folder / SPLIT, data)
     if part not in parts.parts:
         raise GrigriError(f"{folder}: its split has no {part} part, only {', '.join(parts.parts)}")

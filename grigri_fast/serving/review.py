@@ -1,10 +1,12 @@
 """Which labels to look at, what was decided of them, and how to take a decision back.
 
-Shapes: N images of the data set, M scored images, C classes.
+Shapes: N images of the data set, M scored images, C classes. Rows from N on are photographs that
+the data do not have.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,13 @@ from ..data.dataset import Dataset
 from ..errors import GrigriError
 from .background import Background, Tell
 from .journal import Journal
+from .unlabelled import Unlabelled
 
+ALL = -1  # in the place of a class: all labels of a photograph that has none yet
 _WORDS = {"1": "yes", "0": "no", "unknown": "that nobody can tell", GIVEN: "nothing"}
 # Questions that are offered, of all classes: more than anybody answers.
 _MOST_DOUBTFUL, _MOST_ERRORS = 5000, 1000
+_MOST_CLASSES = 30  # that are offered for a photograph without labels; others are typed
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Question:
 
     Attributes:
         row: of the image.
-        c: number of the class.
+        c: number of the class, or ``ALL``.
         probability: of a model that has not seen the image; None if there is none.
         twin: row of an image that shows nearly the same, and of which the data say something else.
     """
@@ -45,8 +50,8 @@ class Decision:
     """What somebody says of a label.
 
     Attributes:
-        row, c: of image and class.
-        value: one of :data:`corrections.VALUES`.
+        row, c: of image and class, or ``ALL``.
+        value: one of :data:`corrections.VALUES`; of ``ALL`` labels ``1``: they are known.
         before: what had been said of it, as far as this person knew; None: whatever it was.
     """
 
@@ -126,13 +131,14 @@ def of_duplicates(
 
 
 class Review:
-    """Decisions about the labels of a data set.
+    """Decisions about the labels of a data set, and of photographs that are to be added to it.
 
     Args:
         data: the data set, with the labels that it has by itself.
         questions: what to look at, by kind.
         journal: where decisions are written.
         later: by kind, questions that take a while, and are looked for when somebody asks.
+        unlabelled: photographs without labels: a kind by themselves, ``suggestions``, the first.
     """
 
     def __init__(
@@ -141,9 +147,13 @@ class Review:
         questions: dict[str, list[Question]],
         journal: Journal,
         later: dict[str, Background[list[Question]]] | None = None,
+        unlabelled: Sequence[Unlabelled] = (),
     ) -> None:
-        self.data, self.questions, self.journal = data, questions, journal
-        self.later = later or {}
+        self.data, self.journal, self.later = data, journal, later or {}
+        self.questions, self._unlabelled = questions, unlabelled
+        if unlabelled:
+            rows = range(len(data), len(data) + len(unlabelled))
+            self.questions = {"suggestions": [Question(r, ALL, None) for r in rows], **questions}
         self._column_of = {name: c for c, name in enumerate(data.class_names)}
         self._row_of = {name: row for row, name in enumerate(data.names)}
         self._undo: list[list[Decision]] = []  # what is to be said to take decisions back
@@ -186,7 +196,28 @@ class Review:
             back = [Decision(one.row, one.c, self.journal.value_of(i, n)) for one, i, n in new]
             self.journal.add(*((image, label, one.value) for one, image, label in new))
             self._undo.append(back)
-        return list(decisions)
+        return self._in_short(decisions)
+
+    def label(self, row: int, has: Sequence[int]) -> list[Decision]:
+        """Write all labels of a photograph that had none; return what :meth:`decide` does.
+
+        Args:
+            row: of the photograph.
+            has: numbers of the classes of which it has the label; it has no other.
+
+        Raises:
+            IndexError: if there is no such photograph or class.
+            OvertakenError: if another tab has said something else meanwhile.
+            GrigriError: if it cannot be written.
+        """
+        num_classes = len(self.data.class_names)
+        if row < len(self.data) or not set(has) <= set(range(num_classes)):
+            raise IndexError(f"no photograph {row} to label, or no such class")
+        decisions = [Decision(row, c, "1" if c in has else "0") for c in range(num_classes)]
+        values = [self.journal.value_of(*self._names(row, c)) for c in range(num_classes)]
+        if GIVEN not in values and values != [one.value for one in decisions]:
+            raise OvertakenError(f"another tab has labelled {self.name(row)} meanwhile")
+        return self.decide(*decisions)
 
     def undo(self) -> list[Decision]:
         """Take the last decision of this session back; return what holds now, if there was one.
@@ -198,15 +229,20 @@ class Review:
             return []
         back = self._undo[-1]
         self.journal.add(*((*self._names(one.row, one.c), one.value) for one in back))
-        return self._undo.pop()
+        return self._in_short(self._undo.pop())
 
     def decided(self) -> list[Decision]:
-        """Return all decisions that hold."""
+        """Return all decisions that hold about labels of the data."""
         return [
             Decision(self._row_of[image], self._column_of[label], value)
             for (image, label), value in list(self.journal.values.items())
             if value != GIVEN and image in self._row_of and label in self._column_of
         ]
+
+    def labelled(self) -> list[Decision]:
+        """Return a decision about ``ALL`` labels of each photograph that has been labelled."""
+        rows = range(len(self.data), len(self.data) + len(self._unlabelled))
+        return [Decision(row, ALL, "1") for row in rows if self._is_labelled(row)]
 
     @property
     def num_changed(self) -> int:
@@ -214,15 +250,53 @@ class Review:
         return sum(one.value != self.given(one.row, one.c) for one in self.decided())
 
     @property
+    def num_added(self) -> int:
+        """How many photographs that the data do not have are in the table, with a known label."""
+        items = list(self.journal.values.items())
+        known = {image for (image, _), value in items if value in ("1", "0")}
+        return len(known - self._row_of.keys())
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is a decision of this session."""
         return bool(self._undo)
 
+    def name(self, row: int) -> str:
+        """Return the name of an image in the table of corrections.
+
+        Raises:
+            IndexError: if there is no such image.
+        """
+        return self.data.names[row] if self._is_own(row) else str(self.path(row))
+
+    def path(self, row: int) -> Path:
+        """Return where an image is.
+
+        Raises:
+            IndexError: if there is no such image.
+        """
+        return self.data.paths[row] if self._is_own(row) else self._of_row(row).path
+
+    def why(self, row: int) -> str:
+        """Return why a photograph without labels was chosen, in words.
+
+        Raises:
+            IndexError: if there is no such photograph.
+        """
+        return self._of_row(row).why
+
     def labels(self, row: int) -> list[dict[str, Any]]:
         """Return the labels that an image has now, and those that were unknown or are removed.
 
-        Each with ``c``, ``name``, ``value`` (``1``, ``0``, ``unknown``) and ``is_changed``.
+        Each with ``c``, ``name``, ``value`` (``1``, ``0``, ``unknown``) and ``is_changed``. Of a
+        photograph without labels: what the model says of the likeliest classes, with its
+        ``probability``.
+
+        Raises:
+            IndexError: if there is no such image.
         """
+        if not self._is_own(row):
+            return self._proposed(row)
         image = self.data.names[row]
         found = []
         for c, name in enumerate(self.data.class_names):
@@ -235,14 +309,49 @@ class Review:
 
     def given(self, row: int, c: int) -> str:
         """Return what the data say of a label: ``1``, ``0`` or ``unknown``."""
+        if not self._is_own(row):
+            return "unknown"
         if self.data.unknown_NC is not None and self.data.unknown_NC[row, c]:
             return "unknown"
         return "1" if self.data.targets_NC[row, c] > 0 else "0"
 
+    def _proposed(self, row: int) -> list[dict[str, Any]]:
+        one = self._of_row(row)
+        order = np.argsort(-one.probabilities_C, kind="stable")[:_MOST_CLASSES]
+        return [
+            {
+                "c": c,
+                "name": self.data.class_names[c],
+                "value": "1" if one.is_given_C[c] else "0",
+                "is_changed": False,
+                "probability": round(float(one.probabilities_C[c]), 4),
+            }
+            for c in order.tolist()
+        ]
+
+    def _in_short(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Return decisions, with one about ``ALL`` labels for each photograph without labels."""
+        others = {one.row for one in decisions if not self._is_own(one.row)}
+        return [one for one in decisions if self._is_own(one.row)] + [
+            Decision(row, ALL, "1" if self._is_labelled(row) else GIVEN) for row in sorted(others)
+        ]
+
+    def _is_labelled(self, row: int) -> bool:
+        image = self.name(row)
+        return all(self.journal.value_of(image, name) != GIVEN for name in self.data.class_names)
+
+    def _is_own(self, row: int) -> bool:
+        return 0 <= row < len(self.data)
+
+    def _of_row(self, row: int) -> Unlabelled:
+        if row < len(self.data):
+            raise IndexError(f"no image {row}")
+        return self._unlabelled[row - len(self.data)]
+
     def _names(self, row: int, c: int) -> tuple[str, str]:
-        if not (0 <= row < len(self.data) and 0 <= c < len(self.data.class_names)):
-            raise IndexError(f"no image {row} or no class {c}")
-        return self.data.names[row], self.data.class_names[c]
+        if not 0 <= c < len(self.data.class_names):
+            raise IndexError(f"no class {c}")
+        return self.name(row), self.data.class_names[c]
 
 
 def precision_and_recall(

@@ -86,25 +86,19 @@ class ScoredRun:
             (prediction,) = self.classifier.predict([file])
         return dataclasses.replace(prediction, path=None)
 
-    def photo(self, row: int, shown_px: int = SHOWN_PX) -> photographs.Photo:
-        """Return a JPEG of an image of the data, or the reason why there is none.
+    def photo(self, path: Path, shown_px: int = SHOWN_PX) -> photographs.Photo:
+        """Return a JPEG of an image file, or the reason why there is none.
 
         Its longer side has ``shown_px``.
-
-        Raises:
-            IndexError: if there is no such image.
         """
-        if not 0 <= row < len(self.data):
-            raise IndexError(row)
-        compute = self.classifier.compute
         with self._lock:
             return photographs.read(
-                self.data.paths,
-                [row],
-                threads=compute.threads,
+                [path],
+                [0],
+                threads=self.classifier.compute.threads,
                 max_pixels=self.max_pixels,
                 shown_px=shown_px,
-            )[row]
+            )[0]
 
     def over_thresholds(self, c: int) -> dict[str, Any]:
         """Return precision and recall of a class on the validation part, by threshold.

@@ -21,6 +21,7 @@ from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
+from . import unlabelled
 from .background import Background
 from .compared_runs import ComparedRuns
 from .journal import Journal
@@ -39,11 +40,13 @@ class Served:
         corrections: the table of corrected labels.
         num_decided: labels that have a decision in it, now.
         num_changed: those that differ from the data.
+        num_added: photographs in it that the data do not have.
     """
 
     corrections: Path
     num_decided: int
     num_changed: int
+    num_added: int
 
 
 def serve(
@@ -51,6 +54,7 @@ def serve(
     *,
     port: int | None = None,
     corrections: StrPath | None = None,
+    suggestions: StrPath | None = None,
     checkpoint: CheckpointName = "last",
     max_pixels: int = MAX_PIXELS,
     device: DeviceName = "auto",
@@ -67,25 +71,28 @@ def serve(
         port: of 127.0.0.1; by default the first free one from 8765 on.
         corrections: the table that decisions are written to; by default the run's own, or
             ``<data>-corrections.csv`` beside the data.
+        suggestions: the table that ``suggest`` writes, or its folder: photographs to label.
         checkpoint: of each run: ``last`` or ``best``.
         max_pixels: larger images are refused.
         device, amp, memory_limit, threads: as in :meth:`Compute.resolve`.
         on_ready: called with the address, which holds the token, when the site is there.
 
     Raises:
-        GrigriError: if there is no such run, its data are gone, the port is taken, or corrections
-            cannot be written.
+        GrigriError: if there is no such run, its data are gone, the port is taken, suggestions
+            cannot be read, or corrections cannot be written.
     """
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     folder, *others = _folders(runs, checkpoint)
     with _listening(port) as listener:
         compute = Compute.resolve(device, amp, threads, memory_limit)
         scored = ScoredRun.of(folder, checkpoint, compute, max_pixels)
+        names = scored.data.class_names
+        to_label = [] if suggestions is None else unlabelled.read(suggestions, names)
         journal = Journal(_corrections_of(scored, corrections))
         try:
             thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
             asked = questions(scored.data, scored.predictions, thresholds_C)
-            review = Review(scored.data, asked, journal, later(scored))
+            review = Review(scored.data, asked, journal, later(scored), to_label)
             compared = ComparedRuns(scored, others, checkpoint, journal)
             number = listener.getsockname()[1]
             token = secrets.token_urlsafe(24)
@@ -102,7 +109,7 @@ def serve(
             asyncio.run(_until_signal(_Server(config), listener, ready))
         finally:
             journal.close()
-    return Served(journal.path, len(review.decided()), review.num_changed)
+    return Served(journal.path, len(review.decided()), review.num_changed, review.num_added)
 
 
 def later(scored: ScoredRun) -> dict[str, Background[list[Question]]]:

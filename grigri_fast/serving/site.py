@@ -18,7 +18,7 @@ from ..reporting import html
 from . import compare_page
 from .compared_runs import Compared, ComparedRuns, Side
 from .guard import Guard
-from .review import Decision, OvertakenError, Question, Review
+from .review import ALL, Decision, OvertakenError, Question, Review
 from .schema import SCHEMA
 from .scored_run import SHOWN_PX, ScoredRun
 
@@ -38,6 +38,7 @@ _SIDES: dict[Side, str] = {
     "lost": "wrong in this run alone",
 }
 _KINDS = {
+    "suggestions": "Photographs to label",
     "doubtful": "Doubtful labels",
     "errors": "Confident errors",
     "duplicates": "Near-duplicates with other labels",
@@ -63,12 +64,18 @@ def make_site(
         Route("/review/questions", site.questions),
         Route("/review/state", site.state),
         Route("/review/decide", site.decide, methods=["POST"]),
+        Route("/review/label", site.label, methods=["POST"]),
         Route("/review/undo", site.undo, methods=["POST"]),
         Route("/compare", site.compare_page),
         Route("/compare/progress", site.compare_progress),
         Route("/compare/changed", site.changed_page),
     ]
-    errors = {HTTPException: _http_error, GrigriError: _our_error, IndexError: _not_there}
+    errors = {
+        HTTPException: _http_error,
+        OvertakenError: _overtaken,
+        GrigriError: _our_error,
+        IndexError: _not_there,
+    }
     app = Starlette(routes=routes, exception_handlers=errors)
     return Guard(app, port=port, token=token, max_body_bytes=MAX_UPLOAD_BYTES)
 
@@ -104,7 +111,8 @@ class _Site:
 
     def photo(self, request: Request) -> Response:
         is_small = "small" in request.query_params
-        photo = self._run.photo(request.path_params["row"], _SMALL_PX if is_small else SHOWN_PX)
+        path = self._review.path(request.path_params["row"])
+        photo = self._run.photo(path, _SMALL_PX if is_small else SHOWN_PX)
         if photo.missing:
             raise HTTPException(404, photo.missing)
         # Its pixels do not change while the site is there: a file that does is not shown.
@@ -112,10 +120,7 @@ class _Site:
         return Response(photo.jpeg, media_type="image/jpeg", headers=headers)
 
     def labels(self, request: Request) -> Response:
-        row = request.path_params["row"]
-        if row >= len(self._run.data):
-            raise IndexError(row)
-        return JSONResponse(self._review.labels(row))
+        return JSONResponse(self._review.labels(request.path_params["row"]))
 
     def questions(self, request: Request) -> Response:
         kind = request.query_params.get("kind", "")
@@ -129,12 +134,14 @@ class _Site:
 
     def _question(self, q: Question) -> list[Any]:
         names, given = self._run.data.names, self._review.given
+        if q.c == ALL:
+            return [q.row, ALL, self._review.why(q.row), "", self._review.name(q.row)]
         probability = None if q.probability is None else round(q.probability, 4)
         shown = [q.row, q.c, probability, given(q.row, q.c), names[q.row]]
         return shown if q.twin is None else [*shown, q.twin, given(q.twin, q.c), names[q.twin]]
 
     def state(self, request: Request) -> Response:
-        return self._after(self._review.decided())
+        return self._after([*self._review.decided(), *self._review.labelled()])
 
     async def decide(self, request: Request) -> Response:
         try:
@@ -145,10 +152,17 @@ class _Site:
         if not 0 < len(decisions) <= _MOST_DECISIONS:
             raise HTTPException(400, f"expected 1 to {_MOST_DECISIONS} decisions")
         # At once, in order: decisions never overtake each other.
+        return self._after(self._review.decide(*decisions))
+
+    async def label(self, request: Request) -> Response:
         try:
-            return self._after(self._review.decide(*decisions))
-        except OvertakenError as e:
-            raise HTTPException(409, str(e)) from None
+            said = json.loads(await request.body())
+            row, has = said["row"], said["has"]
+            if type(row) is not int or not all(type(c) is int for c in has):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise HTTPException(400, "expected an object with row, and has: classes") from None
+        return self._after(self._review.label(row, has))
 
     async def undo(self, request: Request) -> Response:
         return self._after(self._review.undo())
@@ -159,6 +173,7 @@ class _Site:
             {
                 "decisions": [[one.row, one.c, one.value] for one in decisions],
                 "num_changed": self._review.num_changed,
+                "num_added": self._review.num_added,
                 "can_undo": self._review.can_undo,
                 "file": self._review.journal.path.name,
             }
@@ -261,6 +276,10 @@ def _http_error(request: Request, error: Exception) -> Response:
 
 def _our_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 500)
+
+
+def _overtaken(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 409)
 
 
 def _not_there(request: Request, error: Exception) -> Response:

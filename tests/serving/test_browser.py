@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pages import BROWSER
-from small_set import write_photos
+from small_set import write_image, write_photos
 from small_site import write_twins
 
 import grigri_fast
@@ -35,8 +35,8 @@ def run(tmp_path_factory) -> Path:
 class Site:
     """``grigri-fast serve`` in a process of its own."""
 
-    def __init__(self, runs: list[Path], corrections: Path) -> None:
-        words = ["serve", *map(str, runs), "--threads", "1", "--device", "cpu"]
+    def __init__(self, runs: list[Path], corrections: Path, *options: str) -> None:
+        words = ["serve", *map(str, runs), "--threads", "1", "--device", "cpu", *options]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "grigri_fast", *words, "--corrections", str(corrections)],
             stdout=subprocess.PIPE,
@@ -59,8 +59,8 @@ def served(run: Path) -> Iterator[Callable[..., Site]]:
     """Yield what starts the site; none is left behind by a test that fails."""
     sites: list[Site] = []
 
-    def start(corrections: Path, *others: Path) -> Site:
-        sites.append(Site([run, *others], corrections))
+    def start(corrections: Path, *others: Path, options: tuple[str, ...] = ()) -> Site:
+        sites.append(Site([run, *others], corrections, *options))
         return sites[-1]
 
     yield start
@@ -226,6 +226,51 @@ def test_two_tabs_and_two_photographs_that_are_nearly_the_same(
     expect(one.locator("#progress")).to_contain_text("1 of ")
     assert {value for _, _, value in decisions(file)[-2:]} == {"0", "1"}
     assert one.said == [] and [line for line in other.said if "409" not in line] == []
+
+
+def test_suggested_photographs_get_their_labels(run: Path, served, browser, tmp_path: Path) -> None:
+    file, expect = tmp_path / "c.csv", playwright.expect
+    for number in (70, 71, 72):
+        write_image(tmp_path / "new" / f"im{number}.jpg", number)
+    out = tmp_path / "out"
+    found = grigri_fast.suggest(run, tmp_path / "new", number=3, out=out, threads=1, device="cpu")
+    total = len(found.suggestions)  # without near-duplicates
+    assert total > 1
+    site = served(file, options=("--suggestions", str(out)))
+    page = opened(browser, site, "review")
+    expect(page.locator("#question")).to_have_text("Which labels does it have?")
+    expect(page.locator("#labels button")).to_have_count(3)
+    assert page.locator("#yes").is_hidden() and page.locator("#only").is_disabled()
+    assert fits(page, 390) and fits(page, 1280)
+    names = page.evaluate("() => JSON.parse(document.getElementById('about').textContent).classes")
+    offered = page.evaluate("async () => (await fetch('/labels/48')).json()")
+    has = {one["name"]: one["value"] for one in offered}
+    image = page.inner_text("#name")
+    page.keyboard.press("y")  # no answer to this question
+    page.keyboard.press("2")
+    has[offered[1]["name"]] = "0" if offered[1]["value"] == "1" else "1"
+    page.keyboard.press("a")
+    page.keyboard.type("sky")
+    page.keyboard.press("Enter")
+    has["sky"] = "1"
+    pressed = [f"{name} {p}" for name, p in has.items() if p == "1"]
+    expect(page.locator("#labels button[aria-pressed=true]")).to_have_count(len(pressed))
+    assert decisions(file) == []
+    page.keyboard.press("d")
+    expect(page.locator("#progress")).to_have_text(f"1 of {total} labelled")
+    assert decisions(file) == [(image, name, has[name]) for name in names]
+
+    page.keyboard.press("s")
+    page.keyboard.press("z")  # back to the first, as it was marked
+    expect(page.locator("#progress")).to_have_text(f"0 of {total} labelled")
+    expect(page.locator("#name")).to_have_text(image)
+    expect(page.locator("#labels button[aria-pressed=true]")).to_have_count(len(pressed))
+    page.get_by_role("button", name="These are its labels").click()
+    expect(page.locator("#progress")).to_have_text(f"1 of {total} labelled")
+    assert decisions(file)[-3:] == [(image, name, has[name]) for name in names]
+    assert page.said == []
+    code, rest = site.end()
+    assert code == 0 and "1 photograph added" in rest
 
 
 def test_runs_are_compared(run: Path, served, browser, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import grigri_fast
 from grigri_fast.data import packed
 from grigri_fast.errors import GrigriError
 from grigri_fast.evaluation import evaluator
+from grigri_fast.runtime.compute import Compute
 from grigri_fast.serving.scored_run import ScoredRun
 
 pytestmark = pytest.mark.slow  # two runs are trained
@@ -211,3 +212,18 @@ def test_wrong_runs_are_one_line_at_once(run: Path, tmp_path: Path) -> None:
     (tmp_path / "young" / "config.toml").write_text("")
     with pytest.raises(GrigriError, match=r"has no last\.safetensors yet"):
         grigri_fast.serve([run, tmp_path / "young"])
+
+
+def test_the_best_model_is_served_with_its_own_thresholds(
+    run: Path, better: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    shutil.copy(better / "last.safetensors", folder / "best.safetensors")
+    compute = Compute.resolve(device="cpu", threads=1)
+    last, best = (ScoredRun.of(folder, name, compute, 10_000_000) for name in ("last", "best"))
+    expected = ScoredRun.of(better, "last", compute, 10_000_000)
+    said_MC, their_MC = best.predictions.probabilities_NC, expected.predictions.probabilities_NC
+    assert np.array_equal(said_MC, their_MC)
+    assert not np.array_equal(said_MC, last.predictions.probabilities_NC)
+    assert best.classifier.thresholds == expected.classifier.thresholds
+    assert best.classifier.thresholds != last.classifier.thresholds

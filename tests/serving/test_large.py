@@ -62,14 +62,15 @@ def test_an_answer_sends_itself_alone(site) -> None:
     assert len(site.get("/review/state").json()["decisions"]) == 20
 
 
-def test_a_photograph_is_read_alone(site, monkeypatch) -> None:
+def test_a_photograph_is_read_alone(site, large: ScoredRun, monkeypatch) -> None:
     read = photographs.read
-    rows = []
+    asked = []
     monkeypatch.setattr(
-        photographs, "read", lambda p, some, **how: rows.append(some) or read(p, some, **how)
+        photographs, "read", lambda p, rows, **how: asked.append((p, rows)) or read(p, rows, **how)
     )
     answer = site.get(f"/photo/{NUM - 1}?small")
-    assert answer.headers["content-type"] == "image/jpeg" and rows == [[NUM - 1]]
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert asked == [([large.data.paths[NUM - 1]], [0])]
 
 
 def test_photographs_that_changed_sides_come_by_the_page(large: ScoredRun) -> None:

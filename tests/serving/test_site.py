@@ -117,7 +117,7 @@ def test_a_link_to_something_else_is_not_shown(run: Path, tmp_path: Path) -> Non
     link.symlink_to("/etc/passwd")
     compute = Compute.resolve(device="cpu", threads=1)
     scored = ScoredRun.of(moved / "runs" / run.name, "last", compute, 10_000_000)
-    photo = scored.photo(scored.data.names.index("im1.jpg"))
+    photo = scored.photo(scored.data.paths[scored.data.names.index("im1.jpg")])
     assert photo.missing and not photo.jpeg
 
 

@@ -3,13 +3,16 @@
 const about = JSON.parse(document.getElementById("about").textContent);
 const at = (id) => document.getElementById(id);
 const AHEAD = 4; // photographs that are loaded before they are shown
+const ALL = -1; // in the place of a class: all labels of a photograph that has none yet
 // [row, c, probability or null, what the data say, name] of the chosen kind and class; of two that
-// show nearly the same also [..., row, what the data say, name] of the other one.
+// show nearly the same also [..., row, what the data say, name] of the other one; of a photograph
+// without labels [row, ALL, why it was chosen, "", name].
 let questions = [];
 let decided = new Map(); // "row,c" -> value
 let skipped = new Set();
+const picked = new Map(); // row of a photograph without labels -> Map of c -> whether it has it
 let place = 0;
-let state = { num_changed: 0, can_undo: false, file: "" };
+let state = { num_changed: 0, num_added: 0, can_undo: false, file: "" };
 let busy = false;
 let choice = 0; // number of the last one
 
@@ -53,11 +56,14 @@ function nextOpen(from) {
   return i;
 }
 
+const many = (num, what) => `${num} ${what}${num === 1 ? "" : "s"}`;
+
 function show() {
   const total = questions.length;
   const done = questions.filter((q) => decided.has(key(q))).length;
-  const changed = state.num_changed === 1 ? "1 label changed" : `${state.num_changed} labels changed`;
-  at("progress").textContent = `${done} of ${total} decided, ${changed}`;
+  at("progress").textContent = at("kind").value === "suggestions"
+    ? `${done} of ${total} labelled`
+    : `${done} of ${total} decided, ${many(state.num_changed, "label")} changed`;
   at("file").textContent = state.file;
   at("undo").disabled = !state.can_undo;
   const isOver = place >= total;
@@ -67,35 +73,53 @@ function show() {
     const rest = questions.filter((q) => skipped.has(key(q)) && !decided.has(key(q))).length;
     at("done").textContent = total === 0
       ? "There is nothing of this kind."
-      : `That was the last one; ${rest} skipped. Choose another class or kind above, or reload to see what was skipped.`;
+      : `That was the last one; ${rest} skipped. Choose other questions above, or reload to see what was skipped.`;
     return;
   }
-  const [row, c, probability, given, file, twin, givenTwin, fileTwin] = current();
-  const name = about.classes[c], isPair = twin !== undefined;
-  at("question").textContent = isPair ? `Do they show ${name}?` : `Does it show ${name}?`;
-  const word = (value) => (value === "1" ? "yes" : "no");
-  const said = isPair
-    ? `These two are nearly the same. The data say ${word(given)} of the first, ${word(givenTwin)} of the second`
-    : `The data say ${word(given)}`;
-  const percent = (100 * probability).toFixed(probability < 0.1 || probability > 0.9 ? 1 : 0);
-  at("evidence").textContent = probability === null ? `${said}.` : `${said}, the model ${percent} %${isPair ? " of the first" : ""}.`;
+  const [row, c, , , file, twin, , fileTwin] = current();
+  const isPair = twin !== undefined, isWhole = c === ALL;
+  [at("question").textContent, at("evidence").textContent] = isWhole ? ofWhole() : ofLabel();
   at("problem").textContent = "";
+  at("yes").hidden = at("no").hidden = at("unknown").hidden = isWhole;
+  at("labelled").hidden = !isWhole;
   at("twin").hidden = at("both").hidden = !isPair;
   at("pair").classList.toggle("pair", isPair);
   at("more").hidden = isPair; // labels are added to one photograph, and here are two
-  showPhoto("", row, file, name);
-  if (isPair) showPhoto("-twin", twin, fileTwin, name);
+  const alt = isWhole ? "" : `; is it ${about.classes[c]}?`;
+  showPhoto("", row, file, alt);
+  if (isPair) showPhoto("-twin", twin, fileTwin, alt);
+  else if (isWhole) showPicked(row);
   else showLabels(row);
   for (const [next, , , , , other] of questions.slice(place + 1, place + 1 + AHEAD)) {
     for (const one of [next, other]) if (one !== undefined) new Image().src = `/photo/${one}`;
   }
 }
 
-function showPhoto(which, row, file, name) {
+// The question about a label, and what is known of it.
+function ofLabel() {
+  const [, c, probability, given, , twin, givenTwin] = current();
+  const name = about.classes[c], isPair = twin !== undefined;
+  const word = (value) => (value === "1" ? "yes" : "no");
+  const said = isPair
+    ? `These two are nearly the same. The data say ${word(given)} of the first, ${word(givenTwin)} of the second`
+    : `The data say ${word(given)}`;
+  const model = probability === null ? "" : `, the model ${percent(probability)}${isPair ? " of the first" : ""}`;
+  return [isPair ? `Do they show ${name}?` : `Does it show ${name}?`, `${said}${model}.`];
+}
+
+// The question about all labels of a photograph, and why it was chosen.
+function ofWhole() {
+  const why = current()[2];
+  return ["Which labels does it have?", `${why.charAt(0).toUpperCase()}${why.slice(1)}. The model's labels are marked.`];
+}
+
+const percent = (p) => `${(100 * p).toFixed(p < 0.1 || p > 0.9 ? 1 : 0)} %`;
+
+function showPhoto(which, row, file, alt) {
   const photo = at(`photo${which}`), missing = at(`missing${which}`);
   const address = `/photo/${row}`;
   at(`name${which}`).textContent = file;
-  photo.alt = `${file}; is it ${name}?`;
+  photo.alt = `${file}${alt}`;
   if (photo.getAttribute("src") === address) return;
   photo.hidden = false;
   missing.hidden = true;
@@ -128,6 +152,50 @@ async function showLabels(row) {
   }));
 }
 
+// The labels to choose from, the likeliest first; those of the model, or of before, are chosen.
+async function showPicked(row) {
+  const offered = await asked(`/labels/${row}`).catch((error) => {
+    at("problem").textContent = error.message;
+    return [];
+  });
+  if (!current() || current()[0] !== row || !offered.length) return;
+  if (!picked.has(row)) picked.set(row, new Map(offered.map(({ c, value }) => [c, value === "1"])));
+  const probabilities = new Map(offered.map(({ c, probability }) => [c, probability]));
+  at("labels").replaceChildren(...[...picked.get(row)].map(([c, isOn], place) => {
+    const item = document.createElement("li"), button = document.createElement("button");
+    button.type = "button";
+    button.className = "choice";
+    button.append(about.classes[c]);
+    if (probabilities.has(c)) {
+      const small = document.createElement("small");
+      small.textContent = ` ${percent(probabilities.get(c))}`;
+      button.append(small);
+    }
+    if (place < 9) {
+      const letter = document.createElement("kbd");
+      letter.textContent = place + 1;
+      button.append(" ", letter);
+      button.setAttribute("aria-keyshortcuts", place + 1);
+    }
+    button.setAttribute("aria-pressed", isOn);
+    button.addEventListener("click", () => pick(c));
+    item.append(button);
+    return item;
+  }));
+}
+
+// Turn a label of the photograph that is being labelled on or off.
+function pick(c, isOn) {
+  const chosen = picked.get(current()[0]);
+  if (!chosen) return; // they are not there yet
+  const place = [...chosen.keys()].indexOf(c);
+  const value = isOn ?? !chosen.get(c);
+  chosen.set(c, value);
+  const button = at("labels").querySelectorAll("button")[place];
+  if (button) button.setAttribute("aria-pressed", value);
+  else showPicked(current()[0]); // it was typed
+}
+
 // ------------------------------------------------------------------------------ decisions
 
 async function guarded(work) {
@@ -143,9 +211,14 @@ async function guarded(work) {
 }
 
 function decide(decisions, goOn) {
+  return written("/review/decide", decisions, goOn ? decisions : []);
+}
+
+// Send what somebody says; go on from the questions that it answers.
+function written(address, body, answered) {
   return guarded(async () => {
     try {
-      take(await asked("/review/decide", decisions));
+      take(await asked(address, body));
     } catch (error) {
       if (error.status !== 409) throw error;
       take(await asked("/review/state"), true); // another tab was faster: go on after its answer
@@ -153,8 +226,8 @@ function decide(decisions, goOn) {
       show();
       throw error;
     }
-    if (goOn) {
-      for (const one of decisions) skipped.delete(key([one.row, one.c]));
+    if (answered.length) {
+      for (const one of answered) skipped.delete(key([one.row, one.c]));
       place = nextOpen(place);
     }
     show();
@@ -166,7 +239,8 @@ const before = (row, c) => decided.get(key([row, c])) ?? "given";
 // Say something of the photographs in question; of two, of the one that the question counts for last.
 function say(value, ofTwin) {
   const [row, c, , , , twin] = current();
-  const decisions = twin === undefined ? [] : [{ row: twin, c, value: ofTwin }];
+  if (c === ALL) return; // yes or no is no answer
+  const decisions = twin === undefined ? [] : [{ row: twin, c, value: ofTwin, before: before(twin, c) }];
   decisions.push({ row, c, value, before: before(row, c) });
   return decide(decisions, true);
 }
@@ -177,6 +251,13 @@ const answer = (value) => {
 
 function both() { // both are right as the data have them
   if (current() && current()[5] !== undefined) say(current()[3], current()[6]);
+}
+
+function labelled() { // all labels of a photograph are as they are marked
+  if (!current() || current()[1] !== ALL || !picked.has(current()[0])) return;
+  const row = current()[0];
+  const has = [...picked.get(row)].filter(([, isOn]) => isOn).map(([c]) => c);
+  written("/review/label", { row, has }, [{ row, c: ALL }]);
 }
 
 function skip() {
@@ -208,7 +289,9 @@ function add(event) {
   }
   at("label").value = "";
   at("label").blur();
-  decide([{ row: current()[0], c, value: "1" }], c === current()[1]);
+  at("problem").textContent = "";
+  if (current()[1] === ALL) pick(c, true);
+  else decide([{ row: current()[0], c, value: "1" }], c === current()[1]);
 }
 
 // ------------------------------------------------------------------------------- choices
@@ -229,7 +312,8 @@ async function choose() {
   if (mine !== choice) return; // another choice has been made since
   const counts = new Map();
   for (const [, c] of all) counts.set(c, (counts.get(c) ?? 0) + 1);
-  const options = [["", `all classes (${all.length})`]];
+  const isWhole = kind === "suggestions";
+  const options = [["", isWhole ? `all (${all.length})` : `all classes (${all.length})`]];
   about.classes.forEach((name, c) => {
     if (counts.has(c)) options.push([String(c), `${name} (${counts.get(c)})`]);
   });
@@ -240,6 +324,7 @@ async function choose() {
     return option;
   }));
   at("only").value = options.some(([value]) => value === only) ? only : "";
+  at("only").disabled = options.length < 2;
   questions = all.filter(([, c]) => at("only").value === "" || c === Number(at("only").value));
   take(now, true);
   place = nextOpen(0);
@@ -257,8 +342,8 @@ addEventListener("focus", () => guarded(async () => {
   show();
 }));
 
-const keys = { y: () => answer("1"), n: () => answer("0"), u: () => answer("unknown"), s: skip, b: both, z: undo };
-for (const [id, letter] of [["yes", "y"], ["no", "n"], ["unknown", "u"], ["skip", "s"], ["both", "b"], ["undo", "z"]]) {
+const keys = { y: () => answer("1"), n: () => answer("0"), u: () => answer("unknown"), s: skip, b: both, d: labelled, z: undo };
+for (const [id, letter] of [["yes", "y"], ["no", "n"], ["unknown", "u"], ["skip", "s"], ["both", "b"], ["labelled", "d"], ["undo", "z"]]) {
   at(id).addEventListener("click", keys[letter]);
 }
 at("add").addEventListener("submit", add);
@@ -276,6 +361,8 @@ addEventListener("keydown", (event) => {
   } else if (letter in keys) {
     event.preventDefault();
     keys[letter]();
+  } else if (/^[1-9]$/.test(letter) && current()?.[1] === ALL) {
+    at("labels").querySelectorAll("button")[letter - 1]?.click();
   }
 });
 for (const name of about.classes) {
