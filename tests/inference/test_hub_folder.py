@@ -129,6 +129,8 @@ def test_from_a_training_to_a_folder_and_back(cli, photos_once: Path, tmp_path: 
     assert "{value:.4f} ({low:.4f} to {high:.4f})".format(**way) in card
     assert "Of these 38 for training, 10 for validation." in card
     assert "best F1 of each class" in card and f"| {CLASSES[1]} | " in card
+    text = b"".join(path.read_bytes() for path in out.iterdir())
+    assert bytes(tmp_path) not in text and bytes(photos_once) not in text
     # The folder says the network, size and preprocessing; three other classes get a new head.
     code, printed, err = cli(
         *("train", photos_once, "--out", tmp_path / "b", "--weights", out, "--freeze-backbone"),
