@@ -325,7 +325,7 @@ def fetch(
     """Download a public data set, and lay it out as train reads it.
 
     mirflickr25k: 25,000 photographs from Flickr (3.1 GB from Leiden University) with the relevant
-    annotations of 14 classes. A download that was cut goes on where it was with the same command.
+    annotations of 14 classes. The same command continues a download that was cut off.
 
     Example:  grigri-fast data fetch mirflickr25k mirflickr
     """

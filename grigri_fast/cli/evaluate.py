@@ -54,7 +54,8 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Score these images instead of the run's, or the run's, moved."
+            metavar="DATA",
+            help="Score these images instead of the run's; or where the run's have moved to.",
         ),
     ] = None,
     images: ImagesOption = None,

@@ -86,8 +86,8 @@ ThresholdOption = Annotated[
     typer.Option(
         metavar="auto|per-class|NUMBER",
         parser=_parse_threshold,
-        help="How a label is decided on: auto, one threshold for the best micro-F1; per-class, "
-        "one for each class's best F1; or a number.",
+        help="auto: one threshold, for the best micro-F1; per-class: one for each class's best F1; "
+        "or a number.",
     ),
 ]
 MaxBadOption = Annotated[
@@ -136,7 +136,7 @@ class Command(TyperCommand):
 def with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for every one of TrainConfig but DATA, with its documentation.
 
-    ``None`` stands for "not given", so that the command line wins over a config file.
+    ``None`` stands for "not given", so that the command line takes precedence over a config file.
     """
     return _with_options(command, {n: about for n, about in OPTIONS.items() if n != "data"})
 

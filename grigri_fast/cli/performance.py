@@ -167,7 +167,7 @@ def profile(
     activation_checkpointing: Annotated[bool, typer.Option(help="As in train.")] = False,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the network.")] = 14,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="From shapes alone, for a GPU; nothing is computed.")
+        bool, typer.Option("--estimate", help="Estimate for a GPU, from shapes alone.")
     ] = False,
     device_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Say whether it fits, like 4GiB.")

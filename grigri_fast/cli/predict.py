@@ -44,7 +44,7 @@ def predict(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the --out file of a predict that was stopped."),
+        typer.Option("--resume", help="Continue the --out file of a predict that was stopped."),
     ] = False,
     checkpoint: CheckpointOption = "last",
     max_pixels: MaxPixelsOption = MAX_PIXELS,
@@ -55,8 +55,8 @@ def predict(
     engine: Annotated[
         Literal["auto", "torch", "onnxruntime", "openvino"],
         typer.Option(
-            help="What computes: torch, a run; an ONNX file onnxruntime, in fp32, or openvino."
-            " auto: of these openvino where it is installed and the CPU is fast at bf16."
+            help="torch for a run; for an ONNX file onnxruntime, in fp32, or openvino. auto: for an"
+            " ONNX file openvino, where it is installed and the CPU is fast at bf16."
         ),
     ] = "auto",
 ) -> None:

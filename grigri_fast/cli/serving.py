@@ -31,7 +31,9 @@ def serve(
     ],
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Of 127.0.0.1. \\[default: the first free from 8765]"),
+        typer.Option(
+            min=1, max=65535, help="Port of 127.0.0.1. \\[default: the first free from 8765]"
+        ),
     ] = None,
     corrections: Annotated[
         Path | None,
@@ -54,10 +56,10 @@ def serve(
 ) -> None:
     """Show a page on this machine: try the model on photographs, correct labels, compare runs.
 
-    Labels that are likely wrong are asked one after the other, and answered with keys. Answers are
-    in a table at once, which train --corrections takes. Nothing leaves this machine. Ctrl-C ends
-    it. Of several runs the first is tried and its labels are reviewed; the others are compared with
-    it.
+    Labels that are likely wrong are shown one after the other, and corrected with keys. An answer
+    is written at once to a table that train --corrections takes. Nothing leaves this machine.
+    Ctrl-C ends it. Of several runs the first is tried and its labels are reviewed; the others are
+    compared with it.
 
     Example:  grigri-fast serve runs/my-photos-resnet34 --open
     """

@@ -44,29 +44,28 @@ def train(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Images and labels: a folder or a CSV. Without it: a generated demo set.",
+            help="Images and labels: a folder or a table. Without it: a generated demo set.",
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.toml", help="Read options from a file; those on the command line win."
+            metavar="FILE.toml", help="Read options from a file; the command line takes precedence."
         ),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Go on in a run folder where it was stopped, killed, or out of disk.",
+            help="Continue a run that was stopped or killed, or whose disk was full.",
         ),
     ] = None,
     **options: Any,
 ) -> None:
     """Train a multi-label classifier and leave a run folder.
 
-    DATA is one of: images/ + annotations/<class>.txt (each line N means im<N>.jpg); a CSV with
-    image,<class>,<class>... in 0/1 or with image,labels; a folder with metadata.csv or
-    metadata.jsonl; a folder per class.
+    DATA is a folder with a folder per class; or a table, such as a CSV, with image,labels or with
+    image,<class>,<class>... in 0/1; or has another layout that --layout names. It is recognised.
 
     Example:  grigri-fast train my-photos --arch resnet18 --size 128 --epochs 10
     """
@@ -125,7 +124,8 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Start from these options; those on the command line win, and stay as they are.",
+            help="Start from these options; those on the command line take precedence, and are "
+            "fixed.",
         ),
     ] = None,
     **options: Any,
@@ -133,9 +133,9 @@ def tune(
     """Search for better options by many short runs, with Optuna (pip install optuna).
 
     What is given on the command line is fixed. The first trial is where the search starts: the
-    defaults, or --config. Hopeless trials are ended early. After Ctrl-C the same command goes on.
-    --out is the folder of the search: trial-000 and so on, trials.csv, tuning.png, and best.toml,
-    which train --config takes.
+    defaults, or --config. Trials that are behind are ended early. After Ctrl-C the same command
+    continues. --out is the folder of the search: trial-000 and so on, trials.csv, tuning.png, and
+    best.toml, which train --config takes.
 
     Example:  grigri-fast tune my-photos --trials 20 --arch resnet18 --size 128 --epochs 10
     """

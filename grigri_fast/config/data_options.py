@@ -59,7 +59,7 @@ class DataOptions:
         None, "Folder that a CSV's image names are relative to.", is_input=True, may_change=True
     )
     layout: LayoutName | None = of_labels(
-        None, "Layout of the labels, where it is not to be found out.", unset="what the files show"
+        None, "Layout of the labels, if it is not recognised.", unset="what the files show"
     )
     image_column: str | None = of_labels(None, "Column of a table that names the images.")
     label_columns: str | None = of_labels(
@@ -67,7 +67,7 @@ class DataOptions:
     )
     separator: str | None = of_labels(
         None,
-        "What stands between the labels of a cell: a character or space, comma, semicolon, pipe; "
+        "What separates the labels in a cell: a character, or space, comma, semicolon, pipe, tab; "
         "none: a cell is one label.",
     )
     no_label: str | None = of_labels(
@@ -77,24 +77,26 @@ class DataOptions:
     )
     split_column: str | None = of_labels(
         None,
-        "Column of a table that says what is for training, validation, test; none: there is none.",
+        "Column of a table that says which part an image is in: train, val or test; none: there is "
+        "none.",
         unset="split, is_valid and the like",
     )
     group_column: str | None = of_labels(
         None,
-        "Column of a table with what must stay in one part, such as the patient; none: there is "
-        "none.",
+        "Column of a table with the group of an image, such as its patient; a group stays in one "
+        "part; none: there is none.",
         unset="patient_id, group and the like",
     )
     groups: OptionalPath = of_labels(
         None,
-        "Table of images that stay in one part: near-duplicates.csv of data check --deep, or two "
+        "Table of groups, which stay in one part: near-duplicates.csv of data check --deep, or two "
         "columns, image and group.",
         is_input=True,
     )
     corrections: OptionalPath = of_labels(
         None,
-        "Table of corrected labels: image, class, value (1, 0, unknown, given).",
+        "Table of corrected labels, as serve writes it: image, class, value (1, 0, unknown, "
+        "given).",
         is_input=True,
     )
     classes: str | None = of_labels(
@@ -116,7 +118,7 @@ class DataOptions:
         is_input=True,
     )
     limit: int | None = of_data(
-        None, "Use only N images, drawn at random, to try things.", Range(1)
+        None, "Use only N images, drawn at random, for a quick trial.", Range(1)
     )
     max_bad: float | None = of_data(
         None,
@@ -127,7 +129,7 @@ class DataOptions:
     )
     strict: bool = of_data(False, "Stop at the first image that cannot be used.", may_change=True)
     max_pixels: int = of_data(
-        MAX_PIXELS, "Larger images are refused unread.", Range(1), may_change=True
+        MAX_PIXELS, "Images with more pixels are refused unread.", Range(1), may_change=True
     )
 
     @property

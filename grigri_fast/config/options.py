@@ -186,7 +186,7 @@ class TrainConfig(DataOptions):
     )
     lr: float | None = of_training(
         None,
-        "(Highest) learning rate.",
+        "Learning rate; with onecycle its highest value.",
         Range(0, open_low=True),
         unset="by --recipe, or by the optimizer",
         report=0.01,
@@ -363,8 +363,8 @@ class TrainConfig(DataOptions):
     )
     fast: bool = of_machine(
         True,
-        "Whatever makes it fast: number format, memory format, CUDA graphs, cache, compile. "
-        "--no-fast: the plain way.",
+        "All that makes it fast: number format, memory format, CUDA graphs, cache, compile. "
+        "--no-fast: plain PyTorch.",
     )
     threads: int | None = of_machine(
         None,
