@@ -60,7 +60,7 @@ def learning_curve(
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help=OPTIONS["size"].text)] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="imagenet|FILE", help="Pretrained weights.")
+        str | None, typer.Option(metavar="imagenet|FILE|FOLDER", help="Pretrained weights.")
     ] = None,
     subsets: Annotated[
         int, typer.Option(min=1, metavar="N", help="How often each smaller size is drawn.")
