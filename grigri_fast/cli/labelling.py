@@ -81,7 +81,7 @@ def learning_curve(
     threads: ThreadsOption = None,
     **how_labels: Any,
 ) -> None:
-    """Say how much more photographs would bring, and of which class.
+    """Say what more photographs would bring, and of which class.
 
     A linear head is fitted to the features of a pretrained network, with a twentieth of the
     training images up to all of them, and scored on the validation images; a power law through the
