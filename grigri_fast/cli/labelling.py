@@ -187,7 +187,7 @@ def show_suggested(suggested: "Suggested", skipped: str) -> None:
     from ..curation.suggestions import PAGE, TABLE
 
     chosen, alike = suggested.suggestions, len(suggested.alike)
-    say(f"{len(chosen):,} of {suggested.num_images:,} photographs to label, the first first\n")
+    say(f"{len(chosen):,} of {suggested.num_images:,} photographs to label, the best first\n")
     table = new_table("image", "in doubt", "the model's labels", num_texts=3)
     for s in chosen[:_SHOWN_SUGGESTIONS]:
         doubts, given = (with_probabilities(x, s.probabilities) for x in (s.in_doubt, s.labels))
