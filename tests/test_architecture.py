@@ -50,7 +50,7 @@ ONE_DOOR = {
     "typer": {"cli"},
     "rich": {"cli"},
     "skmultilearn": {"data.stratification"},
-    "torchvision": {"models.factory", "models.weights", "profiling.baseline"},
+    "torchvision": {"profiling.baseline"},  # others by runtime.imports
     "matplotlib": {"reporting.plots"},
     "jinja2": {"reporting.html"},
     "markdown_it": {"reporting.markdown"},
@@ -171,13 +171,14 @@ def test_help_loads_nothing_heavy_and_gives_an_example(command: list[str]) -> No
 
 
 @pytest.mark.slow
-def test_a_network_of_ours_predicts_without_what_it_does_not_use(tmp_path, photos_once) -> None:
-    """torchvision takes as long to import as PyTorch; SciPy and matplotlib half a second."""
-    run = make_run(tmp_path / "run", photos_once, "grigri", 32)
+@pytest.mark.parametrize(("arch", "also"), [("grigri", {"torchvision"}), ("resnet18", set())])
+def test_predict_imports_only_what_it_uses(tmp_path, photos_once, arch: str, also: set) -> None:
+    """PyTorch's compiler and torchvision take a second each; SciPy and matplotlib half of one."""
+    run = make_run(tmp_path / "run", photos_once, arch, 32)
+    unused = {"torch._dynamo", "timm", "scipy", "sklearn", "matplotlib"} | also
     code = (
         "import sys; from grigri_fast.cli.main import main; code = main(sys.argv[1:]);"
-        "unused = {'torchvision', 'torch._dynamo', 'timm', 'scipy', 'sklearn', 'matplotlib'};"
-        "print(sorted(unused & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+        f"print(sorted({unused} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     image = next(photos_once.rglob("*.jpg"))
     done = subprocess.run(
@@ -186,3 +187,26 @@ def test_a_network_of_ours_predicts_without_what_it_does_not_use(tmp_path, photo
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+@pytest.mark.slow
+def test_torchvision_without_the_compiler_is_torchvision() -> None:
+    """In a process of its own: what is imported once is there for good."""
+    code = (
+        "import sys, torch; from grigri_fast.runtime import imports\n"
+        "torchvision = imports.torchvision()\n"
+        "assert not [name for name in sys.modules if name.startswith('torch._dynamo')]\n"
+        "box = torch.tensor([[0.0, 0, 0, 4, 4]])\n"
+        "x = torch.arange(64.0).reshape(1, 1, 8, 8)\n"
+        "found = torchvision.ops.roi_align(x, box, 2, aligned=False)\n"
+        "assert found.flatten().tolist() == [9, 11, 25, 27], found\n"
+        "import torch._dynamo; assert torch._dynamo.utils.counters is not None\n"
+        "assert imports.torchvision() is torchvision\n"
+        "del sys.modules['torch._dynamo.utils']\n"
+        "later = sys.modules['torch._dynamo.utils'] = imports._Later('torch._dynamo.utils')\n"
+        "from torch._dynamo.utils import counters  # what torchvision may ask for one day\n"
+        "assert sys.modules['torch._dynamo.utils'] is not later\n"
+        "assert later.is_compile_supported('cpu') in (True, False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -33,7 +33,7 @@ _OLD_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.
 
 def architectures() -> list[str]:
     """Return the names that ``--arch`` takes, without those of timm."""
-    torchvision = _torchvision()
+    torchvision = imports.torchvision()
     return [*_OURS, *torchvision.models.list_models(module=torchvision.models)]
 
 
@@ -187,7 +187,7 @@ def of_torchvision(arch: str, options: dict[str, Any], state: State) -> tuple[nn
     Raises:
         GrigriError: if they do not fit it.
     """
-    torchvision = _torchvision()
+    torchvision = imports.torchvision()
     model = torchvision.models.get_model(arch, **options)
     try:
         model.load_state_dict(state)
@@ -263,12 +263,6 @@ def _plain(arch: str, num_classes: int, size_px: int) -> nn.Module:
     return model
 
 
-def _torchvision() -> Any:
-    with imports.heavy():
-        import torchvision
-    return torchvision
-
-
 def _of_torchvision(arch: str, num_classes: int, size_px: int) -> nn.Module:
     options: dict[str, object] = {}
     if arch.startswith("vit_"):
@@ -278,7 +272,7 @@ def _of_torchvision(arch: str, num_classes: int, size_px: int) -> nn.Module:
     if arch in _WITH_AUX:
         options |= {"aux_logits": True, "init_weights": True, "transform_input": True}
     try:
-        model = _torchvision().models.get_model(arch, num_classes=num_classes, **options)
+        model = imports.torchvision().models.get_model(arch, num_classes=num_classes, **options)
     except (ValueError, AssertionError) as e:
         raise GrigriError(f"--arch {arch} cannot take --size {size_px}: {e}") from e
     if arch.startswith("squeezenet"):
@@ -299,7 +293,7 @@ def _fit_positions(model: nn.Module, state: State, size_px: int) -> State:
     if key not in state or state[key].shape == model.state_dict()[key].shape:
         return state
     return dict(
-        _torchvision().models.vision_transformer.interpolate_embeddings(
+        imports.torchvision().models.vision_transformer.interpolate_embeddings(
             image_size=size_px, patch_size=model.patch_size, model_state=state
         )
     )

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import GrigriError
+from ..runtime import imports
 from . import hub
 from .normalize import Preprocessing
 
@@ -219,9 +220,7 @@ def of_torchvision(arch: str) -> Found:
     Raises:
         GrigriError: if they are not there and cannot be downloaded.
     """
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(arch).DEFAULT
+    weights = imports.torchvision().models.get_model_weights(arch).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     source = f"torchvision's cache ({file})" if file.exists() else f"a download ({weights.url})"
     try:
@@ -236,9 +235,7 @@ def of_torchvision(arch: str) -> Found:
 
 def licence_of_torchvision(arch: str) -> str:
     """Return the licence of torchvision's default weights where torchvision names one, else ""."""
-    import torchvision
-
-    told = torchvision.models.get_model_weights(arch).DEFAULT.meta.get("license", "")
+    told = imports.torchvision().models.get_model_weights(arch).DEFAULT.meta.get("license", "")
     # Those of SWAG alone: https://github.com/facebookresearch/SWAG/blob/main/LICENSE
     return "cc-by-nc-4.0" if "SWAG" in str(told) else ""
 
@@ -261,8 +258,6 @@ def not_downloaded(arch: str, error: BaseException, url: str, file: Path) -> Gri
 
 def files_of_torchvision(arch: str) -> list[str]:
     """Return the names of torchvision's weight files of an architecture, its default the last."""
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(arch)
+    weights = imports.torchvision().models.get_model_weights(arch)
     urls = [w.url for w in weights if w is not weights.DEFAULT] + [weights.DEFAULT.url]
     return [url.rsplit("/", 1)[-1] for url in urls]

@@ -9,7 +9,13 @@ of a module; torchvision, timm, matplotlib, scikit-multilearn and SciPy are wher
 
 import contextlib
 import gc
+import importlib
+import sys
+import types
 from collections.abc import Iterator
+from typing import Any
+
+_COMPILER = "torch._dynamo.utils"
 
 _is_ours = False
 
@@ -38,3 +44,40 @@ def heavy() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def torchvision() -> Any:
+    """Return torchvision, imported without PyTorch's compiler.
+
+    Its operator RoIAlign, which no network for classification has, asks that compiler for one
+    function when it is imported: two seconds of processor time out of 2.2 (PyTorch 2.15,
+    torchvision 0.29). Here it gets the function without what the function needs; that is imported
+    with the first call.
+    """
+    if "torchvision" not in sys.modules and _COMPILER not in sys.modules:
+        sys.modules[_COMPILER] = _Later(_COMPILER)
+    try:
+        with heavy():
+            return importlib.import_module("torchvision")
+    finally:
+        _forget()
+
+
+class _Later(types.ModuleType):
+    """A module that has one function, and becomes the real one if anything else is asked of it."""
+
+    @staticmethod
+    def is_compile_supported(device_type: str) -> bool:
+        """Return what the real function does."""
+        return importlib.import_module(_COMPILER).is_compile_supported(device_type)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _forget()
+        return getattr(importlib.import_module(_COMPILER), name)
+
+
+def _forget() -> None:
+    if isinstance(sys.modules.get(_COMPILER), _Later):
+        del sys.modules[_COMPILER]
