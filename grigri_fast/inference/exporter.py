@@ -189,10 +189,38 @@ def _content(model: nn.Module, info: ModelInfo, format: FormatName) -> bytes:
             file = io.BytesIO()
             torch.export.save(program, file, extra_files={f"{KEY}.json": files.to_json(about)})
             return file.getvalue()
+        _write_as_clamps(program.graph)
         made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
         made.rename_axes({made.model.graph.inputs[0].shape[0]: "N"})
         made.model.metadata_props[KEY] = files.to_json(metadata(info))
         return onnx.sealed(made.model_proto.SerializeToString())
+
+
+def _write_as_clamps(graph: torch.fx.Graph) -> None:
+    """Write each ReLU6 of a graph as the clamp that it is, and that ONNX has, too.
+
+    ``torch.onnx.export`` would find that out by itself, but takes long: 13 to 17 s of a CPU for
+    EfficientNet-Lite0 with its 33 of them, which are 4 s so, for a file that computes the same.
+    """
+    aten = torch.ops.aten
+    limits = {aten.relu6.default: (0, 6), aten.relu6_.default: (0, 6)}
+    limits |= {aten.hardtanh.default: (-1, 1), aten.hardtanh_.default: (-1, 1)}
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in limits and not _is_seen(node):
+            inputs, *given = node.args
+            node.args = (inputs, *given, *limits[node.target][len(given) :])
+            node.target = aten.clamp.default
+
+
+def _is_seen(node: torch.fx.Node) -> bool:
+    """Return whether others may see that an operation changes its input in place."""
+    inputs = node.args[0]
+    if not node.target._schema.is_mutable:
+        return False
+    is_view = inputs.op != "call_function" or any(
+        returned.alias_info for returned in inputs.target._schema.returns
+    )
+    return is_view or len(inputs.users) > 1
 
 
 @contextlib.contextmanager

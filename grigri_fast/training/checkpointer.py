@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import TrainConfig
 from ..data import split
-from ..errors import DivergedError, GrigriError
+from ..errors import DivergedError, GrigriError, Interrupted
 from ..models import networks
 from ..models.normalize import preprocessing_of
 from ..runs import checkpoint, manifest, run_folder, training_state
@@ -21,6 +21,8 @@ from .autobatch import Fitted
 from .run_data import RunData
 from .session import Session
 from .setup import Prepared
+
+_CURVES_EVERY_S = 10.0  # assumed; to draw them takes as long as a short epoch
 
 
 @contextlib.contextmanager
@@ -75,7 +77,8 @@ class Checkpointer:
     """Saves a run's state and the files of its epochs.
 
     The state (``resume.safetensors``) comes first: from it the other files of an epoch could be
-    made again, and they are (:meth:`save_epoch`) where a run was killed between the two.
+    made again, and they are (:meth:`save_epoch`) where a run was killed between the two. The curves
+    are drawn after the first and the last epoch, between these now and then, and at a stop.
 
     Args:
         folder: the run folder.
@@ -103,6 +106,7 @@ class Checkpointer:
         self._every_steps, self._every_s = parse_interval(config.checkpoint_every)
         self._steps = 0
         self._stored_s = time.perf_counter()
+        self._num_drawn, self._drawn_s = len(progress.history), float("-inf")
 
     @property
     def advice(self) -> str:
@@ -160,18 +164,33 @@ class Checkpointer:
             if run_folder.best_row(history) is row:
                 checkpoint.save(self.folder / run_folder.BEST, model, info)
             checkpoint.save(self.folder / run_folder.LAST, model, info)
+        is_long_ago = time.perf_counter() - self._drawn_s >= _CURVES_EVERY_S
+        if is_long_ago or row["epoch"] == self._config.epochs:
+            self._draw_curves()
+        files.write_atomic(self.folder / run_folder.RESULTS, files.to_csv(history))
+
+    def _draw_curves(self) -> None:
+        """Draw the epochs until now."""
+        history = self._progress.history
         with imports.heavy():  # matplotlib, which a resumed run needs after its first epoch
             from ..reporting import plots
 
         title = f"{self.folder.name}: {self._config.arch} at {self._config.size} px"
         files.write_atomic(self.folder / run_folder.CURVES, plots.curves(history, title))
-        files.write_atomic(self.folder / run_folder.RESULTS, files.to_csv(history))
+        self._num_drawn, self._drawn_s = len(history), time.perf_counter()
 
     @contextlib.contextmanager
     def advice_on_errors(self) -> Iterator[None]:
-        """Say in an error that ends training how to go on once its cause is gone."""
+        """Say in an error that ends training how to go on once its cause is gone.
+
+        If a signal ends it, the curves of all its epochs are drawn.
+        """
         try:
             yield
+        except Interrupted:
+            if self._writes and self._num_drawn < len(self._progress.history):
+                self._draw_curves()
+            raise
         except DivergedError:
             raise  # it would come again
         except GrigriError as e:

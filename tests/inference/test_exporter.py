@@ -51,6 +51,29 @@ def test_the_file_computes_what_the_checkpoint_does(
         np.testing.assert_allclose(found_NC, expected_NC[:n], atol=1e-5)
 
 
+class Limited(torch.nn.Module):
+    """Changes a tensor in place that nobody else sees, and one that another is a view of."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        doubled, tripled = 2 * images, 3 * images
+        alone = torch.nn.functional.hardtanh_(doubled, -0.5, 0.5)
+        torch.nn.functional.relu6(tripled.view(5, 10), inplace=True)
+        return torch.nn.functional.relu6(alone + tripled)
+
+
+def test_a_relu6_is_written_as_a_clamp_where_nobody_sees_its_input() -> None:
+    images = torch.linspace(-9, 9, 50)
+    program = torch.export.export(Limited(), (images,))
+    exporter._write_as_clamps(program.graph)
+    kinds = [str(node.target) for node in program.graph.nodes]
+    assert [kind for kind in kinds if "clamp" in kind or "hardtanh" in kind or "relu6" in kind] == [
+        "aten.clamp.default",
+        "aten.relu6_.default",
+        "aten.clamp.default",
+    ]
+    assert torch.equal(program.module()(images), Limited()(images))
+
+
 @pytest.mark.slow
 def test_pt2_is_used_without_grigri_fast(good: Path, tmp_path: Path, photos_once: Path) -> None:
     out = tmp_path / "model.pt2"

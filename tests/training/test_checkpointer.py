@@ -15,9 +15,12 @@ from small_runs import (
     header,
     results,
     same,
+    stopping,
     tensors,
 )
 
+from grigri_fast.reporting import plots
+from grigri_fast.training import checkpointer
 from grigri_fast.training import scores as scores_of_epoch
 
 # ------------------------------------------------------------------------- the run folder
@@ -90,6 +93,27 @@ def test_ctrl_c_keeps_the_epochs_before(cli, photos, tmp_path, monkeypatch) -> N
     code, _, err = cli("train", photos, *SMALL, "--epochs=5", "--out", tmp_path, "--name=run")
     assert (code, err) == (130, "interrupted\n")
     check_run_is_whole(cli, tmp_path / "run", epochs=2)
+
+
+def test_curves_are_drawn_after_the_first_and_last_epoch_and_at_a_stop(
+    cli, photos_once, tmp_path, monkeypatch
+) -> None:
+    drawn: list[int] = []
+    curves = plots.curves
+
+    def counted(history: list[dict], title: str) -> bytes:
+        drawn.append(len(history))
+        return curves(history, title)
+
+    monkeypatch.setattr(plots, "curves", counted)
+    monkeypatch.setattr(checkpointer, "_CURVES_EVERY_S", float("inf"))
+    steps_per_epoch = 5
+    stopping(monkeypatch, 3 * steps_per_epoch + 1)
+    options = [*SMALL, "--epochs=5", "--out", tmp_path, "--name=run"]
+    assert cli("train", photos_once, *options)[0] == 143
+    assert drawn == [1, 3] and len(results(tmp_path / "run")) == 3
+    assert cli("train", "--resume", tmp_path / "run")[0] == 0
+    assert drawn == [1, 3, 4, 5]
 
 
 class Failing:
