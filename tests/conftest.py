@@ -23,26 +23,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The modules that take longest, in the order in which several processes begin them: each takes a
 # module at a time, and all end together if none begins a long one last.
 LONGEST = (
-    "models/test_timm_networks.py",
     "test_readme.py",
-    "test_acceptance.py",
     "training/test_interruption.py",
-    "training/test_autobatch.py",
+    "test_acceptance.py",
+    "models/test_timm_networks.py",
     "data/test_demo.py",
-    "runtime/test_distributed.py",
     "experiments/test_reproduce.py",
+    "runtime/test_distributed.py",
+    "training/test_autobatch.py",
     "data/test_stratification.py",
+    "serving/test_browser.py",
     "cli/test_main.py",
     "training/test_resume.py",
-    "experiments/test_tuner.py",
     "cli/test_train.py",
-    "training/test_trainer.py",
-    "inference/test_exporter.py",
     "test_public_api.py",
+    "experiments/test_tuner.py",
+    "data/test_download.py",
+    "cli/test_evaluate.py",
+    "inference/test_exporter.py",
     "inference/test_onnx.py",
+    "training/test_trainer.py",
     "curation/test_check.py",
     "profiling/test_benchmark.py",
-    "cli/test_evaluate.py",
+    "training/test_linear_probe.py",
 )
 
 

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from grigri_fast import __version__
@@ -45,6 +46,7 @@ def test_the_image_is_made_of_files_and_extras_that_are_there() -> None:
     assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_the_manual_becomes_pages_that_work_without_a_network(tmp_path) -> None:
     """Every link in it leads somewhere: Sphinx would warn, and -W makes that an error."""
     words = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", ".manual", ".", str(tmp_path)]

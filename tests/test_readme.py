@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -141,14 +142,24 @@ def tensorboard_answers(words: list[str]) -> None:
 
 def serve_answers(words: list[str]) -> None:
     """Start the page, wait until it says where it is, and end it."""
-    words = ["-m", "grigri_fast", *words, "--threads=1"]
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert any("http://" in line for line in process.stdout)
-        finally:
-            process.terminate()
-            process.communicate()
+    process = start(*words, "--threads=1")
+    try:
+        assert any("http://" in line for line in process.stdout)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
     assert process.returncode == 0
+
+
+def torchrun(words: list[str]) -> None:
+    """Run torchrun, which has its own libraries loaded; what it starts loads them as ever."""
+    args = [*words, *smaller(["train", *words])]
+    process = start(
+        program=f"from torch.distributed.run import main\nraise SystemExit(main({args}))"
+    )
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out
 
 
 def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int = 0) -> None:
@@ -167,7 +178,7 @@ def run_command(command: str, cli: Callable, place: Path, monkeypatch, code: int
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         monkeypatch.setenv("PYTHONPATH", path)
-        in_a_process(["-m", "torch.distributed.run", *words, *smaller(["train", *words])], place)
+        torchrun(words)
     else:
         assert program == "grigri-fast", command
         if words[:2] == ["data", "fetch"]:

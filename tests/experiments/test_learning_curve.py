@@ -60,6 +60,7 @@ def test_it_measures_and_writes(cli, photos_once, weights, tmp_path) -> None:
     assert again.curve.points[-1].micro_f1.value == float(rows[2]["micro_f1"])
 
 
+@pytest.mark.slow
 def test_of_a_run_it_has_the_data_and_the_network_and_report_shows_it(
     cli, weights, tmp_path
 ) -> None:

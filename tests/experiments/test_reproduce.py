@@ -206,6 +206,7 @@ def test_a_study_with_a_network_of_timm(cli, photos_once, tmp_path: Path) -> Non
     assert code == 1 and "--network was timm/lcnet_035" in err and "another --out" in err
 
 
+@pytest.mark.slow
 def test_predictions_are_kept_and_are_those_of_the_model(cli, copied, finished) -> None:
     data, out = copied
     stored = row_predictions.read(out / "bce")

@@ -147,6 +147,7 @@ def test_metadata_tell_all_that_is_to_be_known_and_no_paths(good: Path, tmp_path
     assert of_pt2 == {key: value for key, value in about.items() if key != "sha256"}
 
 
+@pytest.mark.slow
 def test_random_images_where_the_data_are_gone(cli, tmp_path: Path, photos: Path) -> None:
     folder = make_run(tmp_path / "run", photos, "simple", 32)
     photos.rename(tmp_path / "moved")
@@ -175,6 +176,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     assert [path.name for path in tmp_path.iterdir()] == [out.name] and out.read_text() == "before"
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_are_not_written(cli, tmp_path: Path, photos_once: Path) -> None:
     folder = make_run(tmp_path / "run", photos_once, "simple", 32)
     model, info = checkpoint.load(folder / run_folder.LAST, CPU)
@@ -185,6 +187,7 @@ def test_numbers_that_are_none_are_not_written(cli, tmp_path: Path, photos_once:
     assert not (folder / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_wrong_uses_are_one_line(cli, good: Path, tmp_path: Path, monkeypatch) -> None:
     def refused(*args: object) -> str:
         code, printed, err = cli(*args)

@@ -91,6 +91,7 @@ def test_a_file_that_takes_too_much_memory_is_bad(many_files, child_that) -> Non
     assert found.bad == {20: "crashes the decoder (SIGABRT)"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_process_that_always_ends_is_not_started_for_ever(
     many_files, child_that, monkeypatch

@@ -164,6 +164,7 @@ def test_its_figures_are_those_of_eval(cli, run: Path) -> None:
     assert scored["images"] in html.unescape(text)
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_but_itself_and_is_always_the_same(cli, run: Path, tmp_path) -> None:
     for name in ("a.html", "b.html"):
         code, _, err = cli("report", run, "--threads=1", "--out", tmp_path / name)

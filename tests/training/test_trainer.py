@@ -280,6 +280,7 @@ def test_eval_says_what_training_said_whatever_the_seed(cli, photos_once, tmp_pa
             assert score == pytest.approx(stored[way][name], abs=1e-6), (way, name)
 
 
+@pytest.mark.slow
 def test_each_epoch_is_evaluated_at_a_size_of_its_own_and_its_model_says_so(
     cli, photos_once: Path, tmp_path: Path, monkeypatch
 ) -> None:
