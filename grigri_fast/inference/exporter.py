@@ -155,7 +155,7 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
         "format": FORMAT,
         "sha256": "0" * 64,
         "version": __version__,
-        **dataclasses.asdict(info),
+        **dataclasses.asdict(info.for_others()),
         "input": f"{INPUT}: uint8 RGB (N, {n}, {n}, 3), any N; normalisation is inside",
         "output": f"{OUTPUT}: float32 (N, {len(info.class_names)}), in the order of class_names;"
         " a label is given where its probability is at least its threshold",

@@ -74,9 +74,7 @@ def export(
     compute = Compute.resolve("cpu", "fp32", threads)
     with compute.open():
         model, info = checkpoints.load(path, compute.device, torch.contiguous_format)
-        # Without "on the val part of ...": where photographs lie is not for everybody to read.
-        rule = info.threshold_source.partition(" on the ")[0]
-        info = dataclasses.replace(info, threshold_source=rule)
+        info = info.for_others()
         exportable = _exportable(folder, path, model, info)
         images_NHWC, images = exporter.images_to_check(folder, info, compute)
         on_progress(1, 3)

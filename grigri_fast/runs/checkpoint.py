@@ -71,6 +71,11 @@ class ModelInfo:
         """One threshold per class."""
         return np.broadcast_to(np.float64(self.thresholds), (len(self.class_names),))
 
+    def for_others(self) -> "ModelInfo":
+        """Return what an exported file tells: not where the photographs lie."""
+        rule = self.threshold_source.partition(" on the ")[0]
+        return dataclasses.replace(self, threshold_source=rule)
+
 
 def save(path: Path, model: nn.Module, info: ModelInfo) -> None:
     """Write the checkpoint, whole or not at all."""

@@ -115,8 +115,9 @@ class _Site:
         photo = self._run.photo(path, _SMALL_PX if is_small else SHOWN_PX)
         if photo.missing:
             raise HTTPException(404, photo.missing)
-        # Its pixels do not change while the site is there: a file that does is not shown.
-        headers = {"Cache-Control": "private, max-age=600"}
+        # Its pixels do not change while the site is there: a file that does is not shown. The next
+        # site at this port may have another photograph of this number, and has another cookie.
+        headers = {"Cache-Control": "private, max-age=600", "Vary": "Cookie"}
         return Response(photo.jpeg, media_type="image/jpeg", headers=headers)
 
     def labels(self, request: Request) -> Response:

@@ -123,7 +123,8 @@ def test_it_says_what_it_wrote_and_nothing_else(cli, good: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_metadata_tell_all_that_is_to_be_known_and_no_paths(good: Path, tmp_path: Path) -> None:
-    checkpoint.set_thresholds(good / run_folder.LAST, [0.2, 0.5, 0.7], "by hand")
+    source = f"best F1 of each class on the val part of {tmp_path}/photos"  # as eval --save does
+    checkpoint.set_thresholds(good / run_folder.LAST, [0.2, 0.5, 0.7], source)
     try:
         done = exporter.export(good, out=tmp_path / "m.onnx", threads=1)
         pt2 = exporter.export(good, format="pt2", out=tmp_path / "m.pt2", threads=1)
@@ -134,6 +135,7 @@ def test_metadata_tell_all_that_is_to_be_known_and_no_paths(good: Path, tmp_path
     about = json.loads({entry.key: entry.value for entry in proto.metadata_props}["grigri-fast"])
     assert about["version"] == __version__ and about["class_names"] == list(CLASSES)
     assert about["thresholds"] == [0.2, 0.5, 0.7] and about["size_px"] == 32
+    assert about["threshold_source"] == "best F1 of each class"
     assert "shrink it until that is 64 px" in about["preprocessing"][1]
     assert "ceil(side / 32 / 1.5)" in about["preprocessing"][2]
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"

@@ -100,6 +100,7 @@ def test_only_photographs_of_the_data_are_shown_and_only_by_number(
 ) -> None:
     shown = site.get("/photo/0")
     assert shown.headers["content-type"] == "image/jpeg"
+    assert shown.headers["vary"] == "Cookie"  # a browser forgets it with the site's token
     assert Image.open(io.BytesIO(shown.content)).size[0] == 640
     for address in (
         f"/photo/{len(scored.data)}", "/photo/-1", "/photo/../../etc/passwd", "/photo/%2e%2e%2fx",
