@@ -236,13 +236,16 @@ def _of_class(
             bootstrap.score_interval(float(ap), ap_RF[:, f], num_val) for f, ap in enumerate(ap_F)
         ],
         twice=twice,
-        wants_images=_wants(twice),
+        wants_images=wants(twice, num_val),
     )
 
 
-def _wants(twice: Extrapolation | None) -> Wants:
+def wants(twice: Extrapolation | None, num_val: int) -> Wants:
+    """Return whether more images of a class would help, with so many validation images of it."""
     if twice is None:
         return ""
+    if num_val < bootstrap.LEAST_POSITIVES:
+        return "perhaps"
     if twice.gain.high < _LEAST_GAIN:
         return "no"
     return "yes" if twice.gain.low > 0 and twice.gain.value >= _LEAST_GAIN else "perhaps"

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit
 
 from grigri_fast.errors import GrigriError
-from grigri_fast.evaluation import curve
+from grigri_fast.evaluation import bootstrap, curve
+from grigri_fast.evaluation.extrapolation import Extrapolation
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,21 @@ def test_a_class_lacks_images_where_more_would_help(measured) -> None:
     assert b.twice.gain.low <= b.twice.gain.value <= b.twice.gain.high
     assert {a.wants_images, b.wants_images} <= {"yes", "perhaps", "no"}
     assert a.f1 > 0.9
+
+
+@pytest.mark.parametrize(
+    ("gain", "num_val", "expected"),
+    [
+        ((0.05, 0.01, 0.08), 30, "yes"),
+        ((0.05, -0.01, 0.08), 30, "perhaps"),  # it may be chance
+        ((0.01, 0.005, 0.03), 30, "perhaps"),  # it may be too little
+        ((0.0, 0.0, 0.01), 30, "no"),
+        ((0.0, 0.0, 0.0), 1, "perhaps"),  # the one image is found whatever is drawn
+    ],
+)
+def test_whether_more_would_help(gain, num_val: int, expected: str) -> None:
+    interval = bootstrap.Interval(*gain)
+    assert curve.wants(Extrapolation(800, interval, interval, [], []), num_val) == expected
 
 
 def test_too_few_images_are_refused() -> None:
