@@ -1,6 +1,5 @@
 """Training, validation and test parts: those that the data come with, or made by stratification."""
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -349,8 +348,8 @@ def _rows(part_of: Sequence[str], parts: Sequence[str]) -> dict[str, NDArray[np.
 
 def _left_out(part_of: Sequence[str], dataset: Dataset, where: str) -> tuple[str, ...]:
     """Return a note on the images that are in no part, if there are any."""
-    own = itertools.islice(zip(dataset.names, part_of, strict=True), dataset.num_own)
-    names = [name for name, part in own if not part]
+    rows = [row for row, part in enumerate(part_of[: dataset.num_own]) if not part]
+    names = [dataset.names[row] for row in rows]
     if not names:
         return ()
     are = "1 image is" if len(names) == 1 else f"{len(names):,} images are"
