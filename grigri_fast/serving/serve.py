@@ -17,6 +17,7 @@ import uvicorn
 
 from ..config import MAX_PIXELS
 from ..errors import GrigriError
+from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
@@ -28,6 +29,7 @@ from .journal import Journal
 from .review import Question, Review, of_duplicates, questions
 from .scored_run import ScoredRun
 from .site import make_site
+from .unlabelled import Unlabelled
 
 _PORT, _NUM_PORTS = 8765, 20  # the first free one of so many
 
@@ -83,11 +85,10 @@ def serve(
     """
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     folder, *others = _folders(runs, checkpoint)
+    to_label = _to_label(suggestions, run_folder.checkpoint_path(folder, checkpoint))
     with _listening(port) as listener:
         compute = Compute.resolve(device, amp, threads, memory_limit)
         scored = ScoredRun.of(folder, checkpoint, compute, max_pixels)
-        names = scored.data.class_names
-        to_label = [] if suggestions is None else unlabelled.read(suggestions, names)
         journal = Journal(_corrections_of(scored, corrections))
         try:
             thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
@@ -140,6 +141,14 @@ def _folders(runs: StrPath | Sequence[StrPath], checkpoint: CheckpointName) -> l
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise GrigriError("a run is named twice; it would be compared with itself")
     return folders
+
+
+def _to_label(suggestions: StrPath | None, model: Path) -> list[Unlabelled]:
+    """Return the photographs of ``suggestions``, before the model is loaded and scored."""
+    info = checkpoints.info_of(model)
+    if suggestions is None or info is None:  # of a damaged model, loading it says what is wrong
+        return []
+    return unlabelled.read(suggestions, info.class_names)
 
 
 class _Server(uvicorn.Server):

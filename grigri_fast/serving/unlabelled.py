@@ -46,6 +46,8 @@ def read(suggestions: StrPath, class_names: Sequence[str]) -> list[Unlabelled]:
     """
     file = Path(suggestions)
     file = file / TABLE if file.is_dir() else file
+    if not file.exists():
+        raise GrigriError(f"--suggestions {file}: no such file")
     table = read_any(file)
     wanted = ["image", "labels", "why", *(f"p({name})" for name in class_names)]
     missing = [name for name in wanted if name not in table.header]

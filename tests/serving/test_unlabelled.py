@@ -161,6 +161,12 @@ def test_a_table_of_something_else_is_one_line(
     file.write_text(f"{header}\n{cells}\n")
     with pytest.raises(GrigriError, match=says):
         unlabelled.read(file, names)
+    code, _, err = cli("serve", run, "--suggestions", file)  # before anything is scored
+    assert code == 1 and err.count("\n") == 1 and err.startswith(f"error: --suggestions {file}")
+
+
+def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(GrigriError, match="No such file"):
-        unlabelled.read(tmp_path / "folder", names)
+    for wrong in (tmp_path / "folder", tmp_path / "nothing"):
+        with pytest.raises(GrigriError, match=f"^--suggestions {wrong}.*: no such file$"):
+            unlabelled.read(wrong, ["cat"])
