@@ -290,7 +290,8 @@ def cache(folder: Path) -> Callable[[], Any]:
     def plan() -> Any:
         planned = plan_cache("ram", checked, 128, cpu, max_bytes=3 * 32 * 32)
         kept = PixelCache(len(checked.crc32_N), planned, cpu)
-        kept.enter([0], np.array([1024]), slice(0, 1024))
+        place = slice(0, 1024)
+        kept.enter([0], np.array([1024]), place, kept.room(place))
         return kept
 
     return plan

@@ -6,9 +6,11 @@ to 10,000 classes is measured by ``benchmarks/bench_growth.py``.
 """
 
 import functools
+import importlib.util
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -118,3 +120,29 @@ def test_a_split_and_the_quarantine_keep_a_few_bytes_per_image(data_of) -> None:
     peak, kept = bytes_per_image(lambda n: lambda: Quarantine(data_of(n), n, 0.1, {}))
     assert kept < 1
     assert peak < 20
+
+
+# ------------------------------------------------------------------- the benchmark of a million
+
+
+@pytest.fixture(scope="module")
+def growth() -> ModuleType:
+    """Return the benchmark that measures how stages grow."""
+    file = Path(__file__).parent.parent / "benchmarks" / "bench_growth.py"
+    spec = importlib.util.spec_from_file_location("bench_growth", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_every_stage_of_the_benchmark_can_be_run(growth: ModuleType, tmp_path: Path) -> None:
+    """It is run by hand, now and then: what it calls may have changed since."""
+    folder = tmp_path / "200x5"
+    growth.make_data(folder, 200, 5)
+    for name, prepare in growth.STAGES.items():
+        try:
+            prepare(folder)()
+        except BaseException as e:
+            e.add_note(f"stage {name!r}")
+            raise
