@@ -11,13 +11,13 @@ from small_set import write_photos
 from starlette.testclient import TestClient
 
 import grigri_fast
+from grigri_fast.curation.suggestions import Suggestion
 from grigri_fast.serving.background import Background
 from grigri_fast.serving.compared_runs import ComparedRuns
 from grigri_fast.serving.journal import Journal
 from grigri_fast.serving.review import Question, Review, questions
 from grigri_fast.serving.scored_run import ScoredRun
 from grigri_fast.serving.site import make_site
-from grigri_fast.serving.unlabelled import Unlabelled
 
 NASTY = "<script>alert(1)<script>"  # it is the name of a class and of a file, too
 
@@ -55,7 +55,7 @@ def client_of(
     corrections: Path,
     others: Sequence[Path] = (),
     later: dict[str, Background[list[Question]]] | None = None,
-    unlabelled: Sequence[Unlabelled] = (),
+    unlabelled: Sequence[Suggestion] = (),
 ) -> Iterator[Any]:
     """Yield a client of the site; it has the token, and the file of ``corrections``."""
     journal = Journal(corrections)

@@ -24,9 +24,6 @@ from ..runtime.files import StrPath
 from . import selection, suggestions, suggestions_page
 from .suggestions import PAGE, TABLE, Suggested, Suggestion
 
-_IN_DOUBT = 3  # classes that are named for a photograph, at most ...
-_LEAST_DOUBT = 0.05  # ... and with a variance p (1 - p) of at least so much: p from 0.053 to 0.947
-
 
 def suggest(
     run: StrPath,
@@ -106,15 +103,12 @@ def _suggestion(
     path: Path, score: float, probabilities_C: NDArray[np.float64], classifier: Classifier
 ) -> Suggestion:
     names = classifier.class_names
-    doubt_C = probabilities_C * (1 - probabilities_C)
-    worst = np.argsort(-doubt_C, kind="stable")[:_IN_DOUBT].tolist()
     given_C = probabilities_C >= classifier.info.thresholds_C
     return Suggestion(
         path=path,
         score=score,
         labels=[name for name, yes in zip(names, given_C, strict=True) if yes],
         probabilities=dict(zip(names, probabilities_C.tolist(), strict=True)),
-        in_doubt=[names[c] for c in worst if doubt_C[c] >= _LEAST_DOUBT],
     )
 
 

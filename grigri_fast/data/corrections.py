@@ -47,16 +47,13 @@ def read(file: Path) -> list[Correction]:
         GrigriError: if it is no such table.
     """
     table = read_any(file)
-    missing = [name for name in HEADER if name not in table.header]
-    if missing:
+    if table.lacks(HEADER):
         raise GrigriError(
             f"--corrections {file}: expected the columns {', '.join(HEADER)}; it has"
             f" {', '.join(table.header[:5])}"
         )
-    columns = [table.header.index(name) for name in HEADER]
     found = []
-    for line, cells in zip(table.lines, table.rows, strict=True):
-        image, label, value = (cells[c] for c in columns)
+    for line, (image, label, value) in table.only(HEADER):
         if value not in VALUES:
             raise GrigriError(
                 f"--corrections {file} line {line}: {value[:60]!r} is none of {', '.join(VALUES)}"

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ..curation import duplicates, label_issues
 from ..curation.label_issues import Predictions
+from ..curation.suggestions import Suggestion
 from ..data.corrections import GIVEN
 from ..data.dataset import Dataset
 from ..errors import GrigriError
 from .background import Background, Tell
 from .journal import Journal
-from .unlabelled import Unlabelled
 
 ALL = -1  # in the place of a class: all labels of a photograph that has none yet
 _WORDS = {"1": "yes", "0": "no", "unknown": "that nobody can tell", GIVEN: "nothing"}
@@ -147,7 +147,7 @@ class Review:
         questions: dict[str, list[Question]],
         journal: Journal,
         later: dict[str, Background[list[Question]]] | None = None,
-        unlabelled: Sequence[Unlabelled] = (),
+        unlabelled: Sequence[Suggestion] = (),
     ) -> None:
         self.data, self.journal, self.later = data, journal, later or {}
         self.questions, self._unlabelled = questions, unlabelled
@@ -317,16 +317,16 @@ class Review:
 
     def _proposed(self, row: int) -> list[dict[str, Any]]:
         one = self._of_row(row)
-        order = np.argsort(-one.probabilities_C, kind="stable")[:_MOST_CLASSES]
+        likeliest = sorted(one.probabilities, key=one.probabilities.__getitem__, reverse=True)
         return [
             {
-                "c": c,
-                "name": self.data.class_names[c],
-                "value": "1" if one.is_given_C[c] else "0",
+                "c": self._column_of[name],
+                "name": name,
+                "value": "1" if name in one.labels else "0",
                 "is_changed": False,
-                "probability": round(float(one.probabilities_C[c]), 4),
+                "probability": round(one.probabilities[name], 4),
             }
-            for c in order.tolist()
+            for name in likeliest[:_MOST_CLASSES]
         ]
 
     def _in_short(self, decisions: Sequence[Decision]) -> list[Decision]:
@@ -343,7 +343,7 @@ class Review:
     def _is_own(self, row: int) -> bool:
         return 0 <= row < len(self.data)
 
-    def _of_row(self, row: int) -> Unlabelled:
+    def _of_row(self, row: int) -> Suggestion:
         if row < len(self.data):
             raise IndexError(f"no image {row}")
         return self._unlabelled[row - len(self.data)]

@@ -16,20 +16,20 @@ import numpy as np
 import uvicorn
 
 from ..config import MAX_PIXELS
+from ..curation.suggestions import Suggestion
+from ..curation.suggestions import read as read_suggestions
 from ..errors import GrigriError
 from ..runs import checkpoint as checkpoints
 from ..runs import run_folder
 from ..runs.run_folder import CheckpointName
 from ..runtime.compute import AmpName, Compute, DeviceName, require_one_of
 from ..runtime.files import StrPath
-from . import unlabelled
 from .background import Background
 from .compared_runs import ComparedRuns
 from .journal import Journal
 from .review import Question, Review, of_duplicates, questions
 from .scored_run import ScoredRun
 from .site import make_site
-from .unlabelled import Unlabelled
 
 _PORT, _NUM_PORTS = 8765, 20  # the first free one of so many
 
@@ -143,12 +143,12 @@ def _folders(runs: StrPath | Sequence[StrPath], checkpoint: CheckpointName) -> l
     return folders
 
 
-def _to_label(suggestions: StrPath | None, model: Path) -> list[Unlabelled]:
+def _to_label(suggestions: StrPath | None, model: Path) -> list[Suggestion]:
     """Return the photographs of ``suggestions``, before the model is loaded and scored."""
     info = checkpoints.info_of(model)
     if suggestions is None or info is None:  # of a damaged model, loading it says what is wrong
         return []
-    return unlabelled.read(suggestions, info.class_names)
+    return read_suggestions(suggestions, info.class_names)
 
 
 class _Server(uvicorn.Server):

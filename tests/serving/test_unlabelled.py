@@ -11,14 +11,15 @@ from small_site import NASTY, client_of, train
 from starlette.testclient import TestClient
 
 import grigri_fast
+from grigri_fast.curation import suggestions as tables
 from grigri_fast.data import split
 from grigri_fast.errors import GrigriError
 from grigri_fast.runtime.compute import Compute
-from grigri_fast.serving import unlabelled
 from grigri_fast.serving.review import ALL
 from grigri_fast.serving.scored_run import ScoredRun
 
 PROBABILITIES = {"cat": 0.9, "dog": 0.3, NASTY: 0.55}
+WHY = f"in doubt: {NASTY} 0.55, dog 0.30, cat 0.90"
 
 
 def write_suggestions(folder: Path, *numbers: int) -> Path:
@@ -31,8 +32,7 @@ def write_suggestions(folder: Path, *numbers: int) -> Path:
         for number in numbers:
             image = folder / f"new{number}.jpg"
             write_image(image, number)
-            why = "in doubt: dog 0.30"
-            writer.writerow([image, f"cat|{NASTY}", "0.1", why, *PROBABILITIES.values()])
+            writer.writerow([image, f"cat|{NASTY}", "0.1", WHY, *PROBABILITIES.values()])
     return table
 
 
@@ -43,7 +43,7 @@ def suggestions(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def site(scored: ScoredRun, suggestions: Path, tmp_path: Path) -> Iterator[TestClient]:
-    to_label = unlabelled.read(suggestions.parent, scored.data.class_names)
+    to_label = tables.read(suggestions.parent, scored.data.class_names)
     with client_of(scored, tmp_path / "c.csv", unlabelled=to_label) as client:
         yield client
 
@@ -59,7 +59,7 @@ def test_a_photograph_gets_all_its_labels_at_once(
     first, names = len(scored.data), scored.data.class_names
     image = str(suggestions.parent / "new70.jpg")
     asked = site.get("/review/questions?kind=suggestions").json()
-    assert asked[0] == [first, ALL, "in doubt: dog 0.30", "", image] and len(asked) == 2
+    assert asked[0] == [first, ALL, WHY, "", image] and len(asked) == 2
     shown = site.get(f"/labels/{first}").json()
     assert [(one["name"], one["value"], one["probability"]) for one in shown] == [
         ("cat", "1", 0.9), (NASTY, "1", 0.55), ("dog", "0", 0.3),
@@ -111,7 +111,7 @@ def test_they_are_in_the_training_part_and_all_else_goes_on(
     run: Path, scored: ScoredRun, suggestions: Path, tmp_path: Path
 ) -> None:
     data, names = Path(str(scored.config.data)), scored.data.class_names
-    to_label = unlabelled.read(suggestions, names)
+    to_label = tables.read(suggestions, names)
     fixed = tmp_path / "c.csv"
     with client_of(scored, fixed, unlabelled=to_label) as site:
         for one in range(2):
@@ -146,10 +146,14 @@ def test_they_are_in_the_training_part_and_all_else_goes_on(
 @pytest.mark.parametrize(
     ("header", "cells", "says"),
     [
-        ("image,labels", "x.jpg,cat", "has no column 'why'"),
-        ("image,labels,why,p(cat),p(dog)", "x.jpg,cat,x,0,0", rf"has no column .*{NASTY[1:7]}"),
-        ("image,labels,why,{p}", "x.jpg,cat,x,0,0,much", "line 2: a probability is no number"),
-        ("image,labels,why,{p}", "/no/x.jpg,cat,x,0,0,0", "none of its photographs is there; the"),
+        ("image,labels", "x.jpg,cat", "has no column 'score'"),
+        ("image,labels,score,p(cat),p(dog)", "x.jpg,cat,0,0,0", rf"has no column .*{NASTY[1:7]}"),
+        ("image,labels,score,{p}", "x.jpg,cat,0,0,0,much", "line 2: a score or probability is no"),
+        (
+            "image,labels,score,{p}",
+            "/no/x.jpg,cat,0,0,0,0",
+            "none of its photographs is there; the",
+        ),
     ],
 )
 def test_a_table_of_something_else_is_one_line(
@@ -160,7 +164,7 @@ def test_a_table_of_something_else_is_one_line(
     header = header.format(p=",".join(f"p({name})" for name in names))
     file.write_text(f"{header}\n{cells}\n")
     with pytest.raises(GrigriError, match=says):
-        unlabelled.read(file, names)
+        tables.read(file, names)
     code, _, err = cli("serve", run, "--suggestions", file)  # before anything is scored
     assert code == 1 and err.count("\n") == 1 and err.startswith(f"error: --suggestions {file}")
 
@@ -169,4 +173,4 @@ def test_a_table_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for wrong in (tmp_path / "folder", tmp_path / "nothing"):
         with pytest.raises(GrigriError, match=f"^--suggestions {wrong}.*: no such file$"):
-            unlabelled.read(wrong, ["cat"])
+            tables.read(wrong, ["cat"])

@@ -33,6 +33,16 @@ class Table:
     rows: list[list[str]]
     lines: list[int]
 
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """Return those of some columns that the table does not have."""
+        return [name for name in names if name not in self.header]
+
+    def only(self, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the line of each row, and its cells in some columns, in that order."""
+        places = [self.header.index(name) for name in names]
+        for line, cells in zip(self.lines, self.rows, strict=True):
+            yield line, [cells[i] for i in places]
+
     @cached_property
     def columns(self) -> list[tuple[str, ...]]:
         """The cells column by column."""
