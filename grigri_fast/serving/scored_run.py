@@ -30,6 +30,18 @@ _GRID = np.linspace(0, 1, 201).tolist()  # thresholds that the page offers
 SHOWN_PX = 640  # longer side of a photograph on the page
 
 
+def config_of(folder: Path) -> TrainConfig:
+    """Return the options of a run whose data are where they were.
+
+    Raises:
+        GrigriError: if ``folder`` is no run, or its data are not there any more.
+    """
+    config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
+    if config.data is None or not Path(config.data).exists():
+        raise GrigriError(f"{folder}: its data were in {config.data}, and are not there")
+    return config
+
+
 @dataclass(frozen=True)
 class ScoredRun:
     """A run's model and data, and the model's probabilities on the validation part.
@@ -61,9 +73,7 @@ class ScoredRun:
             GrigriError: if ``folder`` is no run, or its data are not there any more.
         """
         path = run_folder.checkpoint_path(folder, checkpoint)
-        config = TrainConfig(**read_toml(folder / run_folder.CONFIG))
-        if config.data is None or not Path(config.data).exists():
-            raise GrigriError(f"{folder}: its data were in {config.data}, and are not there")
+        config = config_of(folder)
         source, images = str(config.data), None if config.images is None else str(config.images)
         own = dataclasses.replace(config, corrections=None)
         data = dataset.load(files.shown(source), images, **own.how_labels)

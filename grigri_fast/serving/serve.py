@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
-from ..config import MAX_PIXELS
+from ..config import MAX_PIXELS, TrainConfig
 from ..curation.suggestions import Suggestion
 from ..curation.suggestions import read as read_suggestions
 from ..errors import GrigriError
@@ -28,7 +28,7 @@ from .background import Background
 from .compared_runs import ComparedRuns
 from .journal import Journal
 from .review import Question, Review, of_duplicates, questions
-from .scored_run import ScoredRun
+from .scored_run import ScoredRun, config_of
 from .site import make_site
 
 _PORT, _NUM_PORTS = 8765, 20  # the first free one of so many
@@ -86,30 +86,27 @@ def serve(
     require_one_of("--checkpoint", checkpoint, CheckpointName)
     folder, *others = _folders(runs, checkpoint)
     to_label = _to_label(suggestions, run_folder.checkpoint_path(folder, checkpoint))
-    with _listening(port) as listener:
+    table = _corrections_of(config_of(folder), corrections)
+    with _listening(port) as listener, contextlib.closing(Journal(table)) as journal:
         compute = Compute.resolve(device, amp, threads, memory_limit)
         scored = ScoredRun.of(folder, checkpoint, compute, max_pixels)
-        journal = Journal(_corrections_of(scored, corrections))
-        try:
-            thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
-            asked = questions(scored.data, scored.predictions, thresholds_C)
-            review = Review(scored.data, asked, journal, later(scored), to_label)
-            compared = ComparedRuns(scored, others, checkpoint, journal)
-            number = listener.getsockname()[1]
-            token = secrets.token_urlsafe(24)
-            config = uvicorn.Config(
-                make_site(scored, review, compared, port=number, token=token),
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=5,
-            )
-            address = f"http://127.0.0.1:{number}/?token={token}"
-            ready = functools.partial(on_ready, address, review)
-            asyncio.run(_until_signal(_Server(config), listener, ready))
-        finally:
-            journal.close()
+        thresholds_C = np.asarray(scored.classifier.info.thresholds_C, dtype=np.float64)
+        asked = questions(scored.data, scored.predictions, thresholds_C)
+        review = Review(scored.data, asked, journal, later(scored), to_label)
+        compared = ComparedRuns(scored, others, checkpoint, journal)
+        number = listener.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        config = uvicorn.Config(
+            make_site(scored, review, compared, port=number, token=token),
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
+        address = f"http://127.0.0.1:{number}/?token={token}"
+        ready = functools.partial(on_ready, address, review)
+        asyncio.run(_until_signal(_Server(config), listener, ready))
     return Served(journal.path, len(review.decided()), review.num_changed, review.num_added)
 
 
@@ -171,12 +168,12 @@ async def _until_signal(
     await server.serve(sockets=[listener])
 
 
-def _corrections_of(run: ScoredRun, asked: StrPath | None) -> Path:
+def _corrections_of(config: TrainConfig, asked: StrPath | None) -> Path:
     if asked is not None:
         return Path(asked)
-    if run.config.corrections is not None:
-        return Path(run.config.corrections)
-    data = Path(str(run.config.data))
+    if config.corrections is not None:
+        return Path(config.corrections)
+    data = Path(str(config.data))
     return data.with_name(f"{data.stem if data.is_file() else data.name}-corrections.csv")
 
 

@@ -156,6 +156,17 @@ def test_what_serve_cannot_do_is_one_line(run: Path, tmp_path: Path) -> None:
         grigri_fast.serve(moved / "runs" / run.name)
 
 
+def test_corrections_that_cannot_be_written_are_said_before_the_run_is_scored(
+    run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(ScoredRun, "of", lambda *args: pytest.fail("the run is scored"))
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    for wrong in (other, tmp_path / "nowhere" / "corrections.csv"):
+        with pytest.raises(GrigriError, match=rf"^(--corrections )?{wrong}: "):
+            grigri_fast.serve(run, corrections=wrong)
+
+
 def questions_of(site, kind: str) -> list[list]:
     for _ in range(300):
         answer = site.get(f"/review/questions?kind={kind}")
