@@ -21,18 +21,17 @@ def folded(model: nn.Module, size_px: int) -> nn.Module:
     """Return a copy of a network in eval mode whose BatchNorms are folded, where that can be.
 
     Which norm follows which convolution is found by running the network once; that the copy
-    computes the same is tried out, and where it does not, it is the network as it is.
+    computes the same is tried out; where it does not, it is a copy of the network as it is.
 
     Args:
         model: a network for inputs (N, 3, size, size).
         size_px: side of the input.
     """
-    plain = copy.deepcopy(model).eval()
-    device = next(plain.parameters()).device
+    result = copy.deepcopy(model).eval()
+    device = next(result.parameters()).device
     generator = torch.Generator().manual_seed(0)
     noise_NCHW = torch.randn(2, 3, size_px, size_px, generator=generator).to(device)
-    expected, pairs = _run(plain, noise_NCHW)
-    result = copy.deepcopy(plain)
+    expected, pairs = _run(result, noise_NCHW)
     for conv_name, norm_name in pairs:
         conv: Any = result.get_submodule(conv_name)
         norm: Any = result.get_submodule(norm_name)
@@ -42,7 +41,8 @@ def folded(model: nn.Module, size_px: int) -> nn.Module:
         result.set_submodule(norm_name, nn.Sequential(*rest) if rest else nn.Identity())
     found = result(noise_NCHW)
     tolerance = 1e-3 * float(expected.abs().max())
-    return result if torch.allclose(found, expected, rtol=1e-3, atol=tolerance) else plain
+    is_same = torch.allclose(found, expected, rtol=1e-3, atol=tolerance)
+    return result if is_same else copy.deepcopy(model).eval()
 
 
 def in_format(model: nn.Module, amp: str) -> nn.Module:
