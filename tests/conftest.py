@@ -10,10 +10,13 @@ from pathlib import Path
 os.environ["KINETO_LOG_LEVEL"] = "99"  # read when PyTorch is imported; see cli.profile
 
 import pytest
+import torch
+import warm_check
 from pages import BROWSER, browse
 from small_set import write_photos
 
 from grigri_fast.cli.main import main
+from grigri_fast.pipeline import check
 from grigri_fast.runtime import cpu_share
 
 # A shell that runs tests in the background has Ctrl-C ignored, and so would what they start.
@@ -49,6 +52,12 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return a process more than there are CPUs: tests wait for files, processes and signals."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest modules where several processes share the work."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -67,6 +76,15 @@ def pytest_collection_finish() -> None:
 def one_thread(monkeypatch) -> None:
     """Use one CPU thread where none is asked for: two wait for each other if a machine is busy."""
     monkeypatch.setattr(cpu_share, "usable_cpus", lambda: 1)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_checks() -> Iterator[None]:
+    """Fork the process that checks images; test_check.py starts it as the program does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check._Process, "start", warm_check.start)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

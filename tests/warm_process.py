@@ -15,13 +15,14 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 # What a training imports, also late: three quarters of a small one's time, where each child does.
-_CONTEXT.set_forkserver_preload(
+CONTEXT.set_forkserver_preload(
     [
         "grigri_fast.training.trainer",
         "grigri_fast.cli.main",
         "grigri_fast.cli.progress",
+        "grigri_fast.pipeline.check_worker",
         "grigri_fast.reporting.html",
         "grigri_fast.reporting.plots",
         "pydantic",
@@ -43,10 +44,10 @@ class WarmProcess:
     def __init__(
         self, words: list[str], program: str = "", file_size_limit: int | None = None
     ) -> None:
-        streams = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        streams = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
         writers = [writer for _, writer in streams]
         arguments = (words, program, file_size_limit, str(Path.cwd()), dict(os.environ), *writers)
-        self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
+        self._process = CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.stdout, self.stderr = (
             os.fdopen(os.dup(reader.fileno()), encoding="utf-8") for reader, _ in streams

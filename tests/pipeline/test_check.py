@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_check
 from small_loader import HOWS, damage
 from small_set import write_image
 
@@ -19,6 +20,12 @@ from grigri_fast.pipeline.decode import groups_of
 
 def run_check(paths: list[Path], **options) -> ImageCheck:
     return check_images(paths, threads=1, max_pixels=10**8, use_cache=False, **options)
+
+
+@pytest.fixture(autouse=True)
+def cold_checks(monkeypatch) -> None:
+    """Start the process as the program does."""
+    monkeypatch.setattr(check._Process, "start", warm_check.COLD_START)
 
 
 @pytest.fixture
