@@ -100,12 +100,12 @@ def test_the_command_writes_it(cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_train_without_data_learns_the_demo_set(cli, tmp_path: Path) -> None:
-    less = ("--epochs=4", "--size=24")  # is enough for what is asked below
+    less = ("--epochs=4", "--size=32")  # is enough for what is asked below
     code, out, err = cli("train", "--out", tmp_path / "runs", "--threads=1", *less)
     assert (code, err) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     score = next(line.split()[1] for line in out.splitlines() if line.startswith("micro-F1"))
-    assert float(score) > 0.73  # 0.774 was seen; 0.885 with all of the recipe
+    assert float(score) > 0.73  # 0.765 was seen; 0.885 with all of the recipe
     assert f"grigri-fast eval {folder}" in out
 
 
