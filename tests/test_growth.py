@@ -77,12 +77,14 @@ def bytes_per_image(prepare: Callable[[int], Callable[[], Any]]) -> tuple[float,
     return peak, kept
 
 
+@pytest.mark.slow
 def test_a_data_set_keeps_the_bytes_of_its_names_and_paths(files_of: Files) -> None:
     peak, kept = bytes_per_image(lambda n: lambda: dataset.load(*files_of(n)))
     assert kept < 4 * NUM_CLASSES + 2 * (PATH_BYTES + 8)
     assert peak < 900
 
 
+@pytest.mark.slow
 def test_known_files_are_known_by_a_few_numbers_each(
     data_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +115,7 @@ def test_the_manifest_is_compared_without_an_object_per_image(data_of, tmp_path:
     assert peak < 250
 
 
+@pytest.mark.slow
 def test_a_split_and_the_quarantine_keep_a_few_bytes_per_image(data_of) -> None:
     peak, kept = bytes_per_image(lambda n: lambda: split.choose(data_of(n)))
     assert kept < 16

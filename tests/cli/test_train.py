@@ -133,6 +133,7 @@ def test_a_config_file_repeats_a_run_bit_by_bit(cli, photos, tmp_path) -> None:
     assert (first / "split.json").read_text() == (second / "split.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_file_over_the_default(cli, photos, tmp_path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('epochs = 2\nlr = 0.5\nloss = "mse"\n')

@@ -66,6 +66,7 @@ def test_the_real_rows_may_be_in_any_order(report_set: Dataset, report_split: Sp
     assert names_of(split.stratify(other, 0.2, seed=0), other) == expected
 
 
+@pytest.mark.slow
 def test_three_parts_of_the_real_labels(report_set: Dataset) -> None:
     parts = split.stratify(report_set, val=0.2, test=0.1, seed=0)
     sizes = {part: len(rows) for part, rows in parts.parts.items()}

@@ -48,6 +48,7 @@ def test_a_split_of_more_random_labels_keeps_its_promise(seed: int) -> None:
     require_promise(targets_NC, part_of, shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [TWO, THREE])
 def test_500_sparse_classes_are_on_all_sides(shares: tuple) -> None:
     targets_NC = matrix(2000, 500, 4, 0.5, 0)

@@ -263,6 +263,7 @@ def test_a_row_is_a_run_folder_that_eval_reads(cli, finished, name: str) -> None
     TrainConfig(**read_toml(out / name / run_folder.CONFIG))
 
 
+@pytest.mark.slow
 def test_the_reports_hold_the_numbers_of_the_run_folders(finished) -> None:
     _, out = finished
     for page in reports(out):
@@ -283,6 +284,7 @@ def test_the_reports_hold_the_numbers_of_the_run_folders(finished) -> None:
             assert f"{score['value']:.4f}" in text
 
 
+@pytest.mark.slow
 def test_another_number_in_a_run_folder_is_another_number_in_the_report(cli, copied) -> None:
     data, out = copied
     content = summary(out, "bce")
@@ -294,6 +296,7 @@ def test_another_number_in_a_run_folder_is_another_number_in_the_report(cli, cop
         assert "-0.5936" in text or "-0.5935" in text  # the difference to 0.7170
 
 
+@pytest.mark.slow
 def test_reduced_scale_is_said_at_the_top(finished) -> None:
     _, out = finished
     for text in reports(out):
@@ -319,6 +322,7 @@ class Page(HTMLParser):
                 self.links.append(value)
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(finished) -> None:
     _, out = finished
     text = reports(out)[1]
@@ -362,6 +366,7 @@ def test_the_page_opens_in_a_browser_in_light_and_dark(finished, tmp_path: Path)
     assert needed_width(page, tmp_path / "profile", 390) == 390
 
 
+@pytest.mark.slow
 def test_the_markdown_shows_figures_that_are_there(finished) -> None:
     _, out = finished
     shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", reports(out)[0])
@@ -497,6 +502,7 @@ def test_what_is_in_the_way_is_not_removed(cli, photos_once, tmp_path: Path) -> 
 # ------------------------------------------------------------------------------- refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, named",
     [
@@ -515,6 +521,7 @@ def test_other_options_are_refused_in_one_line(cli, copied, options: list, named
     assert (out / "bce" / run_folder.SUMMARY).read_bytes() == before and not (out / "mse").exists()
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(cli, copied, photos: Path) -> None:
     _, out = copied
     with (photos / "annotations" / "cat.txt").open("a") as file:
@@ -606,6 +613,7 @@ def test_simple_is_always_from_scratch(tmp_path: Path) -> None:
     assert of.weights_of(report_2020.row_named("simple")) == "none"
 
 
+@pytest.mark.slow
 def test_thresholds_are_tuned_again_for_another_model(finished, tmp_path: Path) -> None:
     data, out = finished
     for name in (report_2020.BASE, "threshold"):

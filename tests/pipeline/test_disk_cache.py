@@ -147,6 +147,7 @@ def test_runs_at_the_same_time_share_what_they_have(files: list[Path], checked: 
     assert pairs() == [".index", ".pixels"] * 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_leaves_is_used_or_removed(
     files: list[Path], checked: ImageCheck
 ) -> None:

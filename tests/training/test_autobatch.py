@@ -147,6 +147,7 @@ def test_a_limit_that_nothing_fits_is_one_line_and_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_split_plan_is_kept_and_resumed(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
     scripted(monkeypatch, [9.0, 3.0])
     options = [*SMALL, "--batch-size=16", "--memory-limit=4GiB", "--name=split"]
@@ -164,6 +165,7 @@ def test_a_split_plan_is_kept_and_resumed(cli, photos: Path, tmp_path: Path, mon
     assert (code, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_checkpointing_and_batch_size_auto(cli, photos: Path, tmp_path: Path, monkeypatch) -> None:
     scripted(monkeypatch, [9.0, 2.0])
     run = fit(cli, photos, tmp_path, *SMALL, "--memory-limit=4GiB", "--name=checkpointed")

@@ -95,6 +95,7 @@ def test_ctrl_c_keeps_the_epochs_before(cli, photos, tmp_path, monkeypatch) -> N
     check_run_is_whole(cli, tmp_path / "run", epochs=2)
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_after_the_first_and_last_epoch_and_at_a_stop(
     cli, photos_once, tmp_path, monkeypatch
 ) -> None:
