@@ -4,14 +4,13 @@ A cold one imports DALI for longer than it checks the photographs of a test.
 """
 
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from warm_process import CONTEXT
+from warm_process import CONTEXT, set_up_child
 
 from grigri_fast.pipeline import check
 
@@ -55,18 +54,10 @@ def _run(
     stderr: str,
 ) -> None:
     """Be the process."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
     places = [stdin.fileno(), stdout.fileno(), os.open(stderr, os.O_RDWR)]
-    for number, place in enumerate(places):
-        os.dup2(place, number)
+    set_up_child(dict(enumerate(places)), environment)
     stdin.close()
     stdout.close()
-    sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, encoding="utf-8", closefd=False)
-        for number, mode in enumerate(("r", "w", "w"))
-    )
-    os.environ.clear()
-    os.environ.update(environment)
     sys.argv = list(command[3:])
 
     from grigri_fast.pipeline import check_worker

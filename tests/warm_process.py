@@ -93,6 +93,24 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def set_up_child(streams: dict[int, int], environment: dict[str, str]) -> None:
+    """Give a forked child its standard streams and its environment.
+
+    Args:
+        streams: by number (0: stdin), the descriptor that takes its place.
+        environment: all of it.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
+    for number, descriptor in streams.items():
+        os.dup2(descriptor, number)
+        name = ("stdin", "stdout", "stderr")[number]
+        mode, buffering = "r" if number == 0 else "w", 1 if number == 2 else -1
+        stream = os.fdopen(number, mode, buffering, encoding="utf-8", closefd=False)
+        setattr(sys, name, stream)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def _run(
     words: list[str],
     program: str,
@@ -104,15 +122,10 @@ def _run(
 ) -> None:
     """Be the command, in the child."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the server ignores it
-    for number, stream in ((1, stdout), (2, stderr)):
-        os.dup2(stream.fileno(), number)
-        stream.close()
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1, closefd=False)
+    set_up_child({1: stdout.fileno(), 2: stderr.fileno()}, environment)
+    stdout.close()
+    stderr.close()
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
     if file_size_limit is not None:
         import resource
 
