@@ -119,7 +119,9 @@ def _into_file(model: "Opened", paths: Sequence[Path], out: Path, resume: bool) 
     from ..inference import prediction_file
 
     classifier = model.classifier
-    made_by = prediction_file.made_by(model.path, classifier.compute, classifier.max_pixels)
+    made_by = prediction_file.made_by(
+        model.path, model.engine, classifier.compute, classifier.max_pixels
+    )
     names = classifier.class_names
     with prediction_file.PredictionFile(out, names, made_by, paths, resume) as file:
         if file.has_changed and not verbosity.quiet:

@@ -4,6 +4,7 @@ A file holds its own SHA-256, so that damage is noticed. ONNX Runtime computes i
 fp32; :mod:`openvino` in fp32 or bf16.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -30,6 +31,7 @@ MAX_BYTES = 2**31 - 1  # a file is one protobuf message
 
 # The file's SHA-256, taken while these digits are zeros.
 _CHECKSUM = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+_QUANTIZED = b'"quantization": {'  # in the metadata of a file in int8
 
 
 class OnnxModel:
@@ -103,18 +105,26 @@ def load(
         raise GrigriError(f"{path}: its metadata cannot be used: {e}") from e
 
 
-def pick_engine(engine: EngineName, amp: AmpName) -> tuple[EngineName, AmpName]:
+def pick_engine(path: Path, engine: EngineName, amp: AmpName) -> tuple[EngineName, AmpName]:
     """Return what computes an exported file, and in which number format.
 
     ``auto`` is OpenVINO where it is installed and the CPU is fast at bf16, which ONNX Runtime is
-    not: of EfficientNet-Lite0 it needs 0.6 of the time (benchmarks/README.md).
+    not: of EfficientNet-Lite0 it needs 0.6 of the time (benchmarks/README.md). A file in int8 is
+    for ONNX Runtime alone: by OpenVINO 2026.4 it lost 0.1 of micro-F1 (same place).
 
     Raises:
         GrigriError: for what an engine cannot do.
     """
+    is_int8 = _is_int8(path)
+    if engine == "openvino" and is_int8:
+        raise GrigriError(
+            f"--engine openvino: {path} is in int8, of which OpenVINO computes wrong labels;"
+            " leave the option out, and ONNX Runtime computes it"
+        )
     if engine == "auto":
         is_fast = compute.pick_amp(amp, torch.device("cpu")) == "bf16"
-        engine = "openvino" if is_fast and openvino.is_installed() else "onnxruntime"
+        is_better = is_fast and openvino.is_installed() and not is_int8
+        engine = "openvino" if is_better else "onnxruntime"
     for flag, value, allowed in (
         ("--engine", engine, ("onnxruntime", "openvino")),
         ("--amp", amp, ("auto", "fp32", *(["bf16"] if engine == "openvino" else []))),
@@ -122,6 +132,13 @@ def pick_engine(engine: EngineName, amp: AmpName) -> tuple[EngineName, AmpName]:
         if value not in allowed:
             raise GrigriError(f"{flag} {value} does not go with an exported file; leave it out")
     return engine, amp if engine == "openvino" else "fp32"
+
+
+def _is_int8(path: Path) -> bool:
+    """Return whether a file's metadata say that it is quantized; not of one that cannot be read."""
+    with contextlib.suppress(GrigriError):
+        return _QUANTIZED in files.read_bytes(path, MAX_BYTES)
+    return False
 
 
 def fold(source: Path, target: Path) -> None:

@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import sys
 from typing import Any
 
 import torch
 
 from ..errors import GrigriError
+
+_CONVERTER = "openvino.tools.ovc"
+_AT_ONCE = 4  # images; more at once are no faster (benchmarks/README.md)
 
 
 def is_installed() -> bool:
@@ -14,11 +18,25 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def _imported() -> Any:
+    """Return OpenVINO, imported without its converter, which nothing here needs.
+
+    The converter tells Google Analytics that it was imported, each time, and keeps a number for the
+    user in ``~/intel`` (openvino-telemetry 2025.2). A program that imports it itself gets it.
+    """
+    is_there = sys.modules.setdefault(_CONVERTER, None) is not None  # type: ignore[arg-type]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if not is_there:
+            del sys.modules[_CONVERTER]
+
+
 class OpenVinoModel:
     """An ONNX file in memory, as a function: uint8 (N, size, size, 3) -> float32 (N, C).
 
-    Each thread computes images of its own (a stream of OpenVINO), and is free to change its CPU, as
-    others read and decode meanwhile.
+    Each thread computes images of its own (a stream of OpenVINO), a few at a time, and is free to
+    change its CPU: others read and decode meanwhile, so that a thread may get less done.
 
     Args:
         content: the file.
@@ -36,12 +54,11 @@ class OpenVinoModel:
             raise GrigriError(
                 "--engine openvino needs openvino, not installed here: pip install openvino"
             )
-        import openvino
+        openvino = _imported()
         from openvino import properties
         from openvino.properties import hint
 
         self.runtime = f"OpenVINO {openvino.__version__.split('-')[0]}"
-        self._threads = threads
         core = openvino.Core()
         setting = {
             properties.inference_num_threads: threads,
@@ -63,7 +80,7 @@ class OpenVinoModel:
     def __call__(self, images_NHWC: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of images."""
         self._results.clear()
-        parts = images_NHWC.chunk(self._threads)
+        parts = images_NHWC.split(_AT_ONCE)
         for i, part in enumerate(parts):
             self._queue.start_async({0: part.numpy()}, i)
         self._queue.wait_all()

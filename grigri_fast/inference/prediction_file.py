@@ -95,7 +95,7 @@ def require_can_begin(out: Path, resume: bool) -> None:
         )
 
 
-def made_by(model: Path, compute: "Compute", max_pixels: int) -> dict[str, Any]:
+def made_by(model: Path, engine: str, compute: "Compute", max_pixels: int) -> dict[str, Any]:
     """Return what the rows depend on beside the images.
 
     The digest is of the whole file of the model: weights, class names, thresholds, preprocessing.
@@ -104,6 +104,7 @@ def made_by(model: Path, compute: "Compute", max_pixels: int) -> dict[str, Any]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "model": digest,
+        "--engine": engine,
         "--device": compute.device.type,
         "--amp": compute.amp,
         "--max-pixels": max_pixels,

@@ -386,7 +386,7 @@ def load(
         max_pixels: larger images are refused unread.
         device, amp, threads: as in :meth:`Compute.resolve`.
         engine: what computes: ``torch`` a run; an exported file ``onnxruntime``, in fp32, or
-            ``openvino``. ``auto``: OpenVINO where it is installed and the CPU is fast at bf16.
+            ``openvino``. ``auto``: see :func:`onnx.pick_engine`.
 
     Raises:
         GrigriError: if there is no such run or file, or it is damaged.
@@ -447,10 +447,11 @@ def predict(
 
 
 class Opened(NamedTuple):
-    """A model that is ready, the file that it came from, and what memory it may take."""
+    """A model that is ready, its file, what computes it, and what memory it may take."""
 
     classifier: Classifier
     path: Path
+    engine: EngineName
     budget: Budget
 
 
@@ -461,7 +462,8 @@ def opened(
     """Yield the model of a run or of an exported file; ``options``: those of :func:`load`."""
     path, compute, engine = _resolve(run, memory_limit=memory_limit, **options)
     with compute.open() as budget:  # before the model is loaded, whose memory counts
-        yield Opened(Classifier.from_file(path, compute, max_pixels, engine), path, budget)
+        classifier = Classifier.from_file(path, compute, max_pixels, engine)
+        yield Opened(classifier, path, engine, budget)
 
 
 def _resolve(
@@ -488,7 +490,7 @@ def _resolve(
             )
         path = run_folder.checkpoint_path(path, checkpoint)
         return path, Compute.resolve(device, amp, threads, memory_limit), "torch"
-    engine, amp = onnx.pick_engine(engine, amp)
+    engine, amp = onnx.pick_engine(path, engine, amp)
     for flag, value, allowed in (
         ("--checkpoint", checkpoint, ("last",)),
         ("--device", device, ("auto", "cpu")),

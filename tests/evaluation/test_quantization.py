@@ -69,6 +69,11 @@ def test_int8_is_smaller_scored_as_it_is_used_and_calibrated_on_other_photograph
     assert (about["num_images"], about["num_calibrated"]) == (len(val.rows), len(train.rows))
     assert re.search(rf"micro-F1 at the stored\s+thresholds {f1:.4f} instead of", out)
 
+    # OpenVINO, which would compute other labels of it, does not get it.
+    code, out, err = cli("predict", file, val.data.paths[0], "--engine=openvino")
+    assert (code, out) == (1, "") and err.count("\n") == 1, err
+    assert f"{file} is in int8, of which OpenVINO computes wrong labels" in err
+
     # predict takes it, and gives nearly what the run gives.
     paths = [val.data.paths[row] for row in val.rows]
     ours = [list(p["probabilities"].values()) for p in predicted(cli, run, *paths)]

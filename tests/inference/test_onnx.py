@@ -12,8 +12,9 @@ from small_set import CLASSES
 
 from grigri_fast.data import dataset
 from grigri_fast.inference import onnx as onnx_files
-from grigri_fast.inference import openvino
+from grigri_fast.inference import openvino, quantization
 from grigri_fast.runs import checkpoint, run_folder
+from grigri_fast.runtime import compute
 
 
 @pytest.mark.slow
@@ -24,7 +25,9 @@ def test_predict_says_the_same_of_the_file(cli, tmp_path: Path, photos_once: Pat
     )
     assert cli("export", folder, "--threads=1")[0] == 0
     from_run = predicted(cli, folder, photos_once / "images", "--amp=fp32")
-    from_file = predicted(cli, folder / "model.onnx", photos_once / "images")
+    from_file = predicted(
+        cli, folder / "model.onnx", photos_once / "images", "--engine=onnxruntime"
+    )
     assert [p["image"] for p in from_file] == [p["image"] for p in from_run]
     difference = np.abs(probabilities(from_file) - probabilities(from_run)).max()
     assert 0 < difference < 1e-5  # not 0: it was not the checkpoint that answered
@@ -75,18 +78,32 @@ def test_engines_that_do_not_go_with_what_is_computed(cli, good: Path, photos_on
 
 def test_without_openvino_onnx_runtime_computes(cli, good: Path, photos_once, monkeypatch) -> None:
     monkeypatch.setattr(openvino, "is_installed", lambda: False)
-    assert onnx_files.pick_engine("auto", "auto") == ("onnxruntime", "fp32")
+    assert onnx_files.pick_engine(good / "model.onnx", "auto", "auto") == ("onnxruntime", "fp32")
     code, _, err = cli("predict", good / "model.onnx", photos_once, "--engine=openvino")
     assert code == 1 and err == (
         "error: --engine openvino needs openvino, not installed here: pip install openvino\n"
     )
 
 
+def test_a_file_in_int8_is_not_for_openvino(
+    cli, good: Path, tmp_path: Path, photos_once: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(openvino, "is_installed", lambda: True)
+    monkeypatch.setattr(compute, "pick_amp", lambda name, device: "bf16")
+    plain, file = good / "model.onnx", tmp_path / "int8.onnx"
+    about = onnx_files.load(plain, 1)[0].metadata() | {"quantization": {"to": "int8"}}
+    file.write_bytes(quantization.with_metadata(plain.read_bytes(), about))
+    assert onnx_files.pick_engine(plain, "auto", "auto") == ("openvino", "auto")
+    assert onnx_files.pick_engine(file, "auto", "auto") == ("onnxruntime", "fp32")
+    code, printed, err = cli("predict", file, photos_once, "--engine=openvino")
+    assert (code, printed) == (1, "") and err.count("\n") == 1, err
+    assert f"{file} is in int8, of which OpenVINO computes wrong labels" in err
+
+
 @pytest.mark.parametrize("amp, tolerance", [("fp32", 1e-5), ("bf16", 0.05)])
 def test_openvino_computes_what_onnx_runtime_does(
     good: Path, photos_once: Path, amp: str, tolerance: float
 ) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is an extra")
     images_NHWC = pixels(dataset.load(str(photos_once)).paths, 32)
     expected, info = onnx_files.load(good / "model.onnx", 1)
     found, same_info = onnx_files.load(good / "model.onnx", 2, "openvino", amp)
@@ -95,6 +112,8 @@ def test_openvino_computes_what_onnx_runtime_does(
         difference = found(images_NHWC[:n]) - expected(images_NHWC[:n])
         assert difference.abs().max() <= tolerance and difference.dtype == torch.float32
     assert found(images_NHWC)[:, 0].diff().abs().max() > 0.2  # so that a mix-up would be seen
+    assert "openvino" in sys.modules  # without what reports each import to its makers
+    assert not [name for name in sys.modules if "openvino_telemetry" in name or ".ovc" in name]
 
 
 def test_every_damage_is_one_line(cli, good: Path, tmp_path: Path, photos_once: Path) -> None:
@@ -159,12 +178,12 @@ def test_files_of_another_format_are_refused(cli, good: Path, tmp_path: Path, ph
 
 
 def test_predict_needs_onnx_runtime_only(cli, good: Path, photos_once: Path, monkeypatch) -> None:
-    images = photos_once / "images"
+    words = ["predict", good / "model.onnx", photos_once / "images", "--engine=onnxruntime"]
     with monkeypatch.context() as m:
         m.setitem(sys.modules, "onnxscript", None)
-        assert cli("predict", good / "model.onnx", images)[0] == 0
+        assert cli(*words)[0] == 0
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    code, _, err = cli("predict", good / "model.onnx", images)
+    code, _, err = cli(*words)
     assert code == 1 and err == (
         "error: ONNX needs onnxruntime, not installed here: pip install onnxruntime\n"
     )

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from grigri_fast.errors import GrigriError, Interrupted
 from grigri_fast.inference import prediction_file
 from grigri_fast.inference.prediction import Prediction
-from grigri_fast.inference.prediction_file import PredictionFile, note_of
+from grigri_fast.inference.prediction_file import PredictionFile, made_by, note_of
+from grigri_fast.runtime.compute import Compute
 
 CLASSES = ["cat", 'a "dog", or\nsky']
 MADE_BY = {"model": "ab12", "--amp": "fp32"}
@@ -194,6 +196,22 @@ def test_only_the_same_file_of_the_same_model_is_gone_on_with(
         with pytest.raises(GrigriError, match=says):
             write(out, resume=True)
     assert out.read_bytes() == before
+
+
+def test_what_another_engine_has_begun_is_not_gone_on_with(out, whole, monkeypatch) -> None:
+    """Both may compute in fp32, but their last digits differ."""
+    model = out.parent / "model.onnx"
+    model.write_bytes(b"a model")
+    here = Compute.resolve("cpu", "fp32", 1)
+    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "openvino", here, 9))
+    with pytest.raises(Interrupted):
+        write(out, stop_at=10)
+    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "onnxruntime", here, 9))
+    with pytest.raises(GrigriError, match="begun with --engine openvino, not onnxruntime"):
+        write(out, resume=True)
+    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "openvino", here, 9))
+    write(out, resume=True)
+    assert out.read_bytes() == whole
 
 
 def test_images_that_were_added_and_removed(out, whole) -> None:
