@@ -142,13 +142,18 @@ def test_the_first_predictions_come_before_the_last_files_are_looked_at(
 def test_memory_does_not_grow_with_the_number_of_files(model, many) -> None:
     paths = sorted(many.iterdir())
     classifier = grigri_fast.load(model, threads=1)
+
+    def num_alive() -> int:
+        return sum(type(one) is Prediction for one in gc.get_objects())
+
     gc.collect()
+    before = num_alive()  # of other tests
     alive = []
     for number, prediction in enumerate(classifier.iter_predict(paths)):
         assert prediction.path == paths[number]
         del prediction
         if number % 20 == 0:
-            alive.append(sum(type(one) is Prediction for one in gc.get_objects()))
+            alive.append(num_alive() - before)
     assert number == 106 and max(alive) <= 40
     assert classifier.predict(paths[:40])[:3] == list(
         itertools.islice(classifier.iter_predict(paths[:40]), 3)
