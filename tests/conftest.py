@@ -54,8 +54,8 @@ LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return a process more than there are CPUs: tests wait for files, processes and signals."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Return two processes more than CPUs: tests wait for files, processes and signals."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
