@@ -440,7 +440,8 @@ class _Worker:
             self._process, self._stderr = process.popen, process.stderr
             assert self._process.stdin and self._process.stdout
             self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        line = json.dumps([(row, str(self._job.paths[row])) for row in rows]) + "\n"
+        # Absolute: it may have been started early, in another folder.
+        line = json.dumps([(row, str(self._job.paths[row].absolute())) for row in rows]) + "\n"
         with contextlib.suppress(OSError):
             self._stdin.write(line.encode())
             self._stdin.flush()

@@ -194,3 +194,18 @@ def test_a_look_that_stops_early(tmp_path: Path) -> None:
         path.write_text("no image")
     found = check.check_images(paths, threads=1, max_pixels=10**8, max_bad=3)
     assert 4 <= len(found.bad) <= 64
+
+
+def test_a_process_that_was_started_in_another_folder_finds_the_files(
+    tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    write_image(path, 1)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    monkeypatch.setattr(check, "_started", {})
+    check.start_early([path], threads=1, max_pixels=10**8)
+    assert len(check._started) == 1
+    monkeypatch.chdir(tmp_path)
+    assert not check.check_images([Path("a.jpg")], threads=1, max_pixels=10**8).bad
+    assert not check._started
