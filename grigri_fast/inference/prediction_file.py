@@ -254,9 +254,9 @@ class PredictionFile:
     def _require_same(self, before: dict[str, Any]) -> None:
         """Raise GrigriError if the rows that are there were made in another way."""
         for name, value in self._made_by.items():
-            if before.get(name) == value:
+            if before.get(name, value) == value:  # notes of earlier versions have no engine
                 continue
-            what = f"{name} {before.get(name)}, not {value}"
+            what = f"{name} {before[name]}, not {value}"
             if name == "model":
                 what = "another model, or its thresholds have been changed since"
             raise GrigriError(f"--resume: {self._out} was begun with {what}: name another file")

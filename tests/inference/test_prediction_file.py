@@ -209,7 +209,9 @@ def test_what_another_engine_has_begun_is_not_gone_on_with(out, whole, monkeypat
     monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "onnxruntime", here, 9))
     with pytest.raises(GrigriError, match="begun with --engine openvino, not onnxruntime"):
         write(out, resume=True)
-    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "openvino", here, 9))
+    note = json.loads(note_of(out).read_text())
+    del note["made_by"]["--engine"]  # as an earlier version wrote it
+    note_of(out).write_text(json.dumps(note))
     write(out, resume=True)
     assert out.read_bytes() == whole
 
