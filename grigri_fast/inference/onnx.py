@@ -115,16 +115,15 @@ def pick_engine(path: Path, engine: EngineName, amp: AmpName) -> tuple[EngineNam
     Raises:
         GrigriError: for what an engine cannot do.
     """
-    is_int8 = _is_int8(path)
-    if engine == "openvino" and is_int8:
+    if engine == "auto":
+        is_fast = compute.pick_amp(amp, torch.device("cpu")) == "bf16"
+        is_better = is_fast and openvino.is_installed() and not _is_int8(path)
+        engine = "openvino" if is_better else "onnxruntime"
+    elif engine == "openvino" and _is_int8(path):
         raise GrigriError(
             f"--engine openvino: {path} is in int8, of which OpenVINO computes wrong labels;"
             " leave the option out, and ONNX Runtime computes it"
         )
-    if engine == "auto":
-        is_fast = compute.pick_amp(amp, torch.device("cpu")) == "bf16"
-        is_better = is_fast and openvino.is_installed() and not is_int8
-        engine = "openvino" if is_better else "onnxruntime"
     for flag, value, allowed in (
         ("--engine", engine, ("onnxruntime", "openvino")),
         ("--amp", amp, ("auto", "fp32", *(["bf16"] if engine == "openvino" else []))),

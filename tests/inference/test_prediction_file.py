@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from grigri_fast.errors import GrigriError, Interrupted
 from grigri_fast.inference import prediction_file
 from grigri_fast.inference.prediction import Prediction
-from grigri_fast.inference.prediction_file import PredictionFile, made_by, note_of
+from grigri_fast.inference.prediction_file import PredictionFile, note_of
 from grigri_fast.runtime.compute import Compute
 
 CLASSES = ["cat", 'a "dog", or\nsky']
@@ -35,9 +34,15 @@ def of(paths: list[Path]) -> list[Prediction]:
     return predictions
 
 
-def write(out: Path, paths: list[Path] = PATHS, stop_at: int = -1, resume: bool = False) -> Path:
+def write(
+    out: Path,
+    paths: list[Path] = PATHS,
+    stop_at: int = -1,
+    resume: bool = False,
+    made_by: dict = MADE_BY,
+) -> Path:
     """Write a file in parts of 5 images; stop by Ctrl-C when that many are in it."""
-    with PredictionFile(out, CLASSES, MADE_BY, paths, resume) as file:
+    with PredictionFile(out, CLASSES, made_by, paths, resume) as file:
         while len(file.left):
             if file.progress.images == stop_at:
                 raise KeyboardInterrupt
@@ -198,21 +203,22 @@ def test_only_the_same_file_of_the_same_model_is_gone_on_with(
     assert out.read_bytes() == before
 
 
-def test_what_another_engine_has_begun_is_not_gone_on_with(out, whole, monkeypatch) -> None:
+def test_what_another_engine_has_begun_is_not_gone_on_with(out, whole) -> None:
     """Both may compute in fp32, but their last digits differ."""
     model = out.parent / "model.onnx"
     model.write_bytes(b"a model")
     here = Compute.resolve("cpu", "fp32", 1)
-    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "openvino", here, 9))
+    one, other = (
+        prediction_file.made_by(model, engine, here, 9) for engine in ("openvino", "onnxruntime")
+    )
     with pytest.raises(Interrupted):
-        write(out, stop_at=10)
-    monkeypatch.setattr(sys.modules[__name__], "MADE_BY", made_by(model, "onnxruntime", here, 9))
+        write(out, stop_at=10, made_by=one)
     with pytest.raises(GrigriError, match="begun with --engine openvino, not onnxruntime"):
-        write(out, resume=True)
+        write(out, resume=True, made_by=other)
     note = json.loads(note_of(out).read_text())
     del note["made_by"]["--engine"]  # as an earlier version wrote it
     note_of(out).write_text(json.dumps(note))
-    write(out, resume=True)
+    write(out, resume=True, made_by=other)
     assert out.read_bytes() == whole
 
 
